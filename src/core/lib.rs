@@ -1,1 +1,46 @@
-//! Placeholder.
+//! The pure core of hashpact: what is signed, what is proved, what is accepted.
+//!
+//! In scope: signals, leaves and pages, compact ranges, checkpoints and their
+//! cosignatures, envelopes, the roster chain, node cards, grants, standing, and
+//! the puller as a state machine.
+//!
+//! Out of scope: I/O, clocks, randomness, threads, storage. Time, random bytes
+//! and bytes from outside come in as arguments; what to do goes out as values.
+//!
+//! Trust: nothing that comes in as bytes is trusted. A value of a type in this
+//! crate that names a verified thing can be had only by verifying it.
+
+pub mod access;
+pub mod card;
+pub mod checkpoint;
+pub mod chunk;
+pub mod enrol;
+pub mod envelope;
+pub mod id;
+pub mod keys;
+pub mod leaf;
+pub mod limits;
+pub mod liveness;
+pub mod merkle;
+pub mod note;
+pub mod page;
+pub mod puller;
+pub mod reject;
+pub mod roster;
+pub mod signal;
+pub mod standing;
+pub mod suspension;
+pub mod verified;
+
+/// Protobuf messages of what is signed, as generated.
+///
+/// Nothing outside this crate builds on them: conversions into the types of the
+/// other modules check every rule.
+#[expect(
+    missing_docs,
+    clippy::pedantic,
+    reason = "generated code; the comments stand in the proto files"
+)]
+pub mod wire {
+    include!(concat!(env!("OUT_DIR"), "/hashpact.core.v1.rs"));
+}
