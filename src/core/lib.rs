@@ -10,6 +10,16 @@
 //! Trust: nothing that comes in as bytes is trusted. A value of a type in this
 //! crate that names a verified thing can be had only by verifying it.
 
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::arithmetic_side_effects,
+        clippy::indexing_slicing,
+        reason = "a test that overflows fails"
+    )
+)]
+
 pub mod access;
 pub mod card;
 pub mod checkpoint;
