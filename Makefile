@@ -1,0 +1,65 @@
+# Everything here builds with one profile (--release), so that RocksDB is compiled
+# once for `make demo`, `make test` and the shipped binary.
+
+SHELL := /bin/bash
+# ccache goes in by the search path. CC and CXX stay unset: RocksDB's build
+# script would run again (13 minutes) whenever they change.
+export PATH := /usr/lib/ccache:$(PATH)
+CARGO_TARGET_DIR ?= target
+export CARGO_TARGET_DIR
+
+BINARY := $(CARGO_TARGET_DIR)/release/hashpact
+# Arguments for `make demo`, such as DEMO_ARGS="--entries 100000 --keep".
+DEMO_ARGS ?=
+# Entries for `make bench`.
+ENTRIES ?= 1000000
+PYTHON ?= python3
+# Tools in tests/ that check themselves without the program.
+SELF_TESTS := $(wildcard tests/*.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test bench fmt lint check scripts
+
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+setup: ## Install what the build needs (Debian, Ubuntu), or say what it is
+	@./.ci/setup
+
+build: ## Build target/release/hashpact
+	cargo build --release --locked
+
+demo: build ## Three members on this machine exchange real hash sets
+	$(BINARY) demo $(DEMO_ARGS)
+
+test: scripts ## Formatting, lints, then every test
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	cargo test --release --locked --workspace
+
+# What can fail within seconds: the scripts that stand in the repository.
+scripts:
+	set -e; for script in .ci/run .ci/setup certs/*.sh; do bash -n $$script; done
+	certs/make-company-cert.sh --self-test
+	set -e; for script in $(SELF_TESTS); do $(PYTHON) $$script --self-test; done
+
+bench: build ## Measure import, pull, watch and look-up (ENTRIES=1000000)
+	set -e; for what in import pull watch lookup; do \
+	  $(BINARY) bench $$what --entries $(ENTRIES) --json; \
+	done
+
+check: ## Type-check everything, without building it
+	cargo check --release --locked --workspace --all-targets
+
+fmt: ## Format the code
+	cargo fmt --all
+
+lint: ## Lints, and cargo-deny where it is installed
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	@if cargo deny --version >/dev/null 2>&1; then \
+	  cargo deny --locked --all-features check; \
+	else \
+	  echo "cargo-deny is not installed, so licences and advisories were not checked:" \
+	       "cargo install --locked cargo-deny"; \
+	fi
