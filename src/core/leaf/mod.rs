@@ -1,0 +1,167 @@
+//! Leaves: one record of a feed each.
+//!
+//! A leaf is a kind and a payload; what is hashed into the feed's tree is the
+//! record, `kind ‖ SHA-256(payload)`. So a holder may drop a payload and keep the
+//! record, and the tree stays the same.
+//!
+//! This module owns the raw leaf and its hash, and the typed payloads with their
+//! rules. It does not own pages (`page`) nor which leaves are dead (`liveness`).
+//! Nothing in a leaf is trusted: [`RawLeaf`] is bytes within their bounds.
+
+use std::fmt;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use crate::id::Digest;
+
+/// The kind byte of a describe leaf.
+pub const DESCRIBE: u8 = 1;
+/// The kind byte of a publish leaf.
+pub const PUBLISH: u8 = 2;
+/// The kind byte of a retract leaf.
+pub const RETRACT: u8 = 3;
+/// The kind byte of an opinion leaf.
+pub const OPINION: u8 = 4;
+/// The kind byte of an erase leaf.
+pub const ERASE: u8 = 5;
+
+/// A leaf's record: the kind, then the SHA-256 of the payload.
+pub type Record = [u8; 33];
+
+/// A leaf as it is stored and travels: any kind byte, a payload within the limit
+/// or only its digest. Nothing else about it is checked.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RawLeaf {
+    /// The kind byte; kinds that are not known are kept.
+    pub kind: u8,
+    /// The payload, or its digest.
+    pub body: LeafBody,
+}
+
+/// What is held of a leaf.
+#[derive(Clone, PartialEq, Eq)]
+pub enum LeafBody {
+    /// The payload's bytes as the publisher made them, at most 8,000.
+    Payload(Bytes),
+    /// The SHA-256 of a payload that is not held.
+    Elided(Digest),
+}
+
+impl RawLeaf {
+    /// Makes a leaf of `kind` with its payload.
+    #[must_use]
+    pub const fn new(kind: u8, payload: Bytes) -> Self {
+        Self {
+            kind,
+            body: LeafBody::Payload(payload),
+        }
+    }
+
+    /// The payload, where it is held.
+    #[must_use]
+    pub const fn payload(&self) -> Option<&Bytes> {
+        match &self.body {
+            LeafBody::Payload(payload) => Some(payload),
+            LeafBody::Elided(_) => None,
+        }
+    }
+
+    /// Whether only the record is held.
+    #[must_use]
+    pub const fn is_elided(&self) -> bool {
+        matches!(self.body, LeafBody::Elided(_))
+    }
+
+    /// The same leaf without its payload; its record and hash are the same.
+    #[must_use]
+    pub fn elided(&self) -> Self {
+        Self {
+            kind: self.kind,
+            body: LeafBody::Elided(self.payload_digest()),
+        }
+    }
+
+    /// The SHA-256 of the payload.
+    #[must_use]
+    pub fn payload_digest(&self) -> Digest {
+        match &self.body {
+            LeafBody::Payload(payload) => Digest::of(payload),
+            LeafBody::Elided(digest) => *digest,
+        }
+    }
+
+    /// The record: `kind ‖ SHA-256(payload)`.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        let mut record = [0; 33];
+        if let Some((kind, digest)) = record.split_first_mut() {
+            *kind = self.kind;
+            digest.copy_from_slice(self.payload_digest().as_bytes());
+        }
+        record
+    }
+
+    /// The leaf's hash in the feed's tree: SHA-256 of `0x00 ‖ record` (RFC 6962).
+    #[must_use]
+    pub fn hash(&self) -> Digest {
+        let mut input = [0; 34];
+        if let Some((_, record)) = input.split_first_mut() {
+            record.copy_from_slice(&self.record());
+        }
+        Digest(Sha256::digest(input).into())
+    }
+}
+
+/// Shows kind and length, never the payload: it holds signals.
+impl fmt::Debug for RawLeaf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawLeaf({}, {:?})", self.kind, self.body)
+    }
+}
+
+impl fmt::Debug for LeafBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Payload(payload) => write!(f, "{} bytes", payload.len()),
+            Self::Elided(_) => f.write_str("elided"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eliding_keeps_record_and_hash() {
+        let leaf = RawLeaf::new(PUBLISH, Bytes::from_static(b"payload"));
+        assert!(leaf.elided().is_elided());
+        assert_eq!(leaf.elided().record(), leaf.record());
+        assert_eq!(leaf.elided().hash(), leaf.hash());
+    }
+
+    #[test]
+    fn the_hash_is_that_of_rfc_6962_over_the_record() {
+        let leaf = RawLeaf::new(PUBLISH, Bytes::from_static(b"payload"));
+        let mut input = vec![0, PUBLISH];
+        input.extend(Digest::of(b"payload").as_bytes());
+        assert_eq!(leaf.hash(), Digest::of(&input));
+        assert_eq!(leaf.record()[..], input[1..]);
+    }
+
+    #[test]
+    fn the_kind_is_part_of_the_hash() {
+        let payload = Bytes::from_static(b"payload");
+        assert_ne!(
+            RawLeaf::new(PUBLISH, payload.clone()).hash(),
+            RawLeaf::new(OPINION, payload).hash()
+        );
+    }
+
+    #[test]
+    fn debug_shows_no_payload() {
+        let leaf = RawLeaf::new(PUBLISH, Bytes::from_static(b"secret"));
+        assert_eq!(format!("{leaf:?}"), "RawLeaf(2, 6 bytes)");
+    }
+}
