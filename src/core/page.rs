@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     fn leaf(number: usize, length: usize) -> RawLeaf {
-        let bytes = (0..length).map(|i| Digest::of(&[number as u8, i as u8]).0[0]);
+        let bytes = (0..length).map(|i| Digest::of(&(number * 8_192 + i).to_be_bytes()).0[0]);
         RawLeaf::new(2, bytes.collect::<Vec<_>>().into())
     }
 
