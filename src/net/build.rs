@@ -1,1 +1,13 @@
-fn main() {}
+//! Compiles the protobuf definition of the federation service.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    println!("cargo:rerun-if-changed={}", root.display());
+    let descriptors = protox::compile(["hashpact/federation/v1/federation.proto"], [&root])?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .codec_path("crate::codec::CappedCodec")
+        .emit_rerun_if_changed(false)
+        .compile_fds(descriptors)?;
+    Ok(())
+}

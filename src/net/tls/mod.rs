@@ -1,0 +1,116 @@
+//! TLS 1.3 with both keys pinned by node card.
+//!
+//! Owns the two rustls configurations and everything that decides them. Nothing
+//! else in the workspace makes one. TLS is trusted for privacy on the wire and
+//! for which member calls, never for where data comes from.
+//!
+//! Resumption, tickets and early data are off on both sides: rustls resumes a
+//! session without asking the verifier again, so a key that was revoked in
+//! between would still be let in.
+
+mod certificate;
+mod credentials;
+mod verify;
+
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::NoServerSessionStorage;
+use rustls::{ClientConfig, ServerConfig};
+
+pub use certificate::{not_after, spki_digest};
+pub use credentials::{Credentials, PemPair};
+pub use verify::{Pinned, Refusal, Unpinned};
+
+use crate::peer::PeerDirectory;
+use verify::PinnedClients;
+
+/// The protocol of a connection on which the dialler calls.
+pub const ALPN: &[u8] = b"h2";
+/// Reserved: the protocol of a connection on which the one that was dialled calls.
+pub const ALPN_REVERSE: &[u8] = b"hashpact-rev/1";
+
+/// Says why keys or certificates of our own cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The certificate file cannot be used.
+    #[error("the certificate cannot be used: {0}")]
+    Certificate(String),
+    /// The key file cannot be used.
+    #[error("the TLS key cannot be used: {0}")]
+    Key(String),
+    /// Certificate and key do not belong together.
+    #[error("the certificate is not for this TLS key")]
+    Mismatch,
+    /// The TLS library refuses the configuration.
+    #[error("TLS cannot be set up: {0}")]
+    Setup(#[from] rustls::Error),
+}
+
+/// The algorithms in use: TLS 1.3 suites, the post-quantum hybrid first, and
+/// signatures by P-256 or Ed25519 only.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(CryptoProvider {
+        kx_groups: vec![
+            aws_lc_rs::kx_group::X25519MLKEM768,
+            aws_lc_rs::kx_group::X25519,
+            aws_lc_rs::kx_group::SECP256R1,
+        ],
+        signature_verification_algorithms: verify::ALGORITHMS,
+        ..aws_lc_rs::default_provider()
+    })
+}
+
+/// Makes the configuration of the accepting side.
+///
+/// # Errors
+/// [`TlsError::Setup`] when rustls refuses the combination.
+pub fn server_config(
+    credentials: &Credentials,
+    directory: Arc<dyn PeerDirectory>,
+) -> Result<ServerConfig, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(Arc::new(PinnedClients::new(directory)))
+        .with_cert_resolver(credentials.resolver());
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    config.send_half_rtt_data = false;
+    Ok(config)
+}
+
+/// Makes the configuration of a dial to the member that `pinned` means.
+///
+/// # Errors
+/// [`TlsError::Setup`] when rustls refuses the combination.
+pub fn client_config(credentials: &Credentials, pinned: Pinned) -> Result<ClientConfig, TlsError> {
+    client(credentials, Arc::new(pinned))
+}
+
+/// Makes the configuration of a dial that cannot pin yet: the peer proves that it
+/// holds its key, and the caller decides later whose key that is.
+///
+/// # Errors
+/// [`TlsError::Setup`] when rustls refuses the combination.
+pub fn client_config_unpinned(credentials: &Credentials) -> Result<ClientConfig, TlsError> {
+    client(credentials, Arc::new(Unpinned))
+}
+
+fn client(
+    credentials: &Credentials,
+    verifier: Arc<dyn rustls::client::danger::ServerCertVerifier>,
+) -> Result<ClientConfig, TlsError> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_cert_resolver(credentials.resolver());
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    config.enable_early_data = false;
+    config.send_ticket_request = None;
+    Ok(config)
+}
