@@ -8,12 +8,30 @@
 //! rules. It does not own pages (`page`) nor which leaves are dead (`liveness`).
 //! Nothing in a leaf is trusted: [`RawLeaf`] is bytes within their bounds.
 
+mod describe;
+mod opinion;
+mod publish;
+mod read;
+mod retract;
+mod rules;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::id::Digest;
+
+pub use describe::{Describe, FeedKind, Grant, Grantee, Source, Terms};
+pub use opinion::{Opinion, Stance, Subject};
+pub use publish::{
+    Basis, Classification, LABEL_MAX_BYTES, LABELS_MAX, MediaKind, Publish, SIGNALS_MAX,
+    SOURCE_REFERENCE_MAX_BYTES,
+};
+pub use read::{Leaf, read};
+pub use retract::{Erase, IndexRange, RANGES_PER_LEAF, Retract, RetractReason};
 
 /// The kind byte of a describe leaf.
 pub const DESCRIBE: u8 = 1;
@@ -126,42 +144,5 @@ impl fmt::Debug for LeafBody {
             Self::Payload(payload) => write!(f, "{} bytes", payload.len()),
             Self::Elided(_) => f.write_str("elided"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn eliding_keeps_record_and_hash() {
-        let leaf = RawLeaf::new(PUBLISH, Bytes::from_static(b"payload"));
-        assert!(leaf.elided().is_elided());
-        assert_eq!(leaf.elided().record(), leaf.record());
-        assert_eq!(leaf.elided().hash(), leaf.hash());
-    }
-
-    #[test]
-    fn the_hash_is_that_of_rfc_6962_over_the_record() {
-        let leaf = RawLeaf::new(PUBLISH, Bytes::from_static(b"payload"));
-        let mut input = vec![0, PUBLISH];
-        input.extend(Digest::of(b"payload").as_bytes());
-        assert_eq!(leaf.hash(), Digest::of(&input));
-        assert_eq!(leaf.record()[..], input[1..]);
-    }
-
-    #[test]
-    fn the_kind_is_part_of_the_hash() {
-        let payload = Bytes::from_static(b"payload");
-        assert_ne!(
-            RawLeaf::new(PUBLISH, payload.clone()).hash(),
-            RawLeaf::new(OPINION, payload).hash()
-        );
-    }
-
-    #[test]
-    fn debug_shows_no_payload() {
-        let leaf = RawLeaf::new(PUBLISH, Bytes::from_static(b"secret"));
-        assert_eq!(format!("{leaf:?}"), "RawLeaf(2, 6 bytes)");
     }
 }
