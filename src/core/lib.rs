@@ -40,6 +40,7 @@ pub mod roster;
 pub mod signal;
 pub mod standing;
 pub mod suspension;
+mod text;
 pub mod verified;
 
 /// Protobuf messages of what is signed, as generated.

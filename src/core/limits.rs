@@ -56,3 +56,29 @@ pub const FEED_GROWTH_PER_HOUR: u64 = 2_000_000;
 /// Entries that may be retracted in 24 hours without the identity key, as the
 /// larger of this and one per cent of the set.
 pub const RETRACT_FREE_PER_DAY: u64 = 100;
+/// Administrators: with those of two versions and a few strangers, their
+/// signatures fit an envelope.
+pub const ADMINS_MAX: usize = 100;
+/// Members that a roster ever lists; some 200 bytes each fit its envelope.
+pub const MEMBERS_MAX: usize = 4_096;
+/// Groups in a roster.
+pub const GROUPS_MAX: usize = 256;
+/// Revocations in a roster; they stay for ever.
+pub const REVOCATIONS_MAX: usize = 1_024;
+/// Identity keys that a member had before.
+pub const FORMER_KEYS_MAX: usize = 64;
+/// A name for people: display names, titles of contacts.
+pub const NAME_MAX_BYTES: usize = 200;
+/// A reason in words.
+pub const REASON_MAX_BYTES: usize = 500;
+/// Nodes on a card.
+pub const CARD_NODES_MAX: usize = 16;
+/// TLS keys of a node: in use, next, and room for a change of algorithm.
+pub const NODE_TLS_KEYS_MAX: usize = 4;
+/// Keys of one other purpose, and endpoints, of a node.
+pub const NODE_KEYS_MAX: usize = 16;
+/// Sets that one feed key is limited to.
+pub const FEED_KEY_SETS_MAX: usize = 256;
+/// Cards that are kept of one member under one identity key: a new one every
+/// week for 20 years.
+pub const CARDS_KEPT_MAX: usize = 1_024;
