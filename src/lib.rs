@@ -1,1 +1,8 @@
-//! hashpact.
+//! The hashpact program: its configuration and its commands.
+//!
+//! Everything else stands in crates of its own: `hashpact-core` (what is signed
+//! and proved), `hashpact-store`, `hashpact-node`, `hashpact-net`, `hashpact-api`
+//! and `hashpact-formats`.
+
+pub mod cli;
+pub mod config;

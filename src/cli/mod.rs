@@ -1,0 +1,251 @@
+//! The command line: one file per command, dispatched here.
+//!
+//! A command takes its arguments and a [`Context`], prints through
+//! [`output`], and ends with a [`CliError`] that says what to do next.
+
+pub mod bench;
+pub mod coalition;
+pub mod config;
+pub mod demo;
+pub mod error;
+pub mod export;
+pub mod feeds;
+pub mod hash;
+pub mod import;
+pub mod init;
+pub mod logging;
+pub mod lookup;
+pub mod output;
+pub mod peers;
+pub mod retract;
+pub mod roster;
+pub mod run;
+pub mod set;
+pub mod status;
+pub mod values;
+pub mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Files, LogFormat};
+use error::{CliError, Exit};
+use output::Output;
+
+/// Exchange signed hash sets with the members of a child-safety coalition
+///
+/// Moves hashes and what members say about them: never content, never links in
+/// the clear.
+///
+/// Exit codes: 0 done; 1 failed; 2 wrong call or configuration; 3 done, but not
+/// for all that was given.
+#[derive(Debug, Parser)]
+#[command(
+    name = "hashpact",
+    version,
+    max_term_width = 80,
+    propagate_version = true
+)]
+pub struct Cli {
+    /// The node's configuration file
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "HASHPACT_CONFIG",
+        default_value = "hashpact.toml"
+    )]
+    config: PathBuf,
+
+    /// Print one JSON object on standard output instead of lines for people
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// Log more on standard error: -v what happens, -vv details
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(Box<init::InitArgs>),
+    Run(run::RunArgs),
+    Status(status::StatusArgs),
+    Peers(peers::PeersArgs),
+    Feeds(feeds::FeedsArgs),
+    Verify(verify::VerifyArgs),
+    Set(set::SetArgs),
+    Import(import::ImportArgs),
+    Retract(retract::RetractArgs),
+    Export(export::ExportArgs),
+    Lookup(lookup::LookupArgs),
+    Hash(hash::HashArgs),
+    Coalition(coalition::CoalitionArgs),
+    Roster(roster::RosterArgs),
+    Config(config::ConfigArgs),
+    Demo(demo::DemoArgs),
+    Bench(bench::BenchArgs),
+}
+
+/// What every command is given beside its arguments.
+pub struct Context {
+    /// The configuration's path as given; not read yet.
+    pub config_path: PathBuf,
+    /// Where results go.
+    pub output: Output,
+    /// How often `-v` was given.
+    pub verbose: u8,
+}
+
+impl Context {
+    /// Loads the configuration and checks the files that it names.
+    ///
+    /// # Errors
+    /// Every problem of the configuration, as a usage error.
+    pub fn config(&self) -> Result<Config, CliError> {
+        Ok(Config::load(&self.config_path, Files::Check)?)
+    }
+
+    /// Loads the configuration without looking at key files: for commands that
+    /// only ask a running node.
+    ///
+    /// # Errors
+    /// As [`config`](Self::config).
+    pub fn config_text(&self) -> Result<Config, CliError> {
+        Ok(Config::load(&self.config_path, Files::Ignore)?)
+    }
+
+    /// Starts logging as a command that is not `run` logs: warnings, more with `-v`.
+    ///
+    /// # Errors
+    /// When logging was started before.
+    pub fn start_logging(&self) -> Result<(), CliError> {
+        let level = match self.verbose {
+            0 => "warn",
+            1 => "info",
+            _ => "debug",
+        };
+        logging::start(LogFormat::Text, level)
+    }
+
+    /// A context that prints into memory.
+    #[cfg(test)]
+    pub(crate) fn for_test(json: bool) -> (Self, Printed) {
+        let printed = Printed::default();
+        let context = Self {
+            config_path: PathBuf::from("hashpact.toml"),
+            output: Output::to(json, Box::new(printed.clone())),
+            verbose: 0,
+        };
+        (context, printed)
+    }
+}
+
+/// What a command printed in a test.
+#[cfg(test)]
+#[derive(Clone, Default)]
+pub(crate) struct Printed(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+#[cfg(test)]
+impl Printed {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+#[cfg(test)]
+impl std::io::Write for Printed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Runs the command that the process was called with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let context = Context {
+        config_path: cli.config,
+        output: Output::stdout(cli.json),
+        verbose: cli.verbose,
+    };
+    match dispatch(cli.command, &context) {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => {
+            if matches!(error, CliError::Failed { .. }) {
+                output::note(&error);
+            }
+            error.exit().into()
+        }
+    }
+}
+
+fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
+    // `run` logs as its configuration says.
+    if !matches!(command, Command::Run(_)) {
+        context.start_logging()?;
+    }
+    match command {
+        Command::Init(args) => init::run(*args, context),
+        Command::Run(args) => run::run(args, context),
+        Command::Status(args) => status::run(args, context),
+        Command::Peers(args) => peers::run(args, context),
+        Command::Feeds(args) => feeds::run(args, context),
+        Command::Verify(args) => verify::run(args, context),
+        Command::Set(args) => set::run(args, context),
+        Command::Import(args) => import::run(args, context),
+        Command::Retract(args) => retract::run(args, context),
+        Command::Export(args) => export::run(args, context),
+        Command::Lookup(args) => lookup::run(args, context),
+        Command::Hash(args) => hash::run(args, context),
+        Command::Coalition(args) => coalition::run(args, context),
+        Command::Roster(args) => roster::run(args, context),
+        Command::Config(args) => config::run(&args, context),
+        Command::Demo(args) => demo::run(args, context),
+        Command::Bench(args) => bench::run(args, context),
+    }
+}
+
+/// What a command says that this version does not carry out.
+pub(crate) fn not_available(command: &str) -> CliError {
+    CliError::failed(format!("hashpact {command} is not available yet"))
+        .next("hashpact --help lists the commands; hash and config check work")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_argument_has_a_help_text() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(
+                    argument.get_help().is_some(),
+                    "{} {}",
+                    command.get_name(),
+                    argument.get_id()
+                );
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+}

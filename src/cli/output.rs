@@ -1,0 +1,300 @@
+//! What commands print: lines, tables of at most 80 columns, one JSON object.
+//!
+//! Results go to standard output, everything else to standard error. Writing
+//! never panics: a reader that went away ends the command quietly.
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind, IsTerminal as _, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::error::CliError;
+
+/// Columns of a table.
+const WIDTH: u16 = 80;
+/// How long work goes on before a progress bar is shown.
+const PROGRESS_AFTER: Duration = Duration::from_secs(1);
+
+/// Where a command prints.
+pub struct Output {
+    json: bool,
+    writer: Mutex<Box<dyn Write + Send>>,
+}
+
+impl Output {
+    /// Standard output.
+    #[must_use]
+    pub fn stdout(json: bool) -> Self {
+        Self::to(json, Box::new(io::stdout()))
+    }
+
+    /// Any writer.
+    #[must_use]
+    pub fn to(json: bool, writer: Box<dyn Write + Send>) -> Self {
+        Self {
+            json,
+            writer: Mutex::new(writer),
+        }
+    }
+
+    /// Whether `--json` was given: then a command prints one object and no lines.
+    #[must_use]
+    pub const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Prints a line for people; nothing under `--json`.
+    ///
+    /// # Errors
+    /// [`CliError::OutputClosed`] when nobody reads, else what the write said.
+    pub fn line(&self, line: impl Display) -> Result<(), CliError> {
+        if self.json {
+            return Ok(());
+        }
+        self.write(format!("{line}\n").as_bytes())
+    }
+
+    /// Prints the command's result as JSON, one object on one line; nothing
+    /// without `--json`.
+    ///
+    /// # Errors
+    /// As [`line`](Self::line).
+    pub fn json(&self, value: &impl Serialize) -> Result<(), CliError> {
+        if !self.json {
+            return Ok(());
+        }
+        let mut text = serde_json::to_vec(value).map_err(CliError::failed)?;
+        text.push(b'\n');
+        self.write(&text)
+    }
+
+    /// Prints a table for people; nothing under `--json`.
+    ///
+    /// # Errors
+    /// As [`line`](Self::line).
+    pub fn table(&self, table: &Table) -> Result<(), CliError> {
+        for line in table.lines() {
+            self.line(line.trim_end())?;
+        }
+        Ok(())
+    }
+
+    /// Writes bytes as they are: exports and the like.
+    ///
+    /// # Errors
+    /// As [`line`](Self::line).
+    pub fn write(&self, bytes: &[u8]) -> Result<(), CliError> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = writer.write_all(bytes).and_then(|()| writer.flush());
+        written.map_err(|error| {
+            if error.kind() == ErrorKind::BrokenPipe {
+                return CliError::OutputClosed;
+            }
+            CliError::failed(format!("cannot write to standard output: {error}"))
+        })
+    }
+}
+
+/// Says something on standard error: notes and errors, never results.
+pub fn note(line: impl Display) {
+    // Nobody is left to tell when standard error is gone.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Makes a table of plain columns; the columns in `right` (from 0) are aligned right.
+#[must_use]
+pub fn table(header: &[&str], right: &[usize]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(WIDTH)
+        .set_header(header.iter().map(Cell::new));
+    for column in right {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+/// A number with separators: `12,345,678`.
+#[must_use]
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && digits.len().wrapping_sub(index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number of bytes in binary units: `1.2 MiB`.
+#[must_use]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "one digit after the point is shown"
+)]
+pub fn bytes(number: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if number < 1_024 {
+        return format!("{number} B");
+    }
+    let mut value = number as f64;
+    let mut shown = "B";
+    for unit in UNITS {
+        if value < 1_023.95 {
+            break;
+        }
+        value /= 1_024.0;
+        shown = unit;
+    }
+    format!("{value:.1} {shown}")
+}
+
+/// A duration at the precision that matters: `840 ms`, `12.3 s`, `4 min 10 s`.
+#[must_use]
+pub fn duration(elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs();
+    match seconds {
+        0 => format!("{} ms", elapsed.as_millis()),
+        1..=99 => format!("{:.1} s", elapsed.as_secs_f64()),
+        100..=7_199 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+    }
+}
+
+/// A progress bar on standard error that shows itself after a second, and only
+/// to people at a terminal.
+pub struct Progress {
+    bar: ProgressBar,
+    started: Instant,
+    shown: bool,
+}
+
+impl Progress {
+    /// Counts bytes up to `total`, where that is known.
+    #[must_use]
+    pub fn bytes(total: Option<u64>) -> Self {
+        Self::new(
+            total,
+            "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
+        )
+    }
+
+    /// Counts things up to `total`, where that is known.
+    #[must_use]
+    pub fn count(total: Option<u64>) -> Self {
+        Self::new(
+            total,
+            "{msg} {wide_bar} {human_pos}/{human_len} {per_sec:.0} {eta}",
+        )
+    }
+
+    /// Adds to what is done.
+    pub fn add(&mut self, done: u64) {
+        self.bar.inc(done);
+        if !self.shown && self.started.elapsed() >= PROGRESS_AFTER {
+            self.shown = true;
+            if io::stderr().is_terminal() {
+                self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            }
+        }
+    }
+
+    /// Names what is being done.
+    pub fn name(&self, what: impl Into<String>) {
+        self.bar.set_message(what.into());
+    }
+
+    /// Prints in between, with the bar out of the way.
+    pub fn around<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bar.suspend(print)
+    }
+
+    fn new(total: Option<u64>, template: &str) -> Self {
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self {
+            bar,
+            started: Instant::now(),
+            shown: false,
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_went_away_ends_the_command_quietly() {
+        let output = Output::to(false, Box::new(Closed));
+        assert_eq!(output.line("x"), Err(CliError::OutputClosed));
+        assert_eq!(CliError::OutputClosed.to_string(), "");
+    }
+
+    #[test]
+    fn numbers_read_well() {
+        let counts = [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (12_345_678, "12,345,678"),
+        ];
+        for (number, text) in counts {
+            assert_eq!(count(number), text);
+        }
+        let sizes = [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (1_024, "1.0 KiB"),
+            (1_048_575, "1.0 MiB"),
+        ];
+        for (number, text) in sizes {
+            assert_eq!(bytes(number), text);
+        }
+        assert_eq!(duration(Duration::from_millis(840)), "840 ms");
+        assert_eq!(duration(Duration::from_secs(250)), "4 min 10 s");
+    }
+
+    #[test]
+    fn tables_keep_to_80_columns() {
+        let mut table = table(&["feed", "entries"], &[1]);
+        table.add_row(["x".repeat(200), count(1_000_000)]);
+        assert!(
+            table
+                .lines()
+                .all(|line| line.trim_end().chars().count() <= 80)
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! Values that several commands take as arguments.
+
+use std::fmt;
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use hashpact_core::id::{IdError, SetName, Slug};
+
+use crate::config::Endpoint;
+
+/// Reads a slug.
+///
+/// # Errors
+/// As [`Slug::parse`].
+pub fn slug(text: &str) -> Result<Slug, IdError> {
+    Slug::parse(text)
+}
+
+/// One of this member's sets, or another member's where it is written in full.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SetReference {
+    /// `confirmed`: this member's own.
+    Own(Slug),
+    /// `northstar/confirmed`.
+    Full(SetName),
+}
+
+impl SetReference {
+    /// The full name, given this member's slug.
+    #[must_use]
+    pub fn resolve(&self, own: &Slug) -> SetName {
+        match self {
+            Self::Own(set) => SetName {
+                member: own.clone(),
+                set: set.clone(),
+            },
+            Self::Full(name) => name.clone(),
+        }
+    }
+}
+
+impl FromStr for SetReference {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        if text.contains('/') {
+            SetName::parse(text).map(Self::Full)
+        } else {
+            Slug::parse(text).map(Self::Own)
+        }
+    }
+}
+
+impl fmt::Display for SetReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(set) => set.fmt(f),
+            Self::Full(name) => name.fmt(f),
+        }
+    }
+}
+
+/// Whom a grant is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grantee {
+    /// One member: its slug.
+    Member(Slug),
+    /// A group of the roster: `group:NAME`.
+    Group(Slug),
+    /// Every member that may subscribe: `all`.
+    All,
+}
+
+impl FromStr for Grantee {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        match text.strip_prefix("group:") {
+            Some(group) => Slug::parse(group).map(Self::Group),
+            None => Slug::parse(text.strip_prefix("member:").unwrap_or(text)).map(Self::Member),
+        }
+    }
+}
+
+impl fmt::Display for Grantee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Member(slug) => slug.fmt(f),
+            Self::Group(group) => write!(f, "group:{group}"),
+            Self::All => f.write_str("all"),
+        }
+    }
+}
+
+/// A node to ask for the roster first: `MEMBER=HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootstrapPeer {
+    /// The member that is meant.
+    pub member: Slug,
+    /// Where its node listens.
+    pub endpoint: Endpoint,
+}
+
+impl FromStr for BootstrapPeer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (member, endpoint) = text
+            .split_once('=')
+            .ok_or_else(|| "write it as MEMBER=HOST:PORT".to_owned())?;
+        Ok(Self {
+            member: Slug::parse(member).map_err(|error| error.to_string())?,
+            endpoint: Endpoint::parse(endpoint)?,
+        })
+    }
+}
+
+/// What a member may do, as in the roster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    /// Publish hash sets
+    Publish,
+    /// Read the sets that it is granted
+    Subscribe,
+    /// See all heads and proofs, and cosign them
+    Witness,
+    /// See members and their state, and no feed
+    Observe,
+}
+
+/// What an entry is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MediaArg {
+    /// A picture
+    Image,
+    /// A video
+    Video,
+    /// A link
+    Url,
+    /// Anything else
+    Other,
+}
+
+/// How a classification came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BasisArg {
+    /// A person looked at it
+    Human,
+    /// A program decided
+    Automated,
+    /// Taken over from somebody else's list
+    Inherited,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grantees_read_back_as_written() {
+        for text in ["all", "group:games", "tidepool"] {
+            assert_eq!(
+                text.parse::<Grantee>().map(|g| g.to_string()),
+                Ok(text.to_owned())
+            );
+        }
+        assert_eq!(
+            "member:all".parse(),
+            Ok(Grantee::Member(Slug::parse("all").unwrap()))
+        );
+        assert!("group:".parse::<Grantee>().is_err());
+        assert!("Tidepool".parse::<Grantee>().is_err());
+    }
+
+    #[test]
+    fn a_short_set_name_means_this_members_own() {
+        let own = Slug::parse("northstar").unwrap();
+        let resolve = |text: &str| {
+            let reference: SetReference = text.parse().unwrap();
+            reference.resolve(&own).to_string()
+        };
+        assert_eq!(resolve("confirmed"), "northstar/confirmed");
+        assert_eq!(resolve("tidepool/links"), "tidepool/links");
+    }
+
+    #[test]
+    fn a_bootstrap_peer_names_member_and_endpoint() {
+        let peer: BootstrapPeer = "tidepool=h.example:7443".parse().unwrap();
+        assert_eq!(peer.member.as_str(), "tidepool");
+        assert_eq!(peer.endpoint.to_string(), "h.example:7443");
+        assert!("h.example:7443".parse::<BootstrapPeer>().is_err());
+    }
+}

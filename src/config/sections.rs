@@ -1,0 +1,298 @@
+//! The keys of each section: defaults, bounds, and what must fit together.
+//!
+//! `deploy/hashpact.full.toml` explains every one of them; a test compares.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use hashpact_core::id::{CoalitionName, Digest, Slug};
+use hashpact_core::limits;
+
+use super::reader::Section;
+use super::{
+    Api, Bootstrap, Coalition, Config, Endpoint, Federation, FederationLimits, Files, Keys, Log,
+    LogFormat, Member, Node, Pull, Shutdown, Store, files,
+};
+
+/// The longest path of a Unix socket: `sun_path` of 108 bytes with its final NUL.
+const SOCKET_PATH_MAX_BYTES: usize = 107;
+
+const ENDPOINT_FIX: &str = "write it as \"host:port\", such as \"node1.example.org:7443\"";
+const ADDRESS_FIX: &str = "write \"address:port\", such as \"127.0.0.1:9464\", or \"off\"";
+
+/// Reads every section, so that every problem is noted; `None` if one stands in the way.
+pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
+    let node = node(root.section("node"));
+    let member = member(root.section("member"));
+    let federation = federation(root.section("federation"));
+    let loopback = federation
+        .as_ref()
+        .is_some_and(|section| section.allow_loopback_endpoints);
+    let coalition = coalition(root.section("coalition"), loopback, files);
+    let keys = keys(root.section("keys"), files);
+    let api = api(root.section("api"));
+    let store = store(root.section("store"));
+    let pull = pull(root.section("pull"));
+    let log = log(root.section("log"));
+    let shutdown = shutdown(root.section("shutdown"));
+    root.finish();
+    Some(Config {
+        node: node?,
+        member: member?,
+        coalition: coalition?,
+        keys: keys?,
+        federation: federation?,
+        api: api?,
+        store,
+        pull,
+        log: log?,
+        shutdown,
+    })
+}
+
+fn node(section: Section<'_, '_>) -> Option<Node> {
+    let name = section.parsed_or(
+        "name",
+        Slug::parse("main").ok()?,
+        Slug::parse,
+        "name the node as on the node card",
+    );
+    let data_dir = section.path_or("data_dir", "data");
+    let sign_state_dir = section.path_or("sign_state_dir", "sign-state");
+    if let (Some(data), Some(state)) = (&data_dir, &sign_state_dir)
+        && (state.starts_with(data) || data.starts_with(state))
+    {
+        section.problem(
+            "sign_state_dir",
+            "the sign-state file must not lie with the store: a backup would restore both",
+            "give it a folder of its own, beside data_dir",
+        );
+    }
+    section.finish();
+    Some(Node {
+        name: name?,
+        data_dir: data_dir?,
+        sign_state_dir: sign_state_dir?,
+    })
+}
+
+fn member(section: Section<'_, '_>) -> Option<Member> {
+    let slug = section.required("slug", Slug::parse, "give the member's slug in the roster");
+    section.finish();
+    Some(Member { slug: slug? })
+}
+
+fn coalition(section: Section<'_, '_>, loopback: bool, files: Files) -> Option<Coalition> {
+    let name = section.required(
+        "name",
+        CoalitionName::parse,
+        "give the coalition's name as the administrators gave it",
+    );
+    let genesis = section.required(
+        "genesis",
+        Digest::from_hex,
+        "give the genesis digest as the administrators read it out",
+    );
+    let roster_file = section.path("roster_file");
+    if let (Files::Check, Some(path)) = (files, &roster_file) {
+        note_file(&section, "roster_file", files::check_public(path));
+    }
+    let mut bootstrap = Vec::new();
+    for peer in section.sections("bootstrap") {
+        let member = peer.required("member", Slug::parse, "give the slug of the member meant");
+        let endpoint = peer.required("endpoint", |text| dialled(text, loopback), ENDPOINT_FIX);
+        peer.finish();
+        bootstrap.extend(
+            member
+                .zip(endpoint)
+                .map(|(member, endpoint)| Bootstrap { member, endpoint }),
+        );
+    }
+    section.finish();
+    Some(Coalition {
+        name: name?,
+        genesis: genesis?,
+        roster_file,
+        bootstrap,
+    })
+}
+
+fn keys(section: Section<'_, '_>, files: Files) -> Option<Keys> {
+    let identity = section.path("identity");
+    let feed = section.path_or("feed", "keys/feed.key");
+    let receipt = section.path_or("receipt", "keys/receipt.key");
+    let tls_key = section.path_or("tls_key", "keys/tls.key");
+    let tls_certificate = section.path("tls_certificate");
+    if files == Files::Check {
+        let secrets = [
+            ("identity", &identity),
+            ("feed", &feed),
+            ("receipt", &receipt),
+            ("tls_key", &tls_key),
+        ];
+        for (name, path) in secrets {
+            if let Some(path) = path {
+                note_file(&section, name, files::check_secret(path));
+            }
+        }
+        if let Some(path) = &tls_certificate {
+            note_file(&section, "tls_certificate", files::check_public(path));
+        }
+    }
+    section.finish();
+    Some(Keys {
+        identity,
+        feed: feed?,
+        receipt: receipt?,
+        tls_key: tls_key?,
+        tls_certificate,
+    })
+}
+
+fn federation(section: Section<'_, '_>) -> Option<Federation> {
+    let listen = section.parsed_or(
+        "listen",
+        Some(SocketAddr::from(([0, 0, 0, 0], 7443))),
+        address,
+        ADDRESS_FIX,
+    );
+    let loopback = section.flag("allow_loopback_endpoints", false);
+    let advertise = section.list("advertise", |text| dialled(text, loopback), ENDPOINT_FIX);
+    if matches!(listen, Some(None)) && !advertise.is_empty() {
+        section.problem(
+            "advertise",
+            "the node does not listen, so nobody can reach these endpoints",
+            "remove them, or set federation.listen",
+        );
+    }
+    let limits = federation_limits(section.section("limits"));
+    section.finish();
+    Some(Federation {
+        listen: listen?,
+        advertise,
+        allow_loopback_endpoints: loopback,
+        limits,
+    })
+}
+
+fn federation_limits(section: Section<'_, '_>) -> FederationLimits {
+    let limits = FederationLimits {
+        connections_per_member: section.whole("connections_per_member", 4, 1..=64),
+        streams_per_connection: section.whole("streams_per_connection", 16, 4..=256),
+        local_error_resets: section.whole("local_error_resets", 64, 1..=1_024),
+        header_list_max_bytes: section.whole("header_list_max_bytes", 8_192, 4_096..=65_536),
+        handshakes_at_once: section.whole("handshakes_at_once", 64, 1..=1_024),
+        handshake_timeout_s: section.whole("handshake_timeout_s", 5, 1..=60),
+        stream_idle_timeout_s: section.whole("stream_idle_timeout_s", 30, 5..=600),
+        unary_deadline_s: section.whole("unary_deadline_s", 10, 1..=120),
+        feed_growth_per_hour: section.whole(
+            "feed_growth_per_hour",
+            limits::FEED_GROWTH_PER_HOUR,
+            1_000..=1_000_000_000,
+        ),
+    };
+    section.finish();
+    limits
+}
+
+fn api(section: Section<'_, '_>) -> Option<Api> {
+    let socket = section.path_or("socket", "hashpact.sock");
+    let path = socket.as_deref().map(Path::as_os_str);
+    let length = path.map_or(0, std::ffi::OsStr::len);
+    if length > SOCKET_PATH_MAX_BYTES {
+        section.problem(
+            "socket",
+            format!("the path has {length} bytes, a Unix socket allows {SOCKET_PATH_MAX_BYTES}"),
+            "give a shorter path, such as /run/hashpact/hashpact.sock",
+        );
+    }
+    let http_listen = section.parsed_or(
+        "http_listen",
+        Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
+        address,
+        ADDRESS_FIX,
+    );
+    section.finish();
+    Some(Api {
+        socket: socket?,
+        http_listen: http_listen?,
+    })
+}
+
+fn store(section: Section<'_, '_>) -> Store {
+    let store = Store {
+        block_cache_mib: section.whole("block_cache_mib", 64, 8..=1_048_576),
+        background_threads: section.whole("background_threads", 2, 1..=64),
+    };
+    section.finish();
+    store
+}
+
+fn pull(section: Section<'_, '_>) -> Pull {
+    let pull = Pull {
+        feeds_at_once: section.whole("feeds_at_once", 4, 1..=64),
+        chunks_at_once: section.whole("chunks_at_once", 4, 1..=16),
+        poll_interval_s: section.whole("poll_interval_s", 60, 1..=3_600),
+        retry_first_ms: section.whole("retry_first_ms", 500, 10..=60_000),
+        retry_longest_s: section.whole("retry_longest_s", 60, 1..=3_600),
+    };
+    section.finish();
+    pull
+}
+
+fn log(section: Section<'_, '_>) -> Option<Log> {
+    let format = section.parsed_or(
+        "format",
+        LogFormat::Text,
+        |text| match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err("there is no such format"),
+        },
+        "write \"text\" or \"json\"",
+    );
+    let level = section.parsed_or(
+        "level",
+        "info".to_owned(),
+        |text| {
+            tracing_subscriber::EnvFilter::try_new(text)
+                .map(|_| text.to_owned())
+                .map_err(|_| "this is no level")
+        },
+        "write error, warn, info, debug or trace, or directives such as \"info,hashpact_net=debug\"",
+    );
+    section.finish();
+    Some(Log {
+        format: format?,
+        level: level?,
+    })
+}
+
+fn shutdown(section: Section<'_, '_>) -> Shutdown {
+    let grace_s = section.whole("grace_s", 20, 1..=600);
+    section.finish();
+    Shutdown { grace_s }
+}
+
+fn address(text: &str) -> Result<Option<SocketAddr>, &'static str> {
+    if text == "off" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| "this is no address")
+}
+
+fn dialled(text: &str, loopback: bool) -> Result<Endpoint, String> {
+    let endpoint = Endpoint::parse(text)?;
+    if endpoint.is_loopback() && !loopback {
+        return Err(format!(
+            "{endpoint} is this machine itself, and federation.allow_loopback_endpoints is false"
+        ));
+    }
+    Ok(endpoint)
+}
+
+fn note_file(section: &Section<'_, '_>, name: &str, checked: Result<(), (String, String)>) {
+    if let Err((what, fix)) = checked {
+        section.problem(name, what, fix);
+    }
+}
