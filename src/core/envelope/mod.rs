@@ -32,7 +32,7 @@ use crate::wire;
 
 pub use draft::EnvelopeDraft;
 pub use tls::TlsKey;
-pub(crate) use tls::key_digest;
+pub(crate) use tls::{ed25519_digest, key_digest};
 
 /// What an envelope carries; part of what is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -95,8 +95,13 @@ impl fmt::Debug for TlsKey {
 /// `SubjectPublicKeyInfo`. So an Ed25519 key cannot be a feed key here and a TLS
 /// key there.
 pub(crate) fn key_digest<P: Purpose>(key: &PublicKey<P>) -> Digest {
+    ed25519_digest(key.as_bytes())
+}
+
+/// As [`key_digest`], from a key's 32 bytes.
+pub(crate) fn ed25519_digest(key: &[u8; 32]) -> Digest {
     let mut der = ED25519_PREFIX.to_vec();
-    der.extend_from_slice(key.as_bytes());
+    der.extend_from_slice(key);
     Digest::of(&der)
 }
 

@@ -2,12 +2,12 @@
 //!
 //! Source: The Update Framework specification 1.0.33, section 5.3.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::read::Place;
 use super::{Member, MemberStatus, Roster, RosterState, RosterVersion};
-use crate::envelope::{Envelope, PayloadType};
+use crate::envelope::{Envelope, PayloadType, ed25519_digest};
 use crate::id::{Digest, MemberNumber, UnixMillis};
 use crate::limits::CLOCK_SKEW_MS;
 use crate::reject::Rejection;
@@ -331,6 +331,11 @@ impl RosterChain {
     #[must_use]
     pub fn knows_key(&self, key: &[u8; 32]) -> bool {
         self.keys.contains_key(key)
+    }
+
+    /// Every key that ever stood in a roster, by the digest that cards know keys by.
+    pub(crate) fn key_digests(&self) -> BTreeSet<Digest> {
+        self.keys.keys().map(ed25519_digest).collect()
     }
 }
 
