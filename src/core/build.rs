@@ -5,6 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "hashpact/core/v1/leaf.proto",
         "hashpact/core/v1/document.proto",
+        "hashpact/core/v1/evidence.proto",
     ];
     println!("cargo:rerun-if-changed={}", root.display());
     let descriptors = protox::compile(files, [&root])?;

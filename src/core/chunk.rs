@@ -198,7 +198,7 @@ pub struct ProofParts {
     pub after: Vec<Digest>,
 }
 
-/// Checks that the head extends `held`, the stored compact range from 0; returns
+/// Checks that the head extends `stored`, the compact range held from 0; returns
 /// the compact range `[0, to)`, to be held next.
 ///
 /// # Errors
@@ -207,7 +207,7 @@ pub struct ProofParts {
 /// [`VerifiedChunk::check_extends`].
 pub fn verify_extension(
     parts: &ProofParts,
-    held: &CompactRange,
+    stored: &CompactRange,
     head: &PinnedHead,
 ) -> Result<CompactRange, Rejection> {
     check_within(parts.from, parts.to, head)?;
@@ -215,7 +215,7 @@ pub fn verify_extension(
     let range = CompactRange::from_hashes(parts.from, parts.to, parts.range.clone())?;
     let after = CompactRange::from_hashes(parts.to, head.size, parts.after.clone())?;
     check_root(&before, &range, &after, head)?;
-    check_extends(&before, held)?;
+    check_extends(&before, stored)?;
     before.merge(&range)?;
     Ok(before)
 }
@@ -277,7 +277,7 @@ fn ragged_end(
         let why = format!("a ragged end of {} leaves, not {count}", leaves.len());
         return Err(Rejection::invalid(WHAT, why));
     }
-    leaves.iter().for_each(|leaf| range.push(leaf.hash()));
+    range.extend(leaves.iter().map(RawLeaf::hash));
     Ok(leaves)
 }
 
@@ -289,7 +289,7 @@ fn whole_page(
 ) -> Result<VerifiedPage, Rejection> {
     let leaves = page::decode(wire)?;
     let mut tree = CompactRange::empty(0);
-    leaves.iter().for_each(|leaf| tree.push(leaf.hash()));
+    tree.extend(leaves.iter().map(RawLeaf::hash));
     let &[root] = tree.hashes() else {
         return Err(Rejection::invalid(WHAT, "a page that is not 256 leaves"));
     };

@@ -26,6 +26,7 @@ pub mod checkpoint;
 pub mod chunk;
 pub mod enrol;
 pub mod envelope;
+pub mod evidence;
 pub mod id;
 pub mod keys;
 pub mod leaf;

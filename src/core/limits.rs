@@ -82,3 +82,9 @@ pub const FEED_KEY_SETS_MAX: usize = 256;
 /// Cards that are kept of one member under one identity key: a new one every
 /// week for 20 years.
 pub const CARDS_KEPT_MAX: usize = 1_024;
+/// Node cards in one piece of evidence: those of the two keys' nodes, with room for
+/// keys that moved between nodes.
+pub const EVIDENCE_CARDS_MAX: usize = 8;
+/// Evidence: two notes, two compact ranges, its node cards, and their framing.
+pub const EVIDENCE_MAX_BYTES: usize =
+    2 * NOTE_MAX_BYTES + EVIDENCE_CARDS_MAX * (CARD_MAX_BYTES + 8) + 8 * 1024;

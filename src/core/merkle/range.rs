@@ -96,6 +96,13 @@ impl CompactRange {
         self.append(0, leaf, &mut |_, _| ());
     }
 
+    /// Appends leaves by their leaf hashes.
+    pub fn extend(&mut self, leaves: impl IntoIterator<Item = Digest>) {
+        for leaf in leaves {
+            self.push(leaf);
+        }
+    }
+
     /// Appends one leaf, and tells `completed` every perfect subtree that it
     /// completes within this range, the leaf itself included, lowest first.
     pub fn push_with(&mut self, leaf: Digest, completed: &mut impl FnMut(NodeId, Digest)) {
