@@ -4,22 +4,87 @@
 //! second implementation beside it. It owns no connection, no bytes and no clock:
 //! verified chunks lie with the driver under a [`ChunkId`], and `now` and the
 //! seed of its jitter come in as arguments.
+//!
+//! How a feed is pulled: the newest verified head that a usable peer offers is
+//! pinned, and a first job asks for the leaves at the cursor. Only when its first
+//! chunk proves that the head extends what is held do other jobs start, at any
+//! peer that announced as much; what they bring out of order waits within a
+//! bounded window, and the store is told in order. At the head, elided leaves are
+//! checked, and the head is applied.
+//!
+//! Trust: peers are trusted with nothing; what they send arrives here as facts of
+//! chunks that were verified against the pinned head. A head was verified with
+//! the publisher's keys, and may still be one of a fork.
+//!
+//! Bounds: feeds, peers, jobs, and bytes per feed, as [`Settings`] says. No event
+//! order makes it panic.
 
 mod backoff;
+mod feed;
+mod heads;
+mod intake;
+mod peers;
+mod plan;
 mod settings;
+mod spans;
 mod types;
 
 pub use backoff::{Backoff, Fault, Jitter};
 pub use settings::Settings;
 pub use types::{Action, ChunkFacts, ChunkId, Denied, Event, Failure, Head, JobId, PeerId, Span};
 
-use crate::id::UnixMillis;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::{FeedId, MemberNumber, UnixMillis};
+use feed::Feed;
+use peers::{Job, Peer};
 
 /// The state machine.
 #[derive(Debug)]
 pub struct Puller {
     settings: Settings,
     jitter: Jitter,
+    now: UnixMillis,
+    denied: Denied,
+    feeds: BTreeMap<FeedId, Feed>,
+    peers: BTreeMap<PeerId, Peer>,
+    jobs: BTreeMap<JobId, Job>,
+    next_job: u64,
+    /// Feeds that there may be something to do for.
+    busy: BTreeSet<FeedId>,
+    /// When a feed that waits is to be looked at again.
+    wakes: BTreeSet<(UnixMillis, FeedId)>,
+    /// The wake that was said last.
+    wake: Option<UnixMillis>,
+}
+
+/// What an event may have made possible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Nothing,
+    One(FeedId),
+    All,
+}
+
+/// How far a feed is, for `status` and metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// The feed.
+    pub feed: FeedId,
+    /// Its publisher.
+    pub publisher: MemberNumber,
+    /// Leaves stored.
+    pub cursor: u64,
+    /// The size of the newest head that was applied.
+    pub applied: Option<u64>,
+    /// The size of the newest verified head.
+    pub best: Option<u64>,
+    /// Pulls that run.
+    pub jobs: usize,
+    /// A fork was found.
+    pub frozen: bool,
+    /// Pages with leaves that were elided without reason.
+    pub missing: Vec<Span>,
 }
 
 impl Puller {
@@ -30,12 +95,133 @@ impl Puller {
         Self {
             settings,
             jitter: Jitter::new(seed),
+            now: UnixMillis(0),
+            denied: Denied {
+                feeds: BTreeSet::new(),
+                peers: BTreeSet::new(),
+                pairs: BTreeSet::new(),
+            },
+            feeds: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            next_job: 0,
+            busy: BTreeSet::new(),
+            wakes: BTreeSet::new(),
+            wake: None,
         }
     }
 
-    /// Takes in what happened and answers what to do.
-    pub fn handle(&mut self, _now: UnixMillis, _event: Event) -> Vec<Action> {
-        let _ = (&self.settings, &self.jitter);
-        Vec::new()
+    /// Takes in what happened and answers what to do, in order.
+    ///
+    /// A time before one already told counts as that one.
+    pub fn handle(&mut self, now: UnixMillis, event: Event) -> Vec<Action> {
+        self.now = self.now.max(now);
+        let mut out = Vec::new();
+        let scope = self.take(event, &mut out);
+        self.plan(scope, &mut out);
+        self.say_wake(&mut out);
+        out
+    }
+
+    /// Every feed's progress.
+    pub fn progress(&self) -> impl Iterator<Item = Progress> + '_ {
+        self.feeds.iter().map(|(id, feed)| Progress {
+            feed: *id,
+            publisher: feed.publisher,
+            cursor: feed.cursor,
+            applied: feed.applied.as_ref().map(Head::size),
+            best: feed.best.as_ref().map(Head::size),
+            jobs: peers::running(&self.jobs, |job| job.feed == *id),
+            frozen: feed.frozen,
+            missing: feed
+                .refill
+                .as_ref()
+                .map_or_else(Vec::new, |refill| refill.missing.clone()),
+        })
+    }
+
+    /// Every feed with its publisher and the peers that announced it: what a
+    /// change of access is computed over.
+    pub fn offers(&self) -> impl Iterator<Item = (FeedId, MemberNumber, PeerId)> + '_ {
+        self.feeds.iter().flat_map(|(id, feed)| {
+            let peers = feed.offers.keys();
+            peers.map(|peer| (*id, feed.publisher, *peer))
+        })
+    }
+
+    /// Every peer with its member, whether it is up, and until when it is left
+    /// alone for all feeds.
+    pub fn peers(&self) -> impl Iterator<Item = (PeerId, MemberNumber, bool, UnixMillis)> + '_ {
+        self.peers
+            .iter()
+            .map(|(id, peer)| (*id, peer.member, peer.up, peer.backoff.until()))
+    }
+
+    fn take(&mut self, event: Event, out: &mut Vec<Action>) -> Scope {
+        match event {
+            Event::PeerUp { peer, member } => self.peer_up(peer, member),
+            Event::PeerDown { peer } => self.peer_down(peer, out),
+            Event::PeerHeard { peer } => self.peer_heard(peer),
+            Event::FeedHeld {
+                feed,
+                publisher,
+                cursor,
+                root,
+                applied,
+                frozen,
+            } => {
+                self.abandon(feed, out);
+                let entry = self
+                    .feeds
+                    .entry(feed)
+                    .or_insert_with(|| Feed::new(publisher));
+                entry.hold(cursor, root, applied, frozen);
+                Scope::All
+            }
+            Event::FeedGone { feed } => {
+                self.abandon(feed, out);
+                self.forget(feed);
+                Scope::All
+            }
+            Event::HeadAnnounced {
+                peer,
+                publisher,
+                head,
+            } => self.head_announced(peer, publisher, head, out),
+            Event::HeadRejected {
+                peer,
+                feed,
+                rejection,
+            } => self.head_rejected(peer, feed, rejection, out),
+            Event::ChunkVerified { job, chunk, facts } => {
+                self.chunk_verified(job, chunk, facts, out)
+            }
+            Event::ChunkRejected { job, rejection } => self.lie(job, rejection, out),
+            Event::ChunkStored { feed, chunk } => self.chunk_stored(feed, chunk),
+            Event::StoreFailed { feed } => self.store_failed(feed, out),
+            Event::StreamEnded { job } => self.stream_ended(job, out),
+            Event::StreamFailed { job, failure } => self.stream_failed(job, failure),
+            Event::ElisionsChecked {
+                feed,
+                size,
+                unjustified,
+            } => self.elisions_checked(feed, size, &unjustified, out),
+            Event::ForkFound { feed } => {
+                self.abandon(feed, out);
+                if let Some(entry) = self.feeds.get_mut(&feed) {
+                    entry.frozen = true;
+                }
+                Scope::All
+            }
+            Event::AccessChanged(denied) => self.access_changed(denied, out),
+            Event::Tick => self.tick(out),
+        }
+    }
+
+    fn forget(&mut self, feed: FeedId) {
+        if let Some(wake) = self.feeds.remove(&feed).and_then(|entry| entry.wake) {
+            self.wakes.remove(&(wake, feed));
+        }
+        self.busy.remove(&feed);
     }
 }

@@ -42,6 +42,9 @@ pub struct Settings {
     pub growth_per_hour: u64,
     /// Publish leaves per hour beyond which the feed is not pulled for a while.
     pub growth_hard_per_hour: u64,
+    /// How long a head waits for leaves that were elided without reason before it
+    /// is applied without them: retractions must not wait for a liar.
+    pub refill_patience_ms: u64,
     /// How long a feed rests after the store failed.
     pub store_rest_ms: u64,
 }
@@ -65,6 +68,7 @@ impl Default for Settings {
             slow_ms: 60_000,
             growth_per_hour: FEED_GROWTH_PER_HOUR,
             growth_hard_per_hour: FEED_GROWTH_PER_HOUR.saturating_mul(4),
+            refill_patience_ms: 60_000,
             store_rest_ms: 2_000,
         }
     }

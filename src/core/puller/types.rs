@@ -5,8 +5,13 @@ use bytes::Bytes;
 use std::collections::BTreeSet;
 
 use super::backoff::Fault;
+use crate::checkpoint::SignedCheckpoint;
+use crate::chunk::VerifiedChunk;
 use crate::id::{Digest, FeedId, MemberNumber, UnixMillis};
+use crate::leaf::{self, LeafBody, RawLeaf};
+use crate::merkle::{self, CompactRange};
 use crate::reject::Rejection;
+use crate::verified::Verified;
 
 /// Names a peer: one node of one member. The driver gives the numbers and keeps
 /// one for a node across its connections, so that faults are remembered.
@@ -30,6 +35,21 @@ pub struct Head {
     pub(super) size: u64,
     pub(super) root: Digest,
     pub(super) note: Bytes,
+}
+
+impl From<Verified<SignedCheckpoint>> for Head {
+    fn from(head: Verified<SignedCheckpoint>) -> Self {
+        let SignedCheckpoint {
+            checkpoint, note, ..
+        } = head.into_inner();
+        Self {
+            feed: checkpoint.origin.feed,
+            epoch: checkpoint.origin.epoch,
+            size: checkpoint.size,
+            root: checkpoint.root,
+            note,
+        }
+    }
 }
 
 impl Head {
@@ -61,6 +81,11 @@ impl Head {
     #[must_use]
     pub const fn note(&self) -> &Bytes {
         &self.note
+    }
+
+    /// Says whether a peer with this head can serve the leaves below `other`.
+    pub(super) const fn covers(&self, other: &Self) -> bool {
+        self.size >= other.size && self.epoch >= other.epoch
     }
 
     /// Heads are ordered by epoch, then size.
@@ -96,6 +121,63 @@ pub struct ChunkFacts {
     pub(super) elided: u64,
     pub(super) publishes: u64,
     pub(super) bytes: u64,
+}
+
+impl ChunkFacts {
+    /// Takes the facts of a verified chunk.
+    ///
+    /// # Errors
+    /// [`Rejection::Invalid`] when its ranges do not meet, which a verified
+    /// chunk's do.
+    pub fn of(chunk: &VerifiedChunk) -> Result<Self, Rejection> {
+        let root = |range: &CompactRange| {
+            let gone = || Rejection::invalid("chunk", "does not begin at leaf 0");
+            if range.end() == 0 {
+                Ok(merkle::empty_root())
+            } else {
+                range.root().ok_or_else(gone)
+            }
+        };
+        let mut through = chunk.before.clone();
+        through.merge(&chunk.range)?;
+        let mut facts = Self {
+            span: Span {
+                from: chunk.from,
+                to: chunk.to,
+            },
+            root_before: root(&chunk.before)?,
+            root_after: root(&through)?,
+            elided: 0,
+            publishes: 0,
+            bytes: 0,
+        };
+        let pages = chunk.pages.iter().flat_map(|page| &page.leaves);
+        for leaf in chunk.lead.iter().chain(pages).chain(&chunk.trail) {
+            facts.count(leaf);
+        }
+        Ok(facts)
+    }
+
+    fn count(&mut self, raw: &RawLeaf) {
+        /// What a leaf takes beside its payload.
+        const OVERHEAD_BYTES: u64 = 48;
+        let payload = match &raw.body {
+            LeafBody::Payload(payload) => {
+                let publish = raw.kind == leaf::PUBLISH;
+                self.publishes = self.publishes.saturating_add(u64::from(publish));
+                payload.len()
+            }
+            LeafBody::Elided(_) => {
+                self.elided = self.elided.saturating_add(1);
+                0
+            }
+        };
+        let payload = u64::try_from(payload).unwrap_or(u64::MAX);
+        self.bytes = self
+            .bytes
+            .saturating_add(payload)
+            .saturating_add(OVERHEAD_BYTES);
+    }
 }
 
 /// Why a pull's stream failed.
@@ -335,6 +417,15 @@ pub enum Action {
         /// enforced, and no receipt while there are any. They are pulled as soon
         /// as somebody has them.
         missing: Vec<Span>,
+    },
+    /// Compare a verified head at or below the cursor with the root that the tree
+    /// held has at that size. If they differ, write the evidence and say
+    /// [`Event::ForkFound`].
+    CompareHead {
+        /// The feed.
+        feed: FeedId,
+        /// The head.
+        head: Head,
     },
     /// Count and log what a peer sent that was refused.
     Reject {

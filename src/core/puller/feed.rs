@@ -1,0 +1,405 @@
+//! What the puller knows of one feed: what is held, what is offered, and the round
+//! that is under way.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::peers::Offer;
+use super::spans::Spans;
+use super::types::{Action, ChunkFacts, ChunkId, Head, PeerId, Span};
+use crate::id::{Digest, FeedId, MemberNumber, UnixMillis};
+
+/// Verified heads remembered per feed, to find two roots at one size. Older ones
+/// are compared with the tree that is held.
+const SEEN_MAX: usize = 64;
+/// Heads above the cursor that wait to be compared with the tree.
+const AHEAD_MAX: usize = 16;
+/// Spans of elided leaves whose supplier is remembered within a round.
+const SUPPLIERS_MAX: usize = 4_096;
+/// What a leaf is taken to need before any was seen.
+const LEAF_BYTES_GUESS: u64 = 256;
+const HOUR_MS: u64 = 60 * 60 * 1_000;
+
+/// A verified chunk that the driver keeps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    pub(super) chunk: ChunkId,
+    pub(super) facts: ChunkFacts,
+}
+
+/// A pull of everything up to one head, to which all its proofs lead.
+#[derive(Debug)]
+pub(super) struct Round {
+    pub(super) head: Head,
+    /// A chunk at the cursor proved that the head extends what is held.
+    pub(super) opened: bool,
+    /// What no job has, and what is not buffered.
+    pub(super) gaps: Spans,
+}
+
+/// A second pull of pages that hold leaves elided without reason.
+#[derive(Debug)]
+pub(super) struct Refill {
+    pub(super) head: Head,
+    pub(super) gaps: Spans,
+    /// All pages in question, as told with the head.
+    pub(super) missing: Vec<Span>,
+    pub(super) storing: BTreeSet<ChunkId>,
+    pub(super) since: UnixMillis,
+    /// The head was applied without them.
+    pub(super) applied: bool,
+}
+
+/// A leaky bucket of publish leaves.
+#[derive(Debug, Default)]
+pub(super) struct Growth {
+    level: u64,
+    at: UnixMillis,
+}
+
+impl Growth {
+    /// Adds publish leaves and returns how many of them are over the limit.
+    pub(super) fn add(&mut self, now: UnixMillis, publishes: u64, per_hour: u64) -> u64 {
+        self.leak(now, per_hour);
+        self.level = self.level.saturating_add(publishes);
+        self.level.saturating_sub(per_hour).min(publishes)
+    }
+
+    /// Milliseconds until the level is down to `hard`.
+    pub(super) fn wait_ms(&self, hard: u64, per_hour: u64) -> u64 {
+        self.level
+            .saturating_sub(hard)
+            .saturating_mul(HOUR_MS)
+            .checked_div(per_hour.max(1))
+            .unwrap_or(HOUR_MS)
+    }
+
+    fn leak(&mut self, now: UnixMillis, per_hour: u64) {
+        let leaked = now
+            .since(self.at)
+            .saturating_mul(per_hour)
+            .checked_div(HOUR_MS)
+            .unwrap_or(0);
+        if leaked > 0 {
+            self.level = self.level.saturating_sub(leaked);
+            self.at = now;
+        }
+    }
+}
+
+/// A head that cannot be true beside what is known.
+#[derive(Debug)]
+pub(super) struct Conflict {
+    pub(super) held: Option<Head>,
+}
+
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub(super) publisher: MemberNumber,
+    /// Leaves stored, and their root.
+    pub(super) cursor: u64,
+    pub(super) root: Digest,
+    /// Leaves stored or on their way to the store, and their root.
+    pub(super) next: u64,
+    pub(super) next_root: Digest,
+    pub(super) applied: Option<Head>,
+    /// The newest head that what is held was verified against.
+    pub(super) basis: Option<Head>,
+    pub(super) best: Option<Head>,
+    pub(super) frozen: bool,
+    pub(super) offers: BTreeMap<PeerId, Offer>,
+    pub(super) seen: BTreeMap<(u32, u64), Head>,
+    pub(super) ahead: BTreeMap<(u32, u64), Head>,
+    pub(super) round: Option<Round>,
+    pub(super) buffer: BTreeMap<u64, Held>,
+    pub(super) storing: VecDeque<Held>,
+    pub(super) checking: Option<Head>,
+    /// Leaves were stored elided and not checked since.
+    pub(super) elided: bool,
+    pub(super) refill: Option<Refill>,
+    pub(super) suppliers: BTreeMap<u64, (u64, PeerId)>,
+    pub(super) leaf_bytes: u64,
+    pub(super) growth: Growth,
+    pub(super) rest_until: UnixMillis,
+    /// The last job of this feed, so that feeds take turns.
+    pub(super) served: u64,
+    pub(super) wake: Option<UnixMillis>,
+}
+
+impl Feed {
+    pub(super) fn new(publisher: MemberNumber) -> Self {
+        let empty = crate::merkle::empty_root();
+        Self {
+            publisher,
+            cursor: 0,
+            root: empty,
+            next: 0,
+            next_root: empty,
+            applied: None,
+            basis: None,
+            best: None,
+            frozen: false,
+            offers: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            ahead: BTreeMap::new(),
+            round: None,
+            buffer: BTreeMap::new(),
+            storing: VecDeque::new(),
+            checking: None,
+            elided: false,
+            refill: None,
+            suppliers: BTreeMap::new(),
+            leaf_bytes: LEAF_BYTES_GUESS,
+            growth: Growth::default(),
+            rest_until: UnixMillis::default(),
+            served: 0,
+            wake: None,
+        }
+    }
+
+    /// Takes over what the store says it holds.
+    pub(super) fn hold(&mut self, cursor: u64, root: Digest, applied: Option<Head>, frozen: bool) {
+        self.cursor = cursor;
+        self.root = root;
+        self.next = cursor;
+        self.next_root = root;
+        self.storing.clear();
+        if self.frozen && !frozen {
+            // A new epoch: what was announced under the old one is void.
+            self.seen.clear();
+            self.ahead.clear();
+            self.best = None;
+            for offer in self.offers.values_mut() {
+                offer.head = None;
+            }
+        }
+        self.frozen = frozen;
+        self.elided = applied.as_ref().is_none_or(|head| head.size != cursor) && cursor > 0;
+        if let Some(head) = &applied {
+            self.remember(head);
+        }
+        self.basis.clone_from(&applied);
+        self.applied = applied;
+    }
+
+    /// Compares a head with every head and root known here.
+    pub(super) fn conflict(&self, head: &Head) -> Option<Conflict> {
+        if let Some(other) = self.seen.get(&head.rank()) {
+            return (other.root != head.root).then(|| Conflict {
+                held: Some(other.clone()),
+            });
+        }
+        let settled = self.storing.is_empty() && self.round.is_none();
+        let same_size = settled && head.size == self.cursor && head.epoch >= self.epoch();
+        (same_size && head.root != self.root).then(|| Conflict {
+            held: self.basis.clone(),
+        })
+    }
+
+    fn epoch(&self) -> u32 {
+        self.applied.as_ref().map_or(0, |head| head.epoch)
+    }
+
+    /// Remembers a verified head; says whether it is new here.
+    pub(super) fn remember(&mut self, head: &Head) -> bool {
+        if self
+            .best
+            .as_ref()
+            .is_none_or(|best| best.rank() < head.rank())
+        {
+            self.best = Some(head.clone());
+        }
+        let new = self.seen.insert(head.rank(), head.clone()).is_none();
+        if self.seen.len() > SEEN_MAX {
+            self.seen.pop_first();
+        }
+        new
+    }
+
+    /// Keeps a head above the cursor, to be compared when the cursor is past it.
+    pub(super) fn compare_later(&mut self, head: &Head) {
+        self.ahead.insert(head.rank(), head.clone());
+        if self.ahead.len() > AHEAD_MAX {
+            self.ahead.pop_first();
+        }
+    }
+
+    /// The heads that the tree held can be compared with.
+    pub(super) fn comparable(&mut self) -> Vec<Head> {
+        let cursor = self.cursor;
+        let (ready, rest) = std::mem::take(&mut self.ahead)
+            .into_iter()
+            .partition(|(_, head)| head.size <= cursor);
+        self.ahead = rest;
+        let ready: BTreeMap<(u32, u64), Head> = ready;
+        ready.into_values().collect()
+    }
+
+    /// Learns from a chunk what a leaf of this feed needs.
+    pub(super) fn learn(&mut self, facts: &ChunkFacts) {
+        let mean = facts.bytes.checked_div(facts.span.leaves()).unwrap_or(0);
+        self.leaf_bytes = self
+            .leaf_bytes
+            .saturating_mul(3)
+            .saturating_add(mean)
+            .wrapping_shr(2)
+            .max(16);
+    }
+
+    /// Remembers who sent leaves elided.
+    pub(super) fn supplied(&mut self, facts: &ChunkFacts, peer: PeerId) {
+        let Span { from, to } = facts.span;
+        let inside: Vec<u64> = self.suppliers.range(from..to).map(|(at, _)| *at).collect();
+        for at in inside {
+            self.suppliers.remove(&at);
+        }
+        if facts.elided == 0 {
+            return;
+        }
+        self.elided = true;
+        let before = self.suppliers.range_mut(..from).next_back();
+        if let Some((_, (end, whose))) = before
+            && *end == from
+            && *whose == peer
+        {
+            *end = to;
+        } else if self.suppliers.len() < SUPPLIERS_MAX {
+            self.suppliers.insert(from, (to, peer));
+        }
+    }
+
+    /// Who sent any of `spans` elided, each with one such leaf.
+    pub(super) fn blame(&self, spans: &[Span]) -> BTreeMap<PeerId, u64> {
+        let mut blamed = BTreeMap::new();
+        for span in spans {
+            for (from, (to, peer)) in self.suppliers.range(..span.to).rev() {
+                if *to <= span.from {
+                    break;
+                }
+                blamed.entry(*peer).or_insert(span.from.max(*from));
+            }
+        }
+        blamed
+    }
+
+    /// Names the chunks at the cursor to the store, in order.
+    ///
+    /// Returns the chunk that does not continue what is held, if there is one:
+    /// its head is not an extension.
+    pub(super) fn drain(
+        &mut self,
+        id: FeedId,
+        now: UnixMillis,
+        per_hour: u64,
+        out: &mut Vec<Action>,
+    ) -> Option<Held> {
+        while let Some(held) = self.buffer.remove(&self.next) {
+            if held.facts.root_before != self.next_root {
+                return Some(held);
+            }
+            self.next = held.facts.span.to;
+            self.next_root = held.facts.root_after;
+            let over_growth = match self.applied {
+                Some(_) => self.growth.add(now, held.facts.publishes, per_hour),
+                None => 0,
+            };
+            self.storing.push_back(held);
+            out.push(Action::Store {
+                feed: id,
+                chunk: held.chunk,
+                span: held.facts.span,
+                over_growth,
+            });
+        }
+        None
+    }
+
+    /// Bytes of chunks that wait for others or for the store.
+    pub(super) fn waiting_bytes(&self) -> u64 {
+        let buffered = self.buffer.values().chain(self.storing.iter());
+        buffered.fold(0, |sum, held| sum.saturating_add(held.facts.bytes))
+    }
+
+    /// Pins a head: everything from here to there that is not buffered is to be
+    /// pulled. What is buffered beyond the head is given back.
+    pub(super) fn pin(&mut self, head: Head, out: &mut Vec<Action>) {
+        let beyond: Vec<u64> = self
+            .buffer
+            .iter()
+            .filter(|(_, held)| held.facts.span.to > head.size)
+            .map(|(from, _)| *from)
+            .collect();
+        for from in beyond {
+            if let Some(held) = self.buffer.remove(&from) {
+                out.push(Action::Drop { chunk: held.chunk });
+            }
+        }
+        let mut gaps = Spans::default();
+        let mut at = self.next;
+        for held in self.buffer.values() {
+            gaps.insert(Span {
+                from: at,
+                to: held.facts.span.from,
+            });
+            at = held.facts.span.to;
+        }
+        gaps.insert(Span {
+            from: at,
+            to: head.size,
+        });
+        self.round = Some(Round {
+            head,
+            opened: false,
+            gaps,
+        });
+    }
+
+    /// Gives up what is under way, but not what the store was told.
+    pub(super) fn abandon(&mut self, out: &mut Vec<Action>) {
+        for held in std::mem::take(&mut self.buffer).into_values() {
+            out.push(Action::Drop { chunk: held.chunk });
+        }
+        self.round = None;
+        self.checking = None;
+        self.refill = None;
+    }
+
+    /// Everything below a head is stored: it takes effect.
+    pub(super) fn apply(&mut self, id: FeedId, head: Head, out: &mut Vec<Action>) {
+        self.applied = Some(head.clone());
+        self.basis = Some(head.clone());
+        let missing = self.refill.as_mut().map_or_else(Vec::new, |refill| {
+            refill.applied = true;
+            refill.missing.clone()
+        });
+        out.push(Action::HeadApplied {
+            feed: id,
+            head,
+            missing,
+        });
+        for head in self.comparable() {
+            if self
+                .applied
+                .as_ref()
+                .is_none_or(|held| held.rank() != head.rank())
+            {
+                out.push(Action::CompareHead { feed: id, head });
+            }
+        }
+    }
+
+    /// Says whether a head is worth a round: it is newer than what was applied,
+    /// and not behind what is held.
+    pub(super) fn wants(&self, head: &Head) -> bool {
+        let newer = self
+            .applied
+            .as_ref()
+            .is_none_or(|held| held.rank() < head.rank());
+        newer && head.size >= self.next
+    }
+
+    /// Says whether there may be anything to do.
+    pub(super) fn busy(&self) -> bool {
+        let behind = self.best.as_ref().is_some_and(|best| self.wants(best));
+        !self.frozen && (behind || self.round.is_some() || self.refill.is_some())
+    }
+}
