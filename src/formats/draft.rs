@@ -136,9 +136,11 @@ impl Draft {
             (None, _) => None,
         };
         if let Some(quality) = self.quality {
-            for signal in &mut self.record.signals {
-                if signal.kind() == SignalKind::Pdq && signal.quality().is_none() {
-                    *signal = with_quality(signal.clone(), Some(quality))?;
+            // It belongs to one PDQ; further ones of the row bring their own.
+            let mut signals = self.record.signals.iter_mut();
+            if let Some(pdq) = signals.find(|signal| signal.kind() == SignalKind::Pdq) {
+                if pdq.quality().is_none() {
+                    *pdq = with_quality(pdq.clone(), Some(quality))?;
                 }
             }
         }

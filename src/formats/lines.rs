@@ -15,7 +15,8 @@ use crate::reject::FatalError;
 pub(crate) enum Line {
     /// A whole line without its end.
     Whole,
-    /// The beginning of a line of `bytes` bytes, which is over the limit.
+    /// The beginning of a line of `bytes` bytes, give or take its end, which is over
+    /// the limit.
     TooLong { bytes: u64 },
     /// Nothing: the input has ended.
     End,
@@ -167,7 +168,7 @@ mod tests {
         let long = std::io::repeat(b'x').take(1 << 30);
         let mut lines = Lines::new(long.chain(&b"\nnext\n"[..]));
         let mut line = Vec::new();
-        let bytes = 1 << 30;
+        let bytes = (1 << 30) + 1;
         assert_eq!(lines.read(&mut line).unwrap(), Line::TooLong { bytes });
         assert_eq!(line.len(), ORIGINAL_MAX_BYTES);
         assert!(line.capacity() <= 4 * LINE_MAX_BYTES);
