@@ -2,12 +2,51 @@
 //!
 //! Owns: who is at the other end of a connection, every limit of connections,
 //! streams and calls, and the conversion between messages on the wire and types of
-//! the core. Does not own: what a node answers, what
+//! the core. Does not own: what a node answers ([`FederationService`] does), what
 //! is true (the core verifies), when to dial and what to ask (the node decides).
 //!
 //! Trust: nothing that comes over a connection is trusted for more than its
 //! caller's name.
 
+mod accept;
+mod calls;
+pub mod client;
+mod codec;
+pub mod connections;
+mod convert;
+pub mod error;
+mod io;
 pub mod peer;
+pub mod server;
+pub mod service;
 pub mod settings;
+mod status;
+mod stream;
+mod streams;
 pub mod tls;
+pub mod types;
+
+pub use client::{Clock, Dialler, Peer, Stranger};
+pub use connections::{Connection, Connections, Direction};
+pub use error::{NetError, PeerRefusal};
+pub use io::Traffic;
+pub use peer::{Expected, PeerDirectory, PeerIdentity, PeerStatus, PeerTable};
+pub use server::{Identity, serve};
+pub use service::{Call, Caller, FederationService, ServiceError};
+pub use settings::Settings;
+pub use tls::{Credentials, PemPair, TlsError};
+
+#[cfg(test)]
+mod scenes;
+
+/// Messages and stubs of the federation service, as generated. They stop at
+/// `convert` and `codec`.
+#[expect(
+    unreachable_pub,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the comments stand in the proto file"
+)]
+mod wire {
+    tonic::include_proto!("hashpact.federation.v1");
+}

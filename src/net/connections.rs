@@ -1,0 +1,201 @@
+//! The connections that stand, in either direction, and the switch of each.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::error::NetError;
+use crate::io::Traffic;
+use crate::peer::PeerIdentity;
+
+/// Who dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The peer did.
+    Inbound,
+    /// We did.
+    Outbound,
+}
+
+impl Direction {
+    /// The label in metrics and tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+/// One connection, as everything that serves it sees it.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// Unique in this process.
+    pub id: u64,
+    /// Who dialled.
+    pub direction: Direction,
+    /// Who is at the other end, as decided in the handshake.
+    pub peer: PeerIdentity,
+    /// From or to where.
+    pub address: SocketAddr,
+    traffic: Arc<Traffic>,
+    cut: CancellationToken,
+    gone: CancellationToken,
+    watching: Arc<AtomicBool>,
+}
+
+impl Connection {
+    /// Bytes that went over it.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Closes the connection at once, with all its streams.
+    pub fn cut(&self) {
+        self.cut.cancel();
+    }
+
+    /// Waits until the connection is closed, by whomever.
+    pub async fn closed(&self) {
+        self.gone.cancelled().await;
+    }
+
+    /// Tells whether the connection is closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.gone.is_cancelled()
+    }
+
+    /// Takes the one watch that a connection may have, if it is free.
+    pub(crate) fn begin_watch(&self) -> Option<WatchSlot> {
+        let free = !self.watching.swap(true, Ordering::AcqRel);
+        free.then(|| WatchSlot(self.watching.clone()))
+    }
+}
+
+/// The connection's one watch; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct WatchSlot(Arc<AtomicBool>);
+
+impl Drop for WatchSlot {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// All connections of this node. Share one between the server and the dialler, so
+/// that a cut reaches both directions.
+#[derive(Debug, Default)]
+pub struct Connections {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next_id: u64,
+    open: BTreeMap<u64, Connection>,
+}
+
+impl Connections {
+    /// Makes an empty list.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Adds a connection, unless `limit` connections of that direction with the
+    /// same member stand already. It leaves the list when the guard is dropped.
+    pub(crate) fn add(
+        self: &Arc<Self>,
+        new: NewConnection,
+        limit: usize,
+    ) -> Result<Listed, NetError> {
+        let mut state = self.state();
+        let same = |open: &&Connection| {
+            open.peer.member == new.peer.member && open.direction == new.direction
+        };
+        if state.open.values().filter(same).count() >= limit {
+            return Err(NetError::TooManyConnections(limit));
+        }
+        state.next_id += 1;
+        let connection = Connection {
+            id: state.next_id,
+            direction: new.direction,
+            peer: new.peer,
+            address: new.address,
+            traffic: new.traffic,
+            cut: new.cut,
+            gone: CancellationToken::new(),
+            watching: Arc::default(),
+        };
+        state.open.insert(connection.id, connection.clone());
+        drop(state);
+        gauge(connection.direction).increment(1);
+        Ok(Listed {
+            list: self.clone(),
+            connection,
+        })
+    }
+
+    /// Cuts every connection that `which` names, and says how many.
+    pub fn cut(&self, which: impl Fn(&Connection) -> bool) -> usize {
+        let state = self.state();
+        let chosen = state.open.values().filter(|open| which(open));
+        chosen.map(Connection::cut).count()
+    }
+
+    /// The connections that stand.
+    pub fn open(&self) -> Vec<Connection> {
+        self.state().open.values().cloned().collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn gauge(direction: Direction) -> metrics::Gauge {
+    metrics::gauge!("hashpact_connections", "direction" => direction.name())
+}
+
+/// What a connection is listed with.
+#[derive(Debug)]
+pub(crate) struct NewConnection {
+    pub(crate) direction: Direction,
+    pub(crate) peer: PeerIdentity,
+    pub(crate) address: SocketAddr,
+    pub(crate) traffic: Arc<Traffic>,
+    pub(crate) cut: CancellationToken,
+}
+
+/// Keeps a connection listed; lies with its stream.
+pub(crate) struct Listed {
+    list: Arc<Connections>,
+    connection: Connection,
+}
+
+impl Listed {
+    pub(crate) const fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl fmt::Debug for Listed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.connection.fmt(f)
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.connection.gone.cancel();
+        self.list.state().open.remove(&self.connection.id);
+        gauge(self.connection.direction).decrement(1);
+    }
+}
