@@ -54,6 +54,7 @@ pub struct Cli {
         short,
         long,
         global = true,
+        help_heading = "For every command",
         value_name = "FILE",
         env = "HASHPACT_CONFIG",
         default_value = "hashpact.toml"
@@ -61,11 +62,11 @@ pub struct Cli {
     config: PathBuf,
 
     /// Print one JSON object on standard output instead of lines for people
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "For every command")]
     json: bool,
 
     /// Log more on standard error: -v what happens, -vv details
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, help_heading = "For every command", action = clap::ArgAction::Count)]
     verbose: u8,
 
     #[command(subcommand)]

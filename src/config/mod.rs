@@ -14,8 +14,10 @@ mod sections;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hashpact_core::id::{CoalitionName, Digest, Slug};
+use hashpact_net::settings::Settings;
 use serde::{Serialize, Serializer};
 use toml::de::DeTable;
 
@@ -131,22 +133,46 @@ pub struct Federation {
 pub struct FederationLimits {
     /// Open connections of one member.
     pub connections_per_member: u64,
-    /// Open gRPC streams on one connection.
-    pub streams_per_connection: u64,
-    /// Streams that this side may have to reset on one connection before it closes.
-    pub local_error_resets: u64,
-    /// A request's or answer's header list.
-    pub header_list_max_bytes: u64,
+    /// Calls of one member in a second, over all its connections.
+    pub calls_per_second: u64,
+    /// Calls of one member at once, after a quiet time.
+    pub calls_burst: u64,
+    /// A connection takes no new streams after this; the peer connects again.
+    pub connection_age_s: u64,
+    /// What streams may take to end on a connection that came of age.
+    pub connection_age_grace_s: u64,
     /// TLS handshakes under way at one time.
     pub handshakes_at_once: u64,
     /// A TLS handshake, from the accepted connection to its end.
     pub handshake_timeout_s: u64,
-    /// A stream that moves no byte.
-    pub stream_idle_timeout_s: u64,
+    /// A stream, or a connection with bytes to write, that moves none.
+    pub progress_timeout_s: u64,
     /// A call that is answered by one message.
     pub unary_deadline_s: u64,
     /// Publish leaves that a feed may grow by in an hour after its first pull.
     pub feed_growth_per_hour: u64,
+}
+
+impl FederationLimits {
+    /// The same as what connections are made with.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        // Every value was read within bounds that fit.
+        let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        Settings {
+            handshake_timeout: Duration::from_secs(self.handshake_timeout_s),
+            handshakes_max: size(self.handshakes_at_once),
+            connections_per_member: size(self.connections_per_member),
+            progress_timeout: Duration::from_secs(self.progress_timeout_s),
+            unary_deadline: Duration::from_secs(self.unary_deadline_s),
+            connection_age: Duration::from_secs(self.connection_age_s),
+            connection_age_grace: Duration::from_secs(self.connection_age_grace_s),
+            calls_per_second: narrow(self.calls_per_second),
+            calls_burst: narrow(self.calls_burst),
+            ..Settings::default()
+        }
+    }
 }
 
 /// `[api]`: the side of the member's own systems and people.
@@ -307,7 +333,7 @@ impl fmt::Display for ConfigError {
         let noun = if count == 1 { "problem" } else { "problems" };
         write!(f, "{}: {count} {noun}", self.path.display())?;
         for problem in &self.problems {
-            write!(f, "\n  {problem}")?;
+            write!(f, "\n  {}\n    {}", problem.fact(), problem.fix)?;
         }
         Ok(())
     }

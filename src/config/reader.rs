@@ -27,15 +27,24 @@ pub struct ConfigProblem {
     pub fix: String,
 }
 
+impl ConfigProblem {
+    /// Where and what, without the remedy.
+    #[must_use]
+    pub fn fact(&self) -> String {
+        let line = self.line.map(|line| format!("line {line}: "));
+        let key = (!self.key.is_empty()).then(|| format!("{}: ", self.key));
+        format!(
+            "{}{}{}",
+            line.unwrap_or_default(),
+            key.unwrap_or_default(),
+            self.what
+        )
+    }
+}
+
 impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(line) = self.line {
-            write!(f, "line {line}: ")?;
-        }
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
-        }
-        write!(f, "{}; {}", self.what, self.fix)
+        write!(f, "{}; {}", self.fact(), self.fix)
     }
 }
 

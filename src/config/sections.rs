@@ -7,6 +7,7 @@ use std::path::Path;
 
 use hashpact_core::id::{CoalitionName, Digest, Slug};
 use hashpact_core::limits;
+use hashpact_net::settings::Settings;
 
 use super::reader::Section;
 use super::{
@@ -176,15 +177,49 @@ fn federation(section: Section<'_, '_>) -> Option<Federation> {
 }
 
 fn federation_limits(section: Section<'_, '_>) -> FederationLimits {
+    let defaults = Settings::default();
     let limits = FederationLimits {
-        connections_per_member: section.whole("connections_per_member", 4, 1..=64),
-        streams_per_connection: section.whole("streams_per_connection", 16, 4..=256),
-        local_error_resets: section.whole("local_error_resets", 64, 1..=1_024),
-        header_list_max_bytes: section.whole("header_list_max_bytes", 8_192, 4_096..=65_536),
-        handshakes_at_once: section.whole("handshakes_at_once", 64, 1..=1_024),
-        handshake_timeout_s: section.whole("handshake_timeout_s", 5, 1..=60),
-        stream_idle_timeout_s: section.whole("stream_idle_timeout_s", 30, 5..=600),
-        unary_deadline_s: section.whole("unary_deadline_s", 10, 1..=120),
+        connections_per_member: section.whole(
+            "connections_per_member",
+            defaults.connections_per_member as u64,
+            1..=64,
+        ),
+        calls_per_second: section.whole(
+            "calls_per_second",
+            defaults.calls_per_second.into(),
+            1..=100_000,
+        ),
+        calls_burst: section.whole("calls_burst", defaults.calls_burst.into(), 1..=100_000),
+        connection_age_s: section.whole(
+            "connection_age_s",
+            defaults.connection_age.as_secs(),
+            60..=86_400,
+        ),
+        connection_age_grace_s: section.whole(
+            "connection_age_grace_s",
+            defaults.connection_age_grace.as_secs(),
+            1..=3_600,
+        ),
+        handshakes_at_once: section.whole(
+            "handshakes_at_once",
+            defaults.handshakes_max as u64,
+            1..=1_024,
+        ),
+        handshake_timeout_s: section.whole(
+            "handshake_timeout_s",
+            defaults.handshake_timeout.as_secs(),
+            1..=60,
+        ),
+        progress_timeout_s: section.whole(
+            "progress_timeout_s",
+            defaults.progress_timeout.as_secs(),
+            5..=600,
+        ),
+        unary_deadline_s: section.whole(
+            "unary_deadline_s",
+            defaults.unary_deadline.as_secs(),
+            1..=120,
+        ),
         feed_growth_per_hour: section.whole(
             "feed_growth_per_hour",
             limits::FEED_GROWTH_PER_HOUR,

@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
+
+use hashpact_net::settings::Settings;
 
 use super::*;
 
@@ -110,7 +113,7 @@ bootstrap = [{ member = "tidepool", endpoint = "tidepool.example" }, 7]
 [federation]
 allow_loopback_endpoints = "yes"
 [federation.limits]
-streams_per_connection = 0
+connections_per_member = 0
 [log]
 format = "xml"
 level = "info"
@@ -126,7 +129,7 @@ grace_s = 2.5
         ("line 9", "coalition.bootstrap[0].endpoint"),
         ("line 9", "coalition.bootstrap"),
         ("line 11", "federation.allow_loopback_endpoints"),
-        ("line 13", "federation.limits.streams_per_connection"),
+        ("line 13", "federation.limits.connections_per_member"),
         ("line 15", "log.format"),
         ("line 18", "shutdown.grace_s"),
     ];
@@ -194,6 +197,15 @@ fn an_endpoint_on_this_machine_needs_to_be_allowed() {
         );
         assert!(parse(&text).is_ok(), "{host}");
     }
+}
+
+#[test]
+fn limits_of_the_configuration_are_those_that_connections_keep() {
+    let limits = parse(MINIMAL).unwrap().federation.limits;
+    assert_eq!(limits.settings(), Settings::default());
+    let text = format!("{MINIMAL}\n[federation.limits]\nhandshake_timeout_s = 7\n");
+    let limits = parse(&text).unwrap().federation.limits;
+    assert_eq!(limits.settings().handshake_timeout, Duration::from_secs(7));
 }
 
 #[test]
