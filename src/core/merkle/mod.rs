@@ -13,6 +13,8 @@
 
 pub mod proof;
 mod range;
+#[cfg(test)]
+mod vectors;
 
 use sha2::{Digest as _, Sha256};
 
