@@ -237,8 +237,9 @@ impl Puller {
         let Some(feed) = self.feeds.get_mut(&id) else {
             return Scope::Nothing;
         };
-        if feed.storing.front().is_some_and(|held| held.chunk == chunk) {
-            if let Some(held) = feed.storing.pop_front() {
+        let at = feed.storing.iter().position(|held| held.chunk == chunk);
+        if let Some(at) = at {
+            for held in feed.storing.drain(..=at) {
                 feed.cursor = held.facts.span.to;
                 feed.root = held.facts.root_after;
             }

@@ -302,7 +302,8 @@ pub enum Event {
         /// Why.
         rejection: Rejection,
     },
-    /// A chunk that [`Action::Store`] or [`Action::Refill`] named is stored.
+    /// A chunk that [`Action::Store`] or [`Action::Refill`] named is stored. For
+    /// `Store` it means all that were named before it for the feed as well.
     ChunkStored {
         /// The feed.
         feed: FeedId,
