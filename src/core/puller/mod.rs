@@ -29,6 +29,11 @@ mod settings;
 mod spans;
 mod types;
 
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests;
+
 pub use backoff::{Backoff, Fault, Jitter};
 pub use settings::Settings;
 pub use types::{Action, ChunkFacts, ChunkId, Denied, Event, Failure, Head, JobId, PeerId, Span};
