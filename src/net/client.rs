@@ -31,7 +31,7 @@ use crate::streams::{incoming, with_alive};
 use crate::tls::{self, Pinned, Refusal};
 use crate::types::{Announcement, Incoming, NodeInfo, Outgoing, PullPart, PullRequest, RosterItem};
 use crate::wire::federation_client::FederationClient;
-use crate::{convert, status, wire};
+use crate::{convert, proxy, status, wire};
 
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
@@ -41,6 +41,7 @@ pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
 pub struct Dialler {
     identity: Identity,
     clock: Clock,
+    proxy: Option<String>,
 }
 
 impl fmt::Debug for Dialler {
@@ -53,7 +54,19 @@ impl Dialler {
     /// Makes a dialler. `clock` stamps the signs of life on a watch.
     #[must_use]
     pub const fn new(identity: Identity, clock: Clock) -> Self {
-        Self { identity, clock }
+        Self {
+            identity,
+            clock,
+            proxy: None,
+        }
+    }
+
+    /// Goes through the HTTP proxy at `host:port` from here on. TLS runs end to
+    /// end inside; the proxy sees names and sizes.
+    #[must_use]
+    pub fn through(mut self, proxy: String) -> Self {
+        self.proxy = Some(proxy);
+        self
     }
 
     /// Dials `host:port` and takes nobody but `expected` there.
@@ -81,31 +94,39 @@ impl Dialler {
     }
 
     async fn reach(&self, endpoint: &str, config: ClientConfig) -> Result<Reached, NetError> {
+        let name = server_name(endpoint)?;
         let limit = settings::CONNECT_TIMEOUT;
-        let connect = timeout(limit, TcpStream::connect(endpoint)).await;
+        let connect = timeout(limit, self.connect(endpoint)).await;
         let late = |what, limit| move |_| NetError::Timeout { what, limit };
-        let socket = connect
-            .map_err(late("connecting", limit))?
-            .map_err(NetError::Connect)?;
+        let socket = connect.map_err(late("connecting", limit))??;
         let limit = self.identity.settings.handshake_timeout;
-        let handshake = timeout(limit, self.handshake(endpoint, socket, config)).await;
+        let handshake = timeout(limit, self.handshake(name, socket, config)).await;
         handshake.map_err(late("handshake", limit))?
+    }
+
+    async fn connect(&self, endpoint: &str) -> Result<TcpStream, NetError> {
+        let first = self.proxy.as_deref().unwrap_or(endpoint);
+        let mut socket = TcpStream::connect(first).await.map_err(NetError::Connect)?;
+        socket.set_nodelay(true).map_err(NetError::Connect)?;
+        if self.proxy.is_some() {
+            proxy::tunnel(&mut socket, endpoint).await?;
+        }
+        Ok(socket)
     }
 
     async fn handshake(
         &self,
-        endpoint: &str,
+        name: ServerName<'static>,
         socket: TcpStream,
         config: ClientConfig,
     ) -> Result<Reached, NetError> {
         let settings = self.identity.settings;
-        socket.set_nodelay(true).map_err(NetError::Connect)?;
         let address = socket.peer_addr().map_err(NetError::Connect)?;
         let cut = CancellationToken::new();
         let socket = Metered::new(socket, cut.clone(), settings.progress_timeout);
         let traffic = socket.traffic();
         let connector = TlsConnector::from(Arc::new(config));
-        let stream = connector.connect(server_name(endpoint)?, socket).await;
+        let stream = connector.connect(name, socket).await;
         let mut stream = TlsStream::from(stream.map_err(handshake_error)?);
         let key = tune(&mut stream)?;
         let slot = Arc::new(OnceLock::new());
@@ -128,7 +149,8 @@ impl Dialler {
 /// The host of `host:port`: for load balancers that look at it; no check uses it.
 fn server_name(endpoint: &str) -> Result<ServerName<'static>, NetError> {
     let wrong = || NetError::Endpoint(endpoint.chars().take(300).collect());
-    let (host, _port) = endpoint.rsplit_once(':').ok_or_else(wrong)?;
+    let (host, port) = endpoint.rsplit_once(':').ok_or_else(wrong)?;
+    port.parse::<u16>().map_err(|_| wrong())?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     ServerName::try_from(host.to_owned()).map_err(|_| wrong())
 }

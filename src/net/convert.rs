@@ -6,9 +6,9 @@
 use bytes::Bytes;
 use hashpact_core::id::{Digest, FeedId, MemberNumber, UnixMillis};
 use hashpact_core::limits::{
-    CARD_MAX_BYTES, CHUNK_MAX_LEAVES, CHUNK_PLAIN_MAX_BYTES, COSIGNATURES_MAX, FEED_MAX_LEAVES,
-    LEAF_PAYLOAD_MAX_BYTES, NOTE_MAX_BYTES, PAGE_LEAVES, PAGE_PLAIN_MAX_BYTES, RECEIPTS_MAX,
-    ROSTER_MAX_BYTES, SMALL_DOCUMENT_MAX_BYTES,
+    CARD_MAX_BYTES, CHUNK_MAX_LEAVES, CHUNK_PLAIN_MAX_BYTES, COSIGNATURES_MAX, EVIDENCE_MAX_BYTES,
+    FEED_MAX_LEAVES, LEAF_PAYLOAD_MAX_BYTES, NOTE_MAX_BYTES, PAGE_LEAVES, PAGE_PLAIN_MAX_BYTES,
+    RECEIPTS_MAX, ROSTER_MAX_BYTES, SMALL_DOCUMENT_MAX_BYTES,
 };
 use hashpact_core::reject::Rejection;
 
@@ -25,8 +25,6 @@ pub(crate) const PAGES_MAX: usize = (CHUNK_MAX_LEAVES / PAGE_LEAVES) as usize;
 pub(crate) const PROOF_MAX_HASHES: usize = 128;
 /// A cosignature line: a name of a coalition's length and 76 bytes in base64.
 const COSIGNATURE_MAX_BYTES: usize = 512;
-/// Evidence: two notes, two compact ranges and the cards that they need.
-const EVIDENCE_MAX_BYTES: usize = 8 * CARD_MAX_BYTES;
 const PROTOCOL_VERSIONS_MAX: usize = 16;
 const SOFTWARE_MAX_BYTES: usize = 100;
 /// A leaf in plain form: kind, length, payload.

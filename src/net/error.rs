@@ -17,9 +17,9 @@ pub enum NetError {
     /// No TCP connection.
     #[error("no connection: {0}")]
     Connect(#[source] io::Error),
-    /// The address cannot be listened on.
-    #[error("cannot listen: {0}")]
-    Listen(#[source] io::Error),
+    /// The proxy opens no tunnel; its words.
+    #[error("the proxy refuses: {0}")]
+    Proxy(String),
     /// Our verifier refused the peer's certificate.
     #[error("the peer's certificate is refused: {0}")]
     Refused(Refusal),
@@ -64,7 +64,7 @@ impl NetError {
         match self {
             Self::Endpoint(_) => "endpoint",
             Self::Connect(_) => "connect",
-            Self::Listen(_) => "listen",
+            Self::Proxy(_) => "proxy",
             Self::Refused(refusal) => refusal.code(),
             Self::Handshake(_) => "tls_handshake",
             Self::Protocol => "tls_protocol",
@@ -86,7 +86,7 @@ impl NetError {
             Self::Peer(refusal) => Some(refusal.failure()),
             Self::Endpoint(_)
             | Self::Connect(_)
-            | Self::Listen(_)
+            | Self::Proxy(_)
             | Self::Refused(_)
             | Self::Handshake(_)
             | Self::Protocol

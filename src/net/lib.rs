@@ -17,6 +17,7 @@ mod convert;
 pub mod error;
 mod io;
 pub mod peer;
+mod proxy;
 pub mod server;
 pub mod service;
 pub mod settings;

@@ -7,6 +7,7 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use futures_util::Stream;
+pub use hashpact_core::chunk::{ChunkParts, ProofParts};
 use hashpact_core::id::{Digest, FeedId, MemberNumber, UnixMillis};
 
 use crate::error::NetError;
@@ -125,40 +126,6 @@ pub enum PullPart {
     Chunk(ChunkParts),
     /// Only the proof.
     Proof(ProofParts),
-}
-
-/// The leaves [from, to) and what proves them, not verified.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChunkParts {
-    /// The first index.
-    pub from: u64,
-    /// One past the last index.
-    pub to: u64,
-    /// Leaves up to the first page boundary, in plain form.
-    pub leading: Bytes,
-    /// Whole pages as stored.
-    pub pages: Vec<Bytes>,
-    /// Leaves after the last whole page, in plain form.
-    pub trailing: Bytes,
-    /// The compact range [0, from).
-    pub before: Vec<Digest>,
-    /// The compact range [to, head).
-    pub after: Vec<Digest>,
-}
-
-/// Compact ranges that lead to a head, not verified.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProofParts {
-    /// The first index.
-    pub from: u64,
-    /// One past the last index.
-    pub to: u64,
-    /// The compact range [0, from).
-    pub before: Vec<Digest>,
-    /// The compact range [from, to).
-    pub range: Vec<Digest>,
-    /// The compact range [to, head).
-    pub after: Vec<Digest>,
 }
 
 /// A boxed stream.

@@ -1,7 +1,9 @@
 //! The stack's unsafe defaults, as regression tests of our configuration.
 //!
 //! Each names the program in which the default was seen to be unsafe: a session
-//! resumed with a key that was revoked in between, and HTTP/2 without limits.
+//! resumed with a key that was revoked in between, and HTTP/2 without limits. The
+//! third, zstd's window, is tested with `hashpact_core::page`, whose decoder is the
+//! only one.
 
 use std::sync::Arc;
 
