@@ -1,1 +1,51 @@
-//! Placeholder.
+//! The store of a node: RocksDB behind domain words.
+//!
+//! In scope: leaves and pages of feeds, their trees, heads, the index of signals,
+//! what is dead, own references for imports, documents as received, and the
+//! sign-state file ([`sign_state`]), which lies outside RocksDB.
+//!
+//! Out of scope: whether something may be read, served or signed; time; the
+//! network. Nothing here runs on an async reactor: every call may wait for disk.
+//!
+//! Trust: RocksDB is trusted for durability, not for integrity; [`Store::verify`]
+//! recomputes everything from the leaves. Keys hold signals, so no key or value
+//! stands in an error.
+
+pub mod sign_state;
+
+mod bench;
+mod bulk;
+mod classes;
+mod documents;
+mod drop_feed;
+mod error;
+mod families;
+mod feeds;
+mod heads;
+mod index;
+mod keys;
+mod leaves;
+mod lookup;
+mod options;
+mod record;
+mod schema;
+mod stats;
+mod store;
+mod verify;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::bench::{LimitReport, bench_limit};
+pub use self::error::{Result, StoreError};
+pub use self::feeds::{FeedCounts, FeedInfo, FeedKind, FeedStatus, HeadRef, NewFeed};
+pub use self::heads::Head;
+pub use self::index::derive::{content_digest, reference_digest};
+pub use self::keys::{FeedNo, IndexKey};
+pub use self::lookup::{Posting, Reference};
+pub use self::options::StoreOptions;
+pub use self::stats::{FamilyStats, StoreStats};
+pub use self::store::Store;
+pub use self::verify::{Finding, FindingKind, VerifyReport};
+pub use self::writer::{Committed, FeedWriter};

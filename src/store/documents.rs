@@ -1,0 +1,159 @@
+//! Documents as received: rosters, cards, suspensions, evidence.
+//!
+//! The store keeps the bytes and trusts nothing in them: who reads them verifies
+//! them again, from the genesis digest on.
+
+use bytes::Bytes;
+use hashpact_core::id::{Digest, MemberNumber};
+use rocksdb::WriteBatch;
+
+use crate::error::Result;
+use crate::families::Family;
+use crate::keys;
+use crate::store::Store;
+
+/// After every key of these families.
+const END: [u8; 64] = [0xff; 64];
+
+impl Store {
+    /// Keeps the envelope of one roster version; more signatures replace fewer.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn put_roster(&self, version: u64, envelope: &[u8]) -> Result<()> {
+        self.put_document(Family::Roster, &version.to_be_bytes(), envelope)
+    }
+
+    /// The envelopes of all roster versions, oldest first.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn rosters(&self) -> Result<Vec<Bytes>> {
+        self.documents(Family::Roster)
+    }
+
+    /// Keeps the envelope of a node card. Two payloads of one version are both kept.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn put_card(
+        &self,
+        member: MemberNumber,
+        version: u64,
+        payload: &Digest,
+        envelope: &[u8],
+    ) -> Result<()> {
+        let key = versioned(member, version, payload);
+        self.put_document(Family::Cards, &key, envelope)
+    }
+
+    /// The envelopes of all node cards, by member, oldest first.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn cards(&self) -> Result<Vec<Bytes>> {
+        self.documents(Family::Cards)
+    }
+
+    /// Keeps the envelope of a suspension.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn put_suspension(
+        &self,
+        member: MemberNumber,
+        roster_version: u64,
+        payload: &Digest,
+        envelope: &[u8],
+    ) -> Result<()> {
+        let key = versioned(member, roster_version, payload);
+        self.put_document(Family::Suspensions, &key, envelope)
+    }
+
+    /// The envelopes of all suspensions, by member.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn suspensions(&self) -> Result<Vec<Bytes>> {
+        self.documents(Family::Suspensions)
+    }
+
+    /// Keeps evidence under its digest; answers whether it is new.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn put_evidence(&self, evidence: &[u8]) -> Result<bool> {
+        let digest = Digest::of(evidence);
+        if self
+            .inner
+            .get(Family::Evidence, digest.as_bytes())?
+            .is_some()
+        {
+            return Ok(false);
+        }
+        self.put_document(Family::Evidence, digest.as_bytes(), evidence)?;
+        Ok(true)
+    }
+
+    /// All evidence.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn evidence(&self) -> Result<Vec<Bytes>> {
+        self.documents(Family::Evidence)
+    }
+
+    /// Crash: before, the document is asked for again; after, it is kept.
+    fn put_document(&self, family: Family, key: &[u8], document: &[u8]) -> Result<()> {
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.inner.cf(family)?, key, document);
+        self.inner.write_synced(batch, "keeping a document")
+    }
+
+    fn documents(&self, family: Family) -> Result<Vec<Bytes>> {
+        let mut documents = Vec::new();
+        self.inner.scan(family, &[], &END, |_, document| {
+            documents.push(Bytes::copy_from_slice(document));
+            Ok(true)
+        })?;
+        Ok(documents)
+    }
+}
+
+fn versioned(member: MemberNumber, version: u64, payload: &Digest) -> Vec<u8> {
+    let mut key = keys::member_version(member.value(), version).to_vec();
+    key.extend_from_slice(payload.as_bytes());
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StoreOptions;
+
+    #[test]
+    fn documents_come_back_in_order_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), &StoreOptions::default()).unwrap();
+        for version in [2, 1, 300] {
+            store.put_roster(version, &version.to_be_bytes()).unwrap();
+        }
+        let member = MemberNumber::new(7).unwrap();
+        for content in [b"a", b"b"] {
+            let digest = Digest::of(content);
+            store.put_card(member, 1, &digest, content).unwrap();
+        }
+        assert!(store.put_evidence(b"two heads").unwrap());
+        assert!(!store.put_evidence(b"two heads").unwrap());
+        drop(store);
+
+        let store = Store::open(dir.path(), &StoreOptions::default()).unwrap();
+        let versions: Vec<u8> = store.rosters().unwrap().iter().map(|r| r[7]).collect();
+        assert_eq!(versions, [1, 2, 44]);
+        assert_eq!(store.cards().unwrap().len(), 2);
+        assert_eq!(
+            store.evidence().unwrap(),
+            [Bytes::from_static(b"two heads")]
+        );
+    }
+}

@@ -1,0 +1,504 @@
+//! Feeds: who publishes them, how far they are stored and indexed, what is dead.
+
+use std::sync::RwLock;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use hashpact_core::id::{Digest, FeedId, MemberNumber};
+use hashpact_core::liveness::Liveness;
+use hashpact_core::merkle::CompactRange;
+use rocksdb::WriteBatch;
+
+use crate::error::{Result, StoreError};
+use crate::families::Family;
+use crate::index::killers;
+use crate::keys::{self, FeedNo};
+use crate::record::{FeedIdentity, FeedRow, seal, unseal};
+use crate::store::{Busy, Inner, Store, hold, read, write};
+
+/// The part of the feeds family that changes with every commit.
+const PART_ROW: u8 = 0;
+/// The part that hardly ever changes.
+const PART_IDENTITY: u8 = 1;
+/// Where the next feed's number stands, in `meta`.
+const NEXT_FEED: &[u8] = b"next feed";
+
+/// What a feed holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FeedKind {
+    /// Entries of one hash set.
+    HashSet,
+    /// One member's opinions.
+    Opinions,
+}
+
+/// What the node may do with a feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FeedStatus {
+    /// It is pulled or published, and answers look-ups.
+    Active,
+    /// It stands as it was verified: the publisher forked it, or a key leaked.
+    /// It answers look-ups; the node caps their verdict at review.
+    Frozen,
+    /// It answers nothing: the publisher is suspended or access is in doubt.
+    Silent,
+    /// It is being removed; what is left of it answers nothing.
+    Dropping,
+}
+
+/// What makes a new feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewFeed {
+    /// The feed's id.
+    pub id: FeedId,
+    /// The publisher's permanent number.
+    pub publisher: MemberNumber,
+    /// Whether this node writes it: then references are kept for imports.
+    pub own: bool,
+    /// What it holds.
+    pub kind: FeedKind,
+}
+
+/// How many leaves of each sort are indexed. Dead ones are counted too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FeedCounts {
+    /// Describe leaves.
+    pub describe: u64,
+    /// Publish leaves with their payload.
+    pub publish: u64,
+    /// Retract leaves.
+    pub retract: u64,
+    /// Opinion leaves with their payload.
+    pub opinion: u64,
+    /// Erase leaves.
+    pub erase: u64,
+    /// Leaves of kinds that this program does not know.
+    pub unknown: u64,
+    /// Leaves that break a rule.
+    pub void: u64,
+    /// Leaves held as their record alone when they were indexed.
+    pub elided: u64,
+    /// Postings written.
+    pub postings: u64,
+}
+
+/// A head without its signatures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadRef {
+    /// The feed's epoch.
+    pub epoch: u32,
+    /// Leaves below the head.
+    pub size: u64,
+    /// The root of the tree over them.
+    pub root: Digest,
+}
+
+/// A feed as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedInfo {
+    /// The number in this store.
+    pub no: FeedNo,
+    /// The feed's id.
+    pub id: FeedId,
+    /// The publisher's permanent number.
+    pub publisher: MemberNumber,
+    /// Whether this node writes it.
+    pub own: bool,
+    /// What it holds.
+    pub kind: FeedKind,
+    /// What the node may do with it.
+    pub status: FeedStatus,
+    /// The epoch that is pulled or published.
+    pub epoch: u32,
+    /// Leaves that are durable and verified.
+    pub stored: u64,
+    /// Leaves that look-ups, liveness and references reflect; at most `stored`.
+    pub indexed: u64,
+    /// The head that was committed last; its size is at most `indexed`.
+    pub applied: Option<HeadRef>,
+    /// The describe leaf in force below `indexed`: its index and payload.
+    pub describe: Option<(u64, Bytes)>,
+    /// Indexed leaves by sort.
+    pub counts: FeedCounts,
+    /// Dead publish and opinion leaves below `indexed`.
+    pub dead: u64,
+}
+
+/// A feed in memory.
+pub(crate) struct FeedState {
+    pub(crate) no: FeedNo,
+    pub(crate) id: FeedId,
+    pub(crate) publisher: MemberNumber,
+    pub(crate) own: bool,
+    pub(crate) kind: FeedKind,
+    /// Whether the feed has a writer.
+    pub(crate) busy: Busy,
+    pub(crate) live: RwLock<Live>,
+}
+
+/// What changes about a feed, always as one durable state.
+#[derive(Clone)]
+pub(crate) struct Live {
+    pub(crate) row: FeedRow,
+    pub(crate) status: FeedStatus,
+    /// The compact range [0, stored).
+    pub(crate) frontier: CompactRange,
+    /// What is dead below `indexed`.
+    pub(crate) liveness: Liveness,
+    pub(crate) describe: Option<(u64, Bytes)>,
+}
+
+impl Store {
+    /// Makes an empty feed.
+    ///
+    /// # Errors
+    /// [`StoreError::FeedExists`], or what RocksDB answers.
+    pub fn create_feed(&self, new: &NewFeed) -> Result<FeedNo> {
+        let inner = &*self.inner;
+        let _turn = hold(&inner.catalogue);
+        let mut table = (*inner.feeds()).clone();
+        if let Some(no) = table.by_id.get(&new.id) {
+            return Err(StoreError::FeedExists(*no));
+        }
+        let no = next_number(inner)?;
+        let state = FeedState::new(no, new);
+        // Crash: before, nothing of the feed exists; after, it is there and empty.
+        let mut batch = WriteBatch::default();
+        let feeds = inner.cf(Family::Feeds)?;
+        batch.put_cf(feeds, part(no, PART_IDENTITY), seal(&state.identity()));
+        state.put_row(inner, &mut batch, &read(&state.live).row)?;
+        let next =
+            no.0.checked_add(1)
+                .ok_or(StoreError::corrupt("feed numbers ran out"))?;
+        batch.put_cf(inner.cf(Family::Meta)?, NEXT_FEED, next.to_be_bytes());
+        inner.write_synced(batch, "making a feed")?;
+        table.insert(state.into());
+        inner.replace_feeds(table);
+        Ok(no)
+    }
+
+    /// Lists all feeds, in the order that they were made.
+    #[must_use]
+    pub fn feeds(&self) -> Vec<FeedInfo> {
+        let table = self.inner.feeds();
+        table.by_no.values().map(|state| state.info()).collect()
+    }
+
+    /// Finds a feed by its id.
+    #[must_use]
+    pub fn feed_no(&self, id: &FeedId) -> Option<FeedNo> {
+        self.inner.feeds().by_id.get(id).copied()
+    }
+
+    /// One feed as it stands.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownFeed`].
+    pub fn feed(&self, no: FeedNo) -> Result<FeedInfo> {
+        Ok(self.inner.feed(no)?.info())
+    }
+
+    /// Says what the node may do with a feed, durably.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownFeed`], or what RocksDB answers.
+    pub fn set_feed_status(&self, no: FeedNo, status: FeedStatus) -> Result<()> {
+        self.inner.feed(no)?.update(&self.inner, |live| {
+            live.status = status;
+            live.row.status = status.number();
+        })
+    }
+
+    /// Moves a feed to another epoch, durably.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownFeed`], or what RocksDB answers.
+    pub fn set_feed_epoch(&self, no: FeedNo, epoch: u32) -> Result<()> {
+        let state = self.inner.feed(no)?;
+        state.update(&self.inner, |live| live.row.epoch = epoch)
+    }
+
+    /// Whether the publish or opinion leaf `index` is dead by what is indexed.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownFeed`].
+    pub fn is_dead(&self, no: FeedNo, index: u64) -> Result<bool> {
+        let state = self.inner.feed(no)?;
+        let dead = read(&state.live).liveness.is_dead(index);
+        Ok(dead)
+    }
+
+    /// Calls `look` with what is dead in a feed; appends wait for it, so be quick.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownFeed`].
+    pub fn with_liveness<R>(&self, no: FeedNo, look: impl FnOnce(&Liveness) -> R) -> Result<R> {
+        let state = self.inner.feed(no)?;
+        let live = read(&state.live);
+        Ok(look(&live.liveness))
+    }
+}
+
+impl FeedState {
+    fn new(no: FeedNo, new: &NewFeed) -> Self {
+        Self {
+            no,
+            id: new.id,
+            publisher: new.publisher,
+            own: new.own,
+            kind: new.kind,
+            busy: Busy::new(false),
+            live: RwLock::new(Live {
+                row: FeedRow::default(),
+                status: FeedStatus::Active,
+                frontier: CompactRange::empty(0),
+                liveness: Liveness::default(),
+                describe: None,
+            }),
+        }
+    }
+
+    /// Reads all feeds, with what is dead in each from its killers.
+    pub(crate) fn load_all(inner: &Inner) -> Result<Vec<Self>> {
+        let mut states: Vec<Self> = Vec::new();
+        inner.scan(Family::Feeds, &[], &[0xff; 8], |key, value| {
+            if let Some((&PART_IDENTITY, no)) = key.split_last() {
+                let no = <[u8; 4]>::try_from(no)
+                    .map_err(|_| StoreError::corrupt("a feed's key has another length"))?;
+                let identity: FeedIdentity = unseal(value, "a feed's identity")?;
+                let new = identity.read()?;
+                states.push(Self::new(FeedNo(u32::from_be_bytes(no)), &new));
+            }
+            Ok(true)
+        })?;
+        for state in &mut states {
+            state.load(inner)?;
+        }
+        Ok(states)
+    }
+
+    fn load(&mut self, inner: &Inner) -> Result<()> {
+        let record = inner
+            .get(Family::Feeds, part(self.no, PART_ROW))?
+            .ok_or(StoreError::corrupt("a feed has no row"))?;
+        let row: FeedRow = unseal(&record, "a feed's row")?;
+        let hashes = row
+            .frontier
+            .chunks(32)
+            .map(Digest::from_slice)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| StoreError::corrupt("a feed's frontier"))?;
+        let frontier = CompactRange::from_hashes(0, row.stored, hashes)
+            .map_err(|_| StoreError::corrupt("a feed's frontier"))?;
+        let live = Live {
+            status: FeedStatus::read(row.status)?,
+            frontier,
+            liveness: killers::rebuild(inner, self.no, row.indexed)?,
+            describe: self.load_describe(inner, &row)?,
+            row,
+        };
+        *write(&self.live) = live;
+        Ok(())
+    }
+
+    fn load_describe(&self, inner: &Inner, row: &FeedRow) -> Result<Option<(u64, Bytes)>> {
+        let Some(index) = row.describe_plus_one.checked_sub(1) else {
+            return Ok(None);
+        };
+        let leaves = inner.leaves(self.no, row.stored, index, index.saturating_add(1))?;
+        let payload = leaves.first().and_then(|leaf| leaf.payload().cloned());
+        Ok(payload.map(|payload| (index, Bytes::copy_from_slice(&payload))))
+    }
+
+    /// What callers see of the feed.
+    pub(crate) fn info(&self) -> FeedInfo {
+        let live = read(&self.live);
+        FeedInfo {
+            no: self.no,
+            id: self.id,
+            publisher: self.publisher,
+            own: self.own,
+            kind: self.kind,
+            status: live.status,
+            epoch: live.row.epoch,
+            stored: live.row.stored,
+            indexed: live.row.indexed,
+            applied: live.row.applied(),
+            describe: live.describe.clone(),
+            counts: FeedCounts::read(&live.row.counts),
+            dead: live.liveness.dead_count(),
+        }
+    }
+
+    /// Adds the row to a batch.
+    pub(crate) fn put_row(
+        &self,
+        inner: &Inner,
+        batch: &mut WriteBatch,
+        row: &FeedRow,
+    ) -> Result<()> {
+        batch.put_cf(inner.cf(Family::Feeds)?, part(self.no, PART_ROW), seal(row));
+        Ok(())
+    }
+
+    /// Removes both parts of the feed's row.
+    pub(crate) fn delete_row(&self, inner: &Inner, batch: &mut WriteBatch) -> Result<()> {
+        let feeds = inner.cf(Family::Feeds)?;
+        batch.delete_cf(feeds, part(self.no, PART_ROW));
+        batch.delete_cf(feeds, part(self.no, PART_IDENTITY));
+        Ok(())
+    }
+
+    /// Changes the row alone, durably before it counts.
+    pub(crate) fn update(&self, inner: &Inner, change: impl FnOnce(&mut Live)) -> Result<()> {
+        let mut live = write(&self.live);
+        let mut next = live.clone();
+        change(&mut next);
+        // Crash: before, the old row stands; after, the new one.
+        let mut batch = WriteBatch::default();
+        self.put_row(inner, &mut batch, &next.row)?;
+        inner.write_synced(batch, "changing a feed's row")?;
+        *live = next;
+        Ok(())
+    }
+
+    /// Takes the feed for one writer.
+    pub(crate) fn take(&self) -> Result<()> {
+        if self.busy.swap(true, Ordering::AcqRel) {
+            Err(StoreError::FeedBusy(self.no))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn identity(&self) -> FeedIdentity {
+        FeedIdentity {
+            id: self.id.as_bytes().to_vec(),
+            publisher: self.publisher.value(),
+            own: self.own,
+            kind: self.kind.number(),
+        }
+    }
+}
+
+impl FeedIdentity {
+    fn read(&self) -> Result<NewFeed> {
+        let wrong = || StoreError::corrupt("a feed's identity");
+        Ok(NewFeed {
+            id: FeedId::from_slice(&self.id).map_err(|_| wrong())?,
+            publisher: MemberNumber::new(self.publisher).map_err(|_| wrong())?,
+            own: self.own,
+            kind: FeedKind::read(self.kind)?,
+        })
+    }
+}
+
+impl FeedRow {
+    pub(crate) fn applied(&self) -> Option<HeadRef> {
+        let root = Digest::from_slice(&self.applied_root).ok()?;
+        Some(HeadRef {
+            epoch: self.applied_epoch,
+            size: self.applied_size,
+            root,
+        })
+    }
+
+    pub(crate) fn set_frontier(&mut self, frontier: &CompactRange) {
+        self.stored = frontier.end();
+        self.frontier = frontier.hashes().iter().flat_map(|hash| hash.0).collect();
+    }
+}
+
+impl FeedCounts {
+    pub(crate) fn read(counts: &[u64]) -> Self {
+        let at = |n: usize| counts.get(n).copied().unwrap_or(0);
+        Self {
+            describe: at(0),
+            publish: at(1),
+            retract: at(2),
+            opinion: at(3),
+            erase: at(4),
+            unknown: at(5),
+            void: at(6),
+            elided: at(7),
+            postings: at(8),
+        }
+    }
+
+    pub(crate) fn to_row(self) -> Vec<u64> {
+        vec![
+            self.describe,
+            self.publish,
+            self.retract,
+            self.opinion,
+            self.erase,
+            self.unknown,
+            self.void,
+            self.elided,
+            self.postings,
+        ]
+    }
+}
+
+impl FeedKind {
+    const fn number(self) -> u32 {
+        match self {
+            Self::HashSet => 1,
+            Self::Opinions => 2,
+        }
+    }
+
+    const fn read(number: u32) -> Result<Self> {
+        match number {
+            1 => Ok(Self::HashSet),
+            2 => Ok(Self::Opinions),
+            _ => Err(StoreError::corrupt("a feed's kind")),
+        }
+    }
+}
+
+impl FeedStatus {
+    /// Whether look-ups find the feed's entries.
+    #[must_use]
+    pub const fn answers(self) -> bool {
+        match self {
+            Self::Active | Self::Frozen => true,
+            Self::Silent | Self::Dropping => false,
+        }
+    }
+
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::Active => 0,
+            Self::Frozen => 1,
+            Self::Silent => 2,
+            Self::Dropping => 3,
+        }
+    }
+
+    const fn read(number: u32) -> Result<Self> {
+        match number {
+            0 => Ok(Self::Active),
+            1 => Ok(Self::Frozen),
+            2 => Ok(Self::Silent),
+            3 => Ok(Self::Dropping),
+            _ => Err(StoreError::corrupt("a feed's status")),
+        }
+    }
+}
+
+fn part(no: FeedNo, part: u8) -> [u8; 5] {
+    let mut key = [part; 5];
+    key[..4].copy_from_slice(&keys::feed_prefix(no));
+    key
+}
+
+/// Numbers of removed feeds are not given again: bulk files may still name them.
+fn next_number(inner: &Inner) -> Result<FeedNo> {
+    let Some(record) = inner.get(Family::Meta, NEXT_FEED)? else {
+        return Ok(FeedNo(1));
+    };
+    <[u8; 4]>::try_from(record)
+        .map(|bytes| FeedNo(u32::from_be_bytes(bytes)))
+        .map_err(|_| StoreError::corrupt("the next feed's number"))
+}

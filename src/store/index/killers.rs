@@ -1,0 +1,93 @@
+//! What makes leaves dead, kept in order, so that liveness is rebuilt at open
+//! without reading a page.
+
+use hashpact_core::leaf::IndexRange;
+use hashpact_core::liveness::{Kills, Liveness};
+
+use crate::error::{Result, StoreError};
+use crate::families::Family;
+use crate::keys::{self, FeedNo};
+use crate::record::{KillerRecord, unseal};
+use crate::store::Inner;
+
+const ALWAYS: u32 = 1;
+const WHILE_ALIVE: u32 = 2;
+const NOTHING: u32 = 3;
+
+/// Rebuilds what is dead below `indexed`, from the last killer backwards.
+pub(crate) fn rebuild(inner: &Inner, no: FeedNo, indexed: u64) -> Result<Liveness> {
+    let mut options = rocksdb::ReadOptions::default();
+    options.set_iterate_lower_bound(keys::feed_prefix(no));
+    options.set_iterate_upper_bound(keys::numbered(no, indexed));
+    let family = inner.cf(Family::Killers)?;
+    let mut iterator = inner.db.raw_iterator_cf_opt(family, options);
+    iterator.seek_to_last();
+    let mut failed = None;
+    let killers = std::iter::from_fn(|| {
+        let killer = iterator.item().map(read)?;
+        iterator.prev();
+        killer.map_err(|error| failed = Some(error)).ok()
+    });
+    let liveness = Liveness::rebuild(indexed, killers);
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    iterator
+        .status()
+        .map_err(StoreError::engine("reading killers"))?;
+    liveness.map_err(|_| StoreError::corrupt("killers are out of order"))
+}
+
+/// What a leaf replaces, if it replaces anything.
+pub(crate) fn replaces_of(inner: &Inner, no: FeedNo, index: u64) -> Option<Vec<u64>> {
+    let row = inner
+        .get(Family::Killers, keys::numbered(no, index))
+        .ok()??;
+    match unseal::<KillerRecord>(&row, "a killer's row").ok()?.read() {
+        Ok(Kills::WhileAlive(indexes)) => Some(indexes),
+        Ok(Kills::Always(_) | Kills::Nothing) | Err(_) => None,
+    }
+}
+
+fn read((key, record): (&[u8], &[u8])) -> Result<(u64, Kills)> {
+    let (_, index) = keys::read_numbered(key)?;
+    let record: KillerRecord = unseal(record, "a killer's row")?;
+    Ok((index, record.read()?))
+}
+
+impl KillerRecord {
+    /// Writes what a leaf kills.
+    pub(crate) fn of(kills: &Kills) -> Self {
+        match kills {
+            Kills::Always(ranges) => Self {
+                kind: ALWAYS,
+                indexes: ranges.iter().flat_map(|r| [r.first, r.count]).collect(),
+            },
+            Kills::WhileAlive(indexes) => Self {
+                kind: WHILE_ALIVE,
+                indexes: indexes.clone(),
+            },
+            Kills::Nothing => Self {
+                kind: NOTHING,
+                indexes: Vec::new(),
+            },
+        }
+    }
+
+    /// Reads what a leaf kills.
+    pub(crate) fn read(&self) -> Result<Kills> {
+        let range = |[first, count]: &[u64; 2]| IndexRange {
+            first: *first,
+            count: *count,
+        };
+        match self.kind {
+            ALWAYS => {
+                let pairs = self.indexes.as_chunks::<2>().0;
+                Ok(Kills::Always(pairs.iter().map(range).collect()))
+            }
+            WHILE_ALIVE => Ok(Kills::WhileAlive(self.indexes.clone())),
+            NOTHING => Ok(Kills::Nothing),
+            _ => Err(StoreError::corrupt("a killer's row")),
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Indexing: what stored leaves mean for look-ups, liveness and references.
+//!
+//! A few leaves wait in memory and become part of the committing batch; many go
+//! through a spill into sorted files. Indexing a leaf twice writes the same rows,
+//! so a crash between `indexed` and `stored` costs nothing but the time.
+
+pub(crate) mod derive;
+pub(crate) mod killers;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashpact_core::leaf::{Leaf, RawLeaf};
+use hashpact_core::liveness::Liveness;
+use hashpact_core::merkle::CompactRange;
+use rocksdb::WriteBatch;
+
+use self::derive::{Derived, derive};
+use crate::bulk::{self, Loaded, Spill};
+use crate::error::Result;
+use crate::families::Family;
+use crate::feeds::{FeedCounts, FeedState, HeadRef};
+use crate::keys::{self, FeedNo};
+use crate::record::{FeedRow, POSTING_MAX_BYTES, seal, seal_index, seal_reference};
+use crate::store::{Inner, read, write};
+
+/// Bytes of rows of a bulk load that are not sorted, per batch.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Takes a feed's leaves in order and gathers what they mean.
+pub(crate) struct Indexer {
+    state: Arc<FeedState>,
+    /// The next index to take.
+    next: u64,
+    waiting: Vec<(u64, RawLeaf)>,
+    spill: Option<Spill>,
+    outcome: Outcome,
+    /// Rows that are not sorted: killers, entries.
+    rows: WriteBatch,
+    /// A posting's value while it is written.
+    value: Vec<u8>,
+}
+
+/// What a commit changes about its feed.
+pub(crate) struct Outcome {
+    indexed: u64,
+    counts: FeedCounts,
+    describe: Option<(u64, Bytes)>,
+    killers: Killers,
+}
+
+/// The leaves of a commit that make others dead.
+enum Killers {
+    Few(Vec<(u64, u8, Leaf)>),
+    Many,
+}
+
+/// Killers that are applied one by one; more are read back from their family.
+const FEW_KILLERS: usize = 4_096;
+
+impl Indexer {
+    /// Begins after what is indexed.
+    pub(crate) fn new(state: &Arc<FeedState>, indexed: u64) -> Self {
+        let counts = FeedCounts::read(&read(&state.live).row.counts);
+        Self {
+            state: Arc::clone(state),
+            next: indexed,
+            waiting: Vec::new(),
+            spill: None,
+            outcome: Outcome {
+                indexed,
+                counts,
+                describe: None,
+                killers: Killers::Few(Vec::new()),
+            },
+            rows: WriteBatch::default(),
+            value: Vec::with_capacity(POSTING_MAX_BYTES),
+        }
+    }
+
+    /// Whether what was taken goes in as files.
+    pub(crate) const fn is_bulk(&self) -> bool {
+        self.spill.is_some()
+    }
+
+    /// The next index to take.
+    pub(crate) const fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Takes leaves from index `first` on. When that is beyond [`Indexer::next`],
+    /// they are taken when the writer catches up.
+    pub(crate) fn add(&mut self, inner: &Inner, first: u64, leaves: &[RawLeaf]) -> Result<()> {
+        if first != self.next {
+            return Ok(());
+        }
+        let count = u64::try_from(leaves.len()).unwrap_or(u64::MAX);
+        self.next = first.saturating_add(count);
+        if self.spill.is_none() {
+            self.waiting.extend((first..).zip(leaves.iter().cloned()));
+            let waiting = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
+            if waiting >= inner.options.bulk_from_leaves {
+                self.begin_bulk(inner)?;
+            }
+            return Ok(());
+        }
+        for (index, leaf) in (first..).zip(leaves) {
+            self.take(inner, index, leaf)?;
+        }
+        Ok(())
+    }
+
+    /// Adds all of it to the batch that commits it, or ingests it and adds what is
+    /// left.
+    pub(crate) fn finish(&mut self, inner: &Inner, batch: &mut WriteBatch) -> Result<Outcome> {
+        for (index, leaf) in std::mem::take(&mut self.waiting) {
+            let derived = derive(inner, &self.state, index, &leaf)?;
+            put_sorted(inner, batch, self.state.no, &derived)?;
+            put_rows(inner, batch, self.state.no, &derived)?;
+            self.outcome.note(index, derived);
+        }
+        if let Some(spill) = self.spill.take() {
+            self.write_rows(inner)?;
+            let Loaded { .. } = bulk::load(inner, spill)?;
+        }
+        self.outcome.indexed = self.next;
+        let next = Outcome::after(&self.outcome);
+        Ok(std::mem::replace(&mut self.outcome, next))
+    }
+
+    fn begin_bulk(&mut self, inner: &Inner) -> Result<()> {
+        self.spill = Some(Spill::new(inner));
+        for (index, leaf) in std::mem::take(&mut self.waiting) {
+            self.take(inner, index, &leaf)?;
+        }
+        Ok(())
+    }
+
+    /// Takes one leaf of a bulk load.
+    fn take(&mut self, inner: &Inner, index: u64, leaf: &RawLeaf) -> Result<()> {
+        let derived = derive(inner, &self.state, index, leaf)?;
+        let no = self.state.no;
+        if let Some(spill) = &mut self.spill {
+            for (key, record) in &derived.postings {
+                self.value.clear();
+                record.write(&mut self.value);
+                spill.put(Family::Signals, &keys::signal(key, no, index), &self.value)?;
+            }
+            if let Some((digest, content)) = &derived.reference {
+                let value = seal_reference(index, content);
+                spill.put(Family::Refs, &keys::reference(no, digest), &value)?;
+            }
+        }
+        put_rows(inner, &mut self.rows, no, &derived)?;
+        self.outcome.note(index, derived);
+        if self.rows.size_in_bytes() >= BATCH_BYTES {
+            self.write_rows(inner)?;
+        }
+        Ok(())
+    }
+
+    /// Crash: these rows name indexes that are not indexed yet; readers filter
+    /// them, and the next commit writes the same ones.
+    fn write_rows(&mut self, inner: &Inner) -> Result<()> {
+        let rows = std::mem::take(&mut self.rows);
+        inner.write_unsynced(rows, "indexing leaves")
+    }
+}
+
+/// Rows of a small commit that a bulk load would sort.
+fn put_sorted(inner: &Inner, batch: &mut WriteBatch, no: FeedNo, derived: &Derived) -> Result<()> {
+    for (key, record) in &derived.postings {
+        let key = keys::signal(key, no, derived.index);
+        let mut value = Vec::with_capacity(POSTING_MAX_BYTES);
+        record.write(&mut value);
+        batch.put_cf(inner.cf(Family::Signals)?, key, value);
+    }
+    if let Some((digest, content)) = &derived.reference {
+        let value = seal_reference(derived.index, content);
+        batch.put_cf(inner.cf(Family::Refs)?, keys::reference(no, digest), value);
+    }
+    Ok(())
+}
+
+/// Rows that are few, or come in order.
+fn put_rows(inner: &Inner, batch: &mut WriteBatch, no: FeedNo, derived: &Derived) -> Result<()> {
+    if let Some(killer) = &derived.killer {
+        let key = keys::numbered(no, derived.index);
+        batch.put_cf(inner.cf(Family::Killers)?, key, seal(killer));
+    }
+    if let Some(replaces) = derived.replaces {
+        let key = keys::numbered(no, replaces.first);
+        batch.put_cf(inner.cf(Family::Entries)?, key, seal_index(derived.index));
+    }
+    Ok(())
+}
+
+impl Outcome {
+    fn after(done: &Self) -> Self {
+        Self {
+            indexed: done.indexed,
+            counts: done.counts,
+            describe: None,
+            killers: Killers::Few(Vec::new()),
+        }
+    }
+
+    fn note(&mut self, index: u64, derived: Derived) {
+        let counts = &mut self.counts;
+        let postings = u64::try_from(derived.postings.len()).unwrap_or(0);
+        counts.postings = counts.postings.saturating_add(postings);
+        let count = derived.sort.counter(counts);
+        *count = count.saturating_add(1);
+        if let Some(payload) = derived.describe {
+            self.describe = Some((index, payload));
+        }
+        if let Some((kind, leaf)) = derived.killing {
+            self.killers.push(index, kind, leaf);
+        }
+    }
+
+    /// Writes the outcome to the feed's row.
+    pub(crate) fn apply_to(&self, row: &mut FeedRow) {
+        row.indexed = self.indexed;
+        row.counts = self.counts.to_row();
+        if let Some((index, _)) = &self.describe {
+            row.describe_plus_one = index.saturating_add(1);
+        }
+    }
+
+    /// Lets look-ups see the outcome, after it is durable.
+    pub(crate) fn publish(
+        self,
+        inner: &Inner,
+        state: &FeedState,
+        row: FeedRow,
+        frontier: &CompactRange,
+    ) -> Result<()> {
+        let mut rebuilt = None;
+        if let Killers::Many = self.killers {
+            rebuilt = Some(killers::rebuild(inner, state.no, row.indexed)?);
+        }
+        let mut live = write(&state.live);
+        if let Killers::Few(leaves) = &self.killers
+            && !count_killers(inner, state.no, &mut live.liveness, leaves)
+        {
+            rebuilt = Some(killers::rebuild(inner, state.no, row.indexed)?);
+        }
+        if let Some(liveness) = rebuilt {
+            live.liveness = liveness;
+        }
+        live.liveness.extend_plain(row.indexed);
+        if self.describe.is_some() {
+            live.describe = self.describe;
+        }
+        live.row = row;
+        live.frontier = frontier.clone();
+        Ok(())
+    }
+}
+
+/// Counts killers one by one; answers false when only a rebuild gives the truth.
+fn count_killers(
+    inner: &Inner,
+    no: FeedNo,
+    liveness: &mut Liveness,
+    leaves: &[(u64, u8, Leaf)],
+) -> bool {
+    leaves.iter().all(|(index, kind, leaf)| {
+        let replaces_of = |earlier| killers::replaces_of(inner, no, earlier);
+        let change = liveness.apply(*index, *kind, leaf, replaces_of);
+        change.is_ok_and(|change| !change.needs_rebuild)
+    })
+}
+
+impl Killers {
+    fn push(&mut self, index: u64, kind: u8, leaf: Leaf) {
+        match self {
+            Self::Few(leaves) if leaves.len() < FEW_KILLERS => leaves.push((index, kind, leaf)),
+            Self::Few(_) | Self::Many => *self = Self::Many,
+        }
+    }
+}
+
+impl FeedRow {
+    pub(crate) fn set_applied(&mut self, head: HeadRef) {
+        self.applied_epoch = head.epoch;
+        self.applied_size = head.size;
+        self.applied_root = head.root.0.to_vec();
+    }
+}

@@ -1,0 +1,200 @@
+//! Look-ups: who says what of a signal, what an own entry's latest version is.
+
+use std::sync::Arc;
+
+use hashpact_core::id::UnixMillis;
+use rocksdb::{DBRawIterator, ReadOptions};
+
+use crate::error::{Result, StoreError};
+use crate::families::Family;
+use crate::feeds::FeedState;
+use crate::keys::{self, FeedNo, IndexKey};
+use crate::record::{PostingRecord, unseal_index, unseal_reference};
+use crate::store::{FeedTable, Inner, Store, read};
+
+/// What one live publish leaf says of a signal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Posting {
+    /// The feed.
+    pub feed: FeedNo,
+    /// The leaf's index.
+    pub index: u64,
+    /// The index of the entry's first version, which names the entry.
+    pub first: u64,
+    /// PDQ quality, where the publisher gave it.
+    pub quality: Option<u8>,
+    /// The number of the media kind in the proto.
+    pub media_kind: u8,
+    /// The number of the basis in the proto.
+    pub basis: u8,
+    /// The classification; `None` means that it has to be read from the leaf.
+    pub classification: Option<Arc<str>>,
+    /// When it was published, by the publisher's clock.
+    pub published: UnixMillis,
+}
+
+/// An own entry found by its source reference or its signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reference {
+    /// The index of the latest version.
+    pub index: u64,
+    /// The digest of that version's content: equal content need not be said again.
+    pub content: [u8; 16],
+    /// Whether that version is live.
+    pub live: bool,
+}
+
+impl Store {
+    /// Looks signals up: for each key the postings of live leaves below each
+    /// feed's `indexed`, in the order of feed and index. Feeds that do not answer
+    /// are left out. Keys are sought in order, whatever the order they come in.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn lookup(&self, keys: &[IndexKey]) -> Result<Vec<Vec<Posting>>> {
+        let mut order: Vec<usize> = (0..keys.len()).collect();
+        order.sort_unstable_by_key(|n| keys.get(*n));
+        let mut found = vec![Vec::new(); keys.len()];
+        let mut seeker = Seeker::new(&self.inner)?;
+        for n in order {
+            if let (Some(key), Some(found)) = (keys.get(n), found.get_mut(n)) {
+                seeker.seek(key, found)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Looks own entries up by 16-byte digests of references or signals.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn lookup_refs(&self, no: FeedNo, digests: &[[u8; 16]]) -> Result<Vec<Option<Reference>>> {
+        let state = self.inner.feed(no)?;
+        let keys: Vec<_> = digests
+            .iter()
+            .map(|digest| keys::reference(no, digest))
+            .collect();
+        let family = self.inner.cf(Family::Refs)?;
+        let rows = self.inner.db.batched_multi_get_cf(family, &keys, false);
+        let live = read(&state.live);
+        rows.into_iter()
+            .map(|row| {
+                let row = row.map_err(StoreError::engine("looking references up"))?;
+                let Some(row) = row else { return Ok(None) };
+                let (index, content) = unseal_reference(&row)?;
+                Ok((index < live.row.indexed).then(|| Reference {
+                    index,
+                    content,
+                    live: !live.liveness.is_dead(index),
+                }))
+            })
+            .collect()
+    }
+
+    /// The latest version of the entry that began at `first`: `first` itself where
+    /// nothing replaced it.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownFeed`], or what RocksDB answers.
+    pub fn latest_version(&self, no: FeedNo, first: u64) -> Result<u64> {
+        let indexed = self.feed(no)?.indexed;
+        let row = self.inner.get(Family::Entries, keys::numbered(no, first))?;
+        let latest = row.map_or(Ok(first), |row| unseal_index(&row))?;
+        Ok(if latest < indexed { latest } else { first })
+    }
+
+    /// Calls `visit` with every live posting of one kind of signal, in the order
+    /// of values, until it answers false. One sweep over the family; the index for
+    /// near matches is filled from it at start.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn scan_signals(
+        &self,
+        kind: u8,
+        mut visit: impl FnMut(&[u8; 32], Posting) -> bool,
+    ) -> Result<()> {
+        let feeds = self.inner.feeds();
+        let end = kind
+            .checked_add(1)
+            .map_or_else(|| vec![0xff; 64], |next| vec![next]);
+        self.inner
+            .scan(Family::Signals, &[kind], &end, |key, value| {
+                let value_of_signal = key
+                    .get(1..33)
+                    .and_then(|value| <&[u8; 32]>::try_from(value).ok())
+                    .ok_or(StoreError::corrupt("a posting's key has another length"))?;
+                match live_posting(&self.inner, &feeds, key, value)? {
+                    Some(posting) => Ok(visit(value_of_signal, posting)),
+                    None => Ok(true),
+                }
+            })
+    }
+}
+
+/// One iterator for a whole batch.
+struct Seeker<'s> {
+    inner: &'s Inner,
+    feeds: Arc<FeedTable>,
+    iterator: DBRawIterator<'s>,
+}
+
+impl<'s> Seeker<'s> {
+    fn new(inner: &'s Inner) -> Result<Self> {
+        let mut options = ReadOptions::default();
+        // Only then the filter over kind and value is asked.
+        options.set_prefix_same_as_start(true);
+        Ok(Self {
+            inner,
+            feeds: inner.feeds(),
+            iterator: inner
+                .db
+                .raw_iterator_cf_opt(inner.cf(Family::Signals)?, options),
+        })
+    }
+
+    fn seek(&mut self, key: &IndexKey, found: &mut Vec<Posting>) -> Result<()> {
+        self.iterator.seek(key);
+        while let Some((at, value)) = self.iterator.item() {
+            if !at.starts_with(key) {
+                break;
+            }
+            found.extend(live_posting(self.inner, &self.feeds, at, value)?);
+            self.iterator.next();
+        }
+        self.iterator
+            .status()
+            .map_err(StoreError::engine("looking signals up"))
+    }
+}
+
+fn live_posting(
+    inner: &Inner,
+    feeds: &FeedTable,
+    key: &[u8],
+    value: &[u8],
+) -> Result<Option<Posting>> {
+    let (no, index) = keys::read_signal(key)?;
+    if !feeds.by_no.get(&no).is_some_and(|state| state.shows(index)) {
+        return Ok(None);
+    }
+    let record = PostingRecord::read(value)?;
+    Ok(Some(Posting {
+        feed: no,
+        index,
+        first: index.saturating_sub(record.first_back),
+        quality: record.quality,
+        media_kind: record.media_kind,
+        basis: record.basis,
+        classification: inner.classes.text(record.class),
+        published: record.published,
+    }))
+}
+
+impl FeedState {
+    /// Whether look-ups see the leaf.
+    fn shows(&self, index: u64) -> bool {
+        let live = read(&self.live);
+        index < live.row.indexed && live.status.answers() && !live.liveness.is_dead(index)
+    }
+}

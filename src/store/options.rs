@@ -1,0 +1,54 @@
+//! What an operator may set about the store, and the options of the whole database.
+
+use rocksdb::Options;
+
+/// How much memory and how many threads the store may use.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// Blocks kept decompressed for reads.
+    pub block_cache_bytes: usize,
+    /// Memory for writes that are not yet in files, over all families.
+    pub write_buffer_bytes: usize,
+    /// Postings that a bulk operation keeps in memory before they go to its spill file.
+    pub bulk_memory_bytes: usize,
+    /// Threads that sort and write postings at the end of a bulk operation.
+    pub bulk_threads: usize,
+    /// Threads of RocksDB for flushes and compactions.
+    pub background_jobs: i32,
+    /// Leaves that wait for indexing from which on they go in as files, not as a batch.
+    pub bulk_from_leaves: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            block_cache_bytes: 64 << 20,
+            write_buffer_bytes: 48 << 20,
+            bulk_memory_bytes: 32 << 20,
+            bulk_threads: 2,
+            background_jobs: 2,
+            bulk_from_leaves: 50_000,
+        }
+    }
+}
+
+impl StoreOptions {
+    /// The options of the database, apart from its families'.
+    pub(crate) fn database(&self) -> Options {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_max_background_jobs(self.background_jobs);
+        options.set_db_write_buffer_size(self.write_buffer_bytes);
+        // A start reads at most this much of the log back.
+        options.set_max_total_wal_size(64 << 20);
+        options.set_max_open_files(-1);
+        options.set_max_file_opening_threads(2);
+        options.set_bytes_per_sync(1 << 20);
+        options.set_keep_log_file_num(2);
+        options.set_max_log_file_size(4 << 20);
+        options.set_log_level(rocksdb::LogLevel::Warn);
+        options.set_skip_stats_update_on_db_open(true);
+        options
+    }
+}

@@ -1,0 +1,416 @@
+//! The store against a model: roots, ranges, look-ups, liveness, crash points.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use bytes::Bytes;
+use hashpact_core::checkpoint::{self, Checkpoint, Origin};
+use hashpact_core::chunk::{self, PinnedHead};
+use hashpact_core::id::{CoalitionName, Digest, FeedId, MemberNumber, UnixMillis};
+use hashpact_core::keys::{Feed, SecretKey};
+use hashpact_core::leaf::{
+    Basis, Classification, ERASE, IndexRange, MediaKind, PUBLISH, Publish, RETRACT, RawLeaf,
+    Retract, RetractReason,
+};
+use hashpact_core::limits::CHUNK_TARGET_BYTES;
+use hashpact_core::merkle::CompactRange;
+use hashpact_core::signal::{Signal, SignalKind};
+use proptest::prelude::*;
+
+use crate::{FeedKind, FeedNo, FeedStatus, FeedWriter, Head, NewFeed, Store, StoreOptions};
+
+/// A bulk load from 300 leaves on, and a spill that does not fit in memory.
+fn options() -> StoreOptions {
+    StoreOptions {
+        bulk_from_leaves: 300,
+        bulk_memory_bytes: 64 << 10,
+        ..StoreOptions::default()
+    }
+}
+
+fn open(dir: &Path) -> Store {
+    Store::open(dir, &options()).unwrap()
+}
+
+fn new_feed(own: bool, name: &[u8]) -> NewFeed {
+    NewFeed {
+        id: FeedId(Digest::of(name)),
+        publisher: MemberNumber::new(1).unwrap(),
+        own,
+        kind: FeedKind::HashSet,
+    }
+}
+
+fn signals(n: u64) -> [Signal; 2] {
+    let value = Digest::of(&n.to_be_bytes());
+    let other = Digest::of(value.as_bytes());
+    [
+        Signal::new(SignalKind::Sha256, value.0.to_vec().into(), None).unwrap(),
+        Signal::new(SignalKind::Pdq, other.0.to_vec().into(), Some(90)).unwrap(),
+    ]
+}
+
+fn publish(n: u64, replaces: &[u64]) -> RawLeaf {
+    let publish = Publish {
+        media_kind: MediaKind::Image,
+        signals: signals(n).to_vec(),
+        classification: Some(Classification::parse("A1").unwrap()),
+        labels: vec!["label".to_owned()],
+        basis: Basis::Human,
+        source_reference: format!("case {n}"),
+        first_seen: None,
+        expires: None,
+        replaces: replaces.to_vec(),
+        published: UnixMillis(1_700_000_000_000 + n),
+    };
+    RawLeaf::new(PUBLISH, publish.encode([7; 16]).unwrap())
+}
+
+fn retract(ranges: Vec<IndexRange>) -> RawLeaf {
+    let retract = Retract {
+        indexes: ranges,
+        reason: RetractReason::Wrong,
+        note: String::new(),
+        recheck: false,
+        created: UnixMillis(1),
+        identity_signature: None,
+    };
+    RawLeaf::new(RETRACT, retract.encode([7; 16]).unwrap())
+}
+
+fn head(feed: FeedId, epoch: u32, size: u64, root: Digest) -> Head {
+    let key = SecretKey::<Feed>::from_seed(&[3; 32]);
+    let coalition = CoalitionName::parse("test.example").unwrap();
+    let origin = Origin {
+        coalition: coalition.clone(),
+        feed,
+        epoch,
+    };
+    let note = checkpoint::sign(&Checkpoint { origin, size, root }, &key);
+    let verified = checkpoint::verify(&note, &coalition, &feed, |_| vec![key.public()]).unwrap();
+    Head::new(&verified, UnixMillis(5))
+}
+
+fn commit_signed(writer: &mut FeedWriter) {
+    let info = writer.info();
+    let root = writer.frontier().root().unwrap();
+    let head = head(info.id, info.epoch, writer.size(), root);
+    writer.commit(Some(&head)).unwrap();
+}
+
+fn sound(store: &Store) {
+    let report = store.verify(|_, _| Ok(()), |_, _| ()).unwrap();
+    assert_eq!(report.findings, []);
+}
+
+/// What a feed should hold, kept as a list.
+#[derive(Default)]
+struct Model {
+    leaves: Vec<RawLeaf>,
+    /// The number of each entry's signals, by index.
+    entries: Vec<Option<u64>>,
+    dead: BTreeSet<u64>,
+}
+
+impl Model {
+    fn push(&mut self, leaf: RawLeaf, entry: Option<u64>) {
+        self.leaves.push(leaf);
+        self.entries.push(entry);
+    }
+
+    fn size(&self) -> u64 {
+        self.leaves.len() as u64
+    }
+
+    fn range(&self, a: u64, b: u64) -> CompactRange {
+        let mut range = CompactRange::empty(a);
+        for leaf in &self.leaves[a as usize..b as usize] {
+            range.push(leaf.hash());
+        }
+        range
+    }
+
+    fn check(&self, store: &Store, no: FeedNo) {
+        let info = store.feed(no).unwrap();
+        assert_eq!((info.stored, info.indexed), (self.size(), self.size()));
+        assert_eq!(info.dead, self.dead.len() as u64);
+        assert_eq!(store.read_leaves(no, 0, self.size()).unwrap(), self.leaves);
+        let numbers: Vec<u64> = self.entries.iter().flatten().copied().collect();
+        let keys: Vec<_> = numbers.iter().map(|n| signals(*n)[0].index_key()).collect();
+        for (n, found) in numbers.iter().zip(store.lookup(&keys).unwrap()) {
+            let live = self.entries.iter().zip(0..);
+            let live = live.filter(|(e, i)| **e == Some(*n) && !self.dead.contains(i));
+            let wanted: Vec<u64> = live.map(|(_, i)| i).collect();
+            let got: Vec<u64> = found.iter().map(|posting| posting.index).collect();
+            assert_eq!(got, wanted);
+        }
+        sound(store);
+    }
+}
+
+fn pull(from: &Store, no: FeedNo, to: &Store, id: FeedNo, target: usize) {
+    let size = from.feed(no).unwrap().stored;
+    let pinned = PinnedHead {
+        size,
+        root: from.root_at(no, size).unwrap(),
+    };
+    let mut writer = to.writer(id).unwrap();
+    while writer.size() < size {
+        let parts = from.chunk(no, writer.size(), size, size, target).unwrap();
+        assert!(parts.to > parts.from);
+        let chunk = chunk::verify(&parts, &pinned).unwrap();
+        writer.append_verified(&chunk).unwrap();
+    }
+    commit_signed(&mut writer);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn any_history_gives_the_models_roots_lookups_and_liveness(
+        steps in prop::collection::vec((0_u8..8, 1_u64..400), 1..10),
+        ranges in prop::collection::vec((0_u64..2_000, 0_u64..2_000), 8),
+        target in prop::sample::select(vec![1_usize, 20_000, CHUNK_TARGET_BYTES]),
+    ) {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut store = open(dir.path());
+        let no = store.create_feed(&new_feed(true, b"feed")).unwrap();
+        let mut model = Model::default();
+        for (step, count) in steps {
+            let mut writer = store.writer(no).unwrap();
+            let from = model.size();
+            match step {
+                0 if from > 0 => {
+                    let first = count % from;
+                    let count = (from - first).min(3);
+                    model.push(retract(vec![IndexRange { first, count }]), None);
+                    for index in first..first + count {
+                        if model.entries[index as usize].is_some() {
+                            model.dead.insert(index);
+                        }
+                    }
+                }
+                1 if from > 0 && model.entries[(count % from) as usize].is_some()
+                    && !model.dead.contains(&(count % from)) =>
+                {
+                    let old = count % from;
+                    let first = store.lookup(&[signals(model.entries[old as usize].unwrap())[0].index_key()]).unwrap();
+                    let first = first[0].iter().find(|p| p.index == old).unwrap().first;
+                    let mut replaces: Vec<u64> = vec![first, old];
+                    replaces.dedup();
+                    model.push(publish(100_000 + from, &replaces), Some(100_000 + from));
+                    model.dead.insert(old);
+                }
+                2 => model.push(RawLeaf::new(99, Bytes::from_static(b"unknown kind")), None),
+                3 => model.push(RawLeaf::new(ERASE, Bytes::from_static(b"void")), None),
+                _ => for n in from..from + count {
+                    model.push(publish(n, &[]), Some(n));
+                },
+            }
+            writer.append(&model.leaves[from as usize..]).unwrap();
+            if step == 4 {
+                // Stored, not indexed, then lost: the next open finds it.
+                writer.sync().unwrap();
+                drop(writer);
+                drop(store);
+                store = open(dir.path());
+                store.writer(no).unwrap().commit(None).unwrap();
+            } else {
+                commit_signed(&mut writer);
+            }
+        }
+        model.check(&store, no);
+        let size = model.size();
+        for (a, b) in ranges {
+            let (a, b) = (a.min(b) % (size + 1), a.max(b) % (size + 1));
+            let (a, b) = (a.min(b), a.max(b));
+            prop_assert_eq!(store.range(no, a, b).unwrap(), model.range(a, b));
+            prop_assert_eq!(store.root_at(no, b).unwrap(), model.range(0, b).root().unwrap());
+        }
+        let reader = open(other.path());
+        let copy = reader.create_feed(&new_feed(false, b"feed")).unwrap();
+        pull(&store, no, &reader, copy, target);
+        model.check(&reader, copy);
+        drop(store);
+        drop(reader);
+        model.check(&open(dir.path()), no);
+        model.check(&open(other.path()), copy);
+    }
+}
+
+#[test]
+fn truncation_takes_back_everything_derived() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let no = store.create_feed(&new_feed(true, b"feed")).unwrap();
+    let mut model = Model::default();
+    for n in 0..300 {
+        model.push(publish(n, &[]), Some(n));
+    }
+    let mut writer = store.writer(no).unwrap();
+    writer.append(&model.leaves).unwrap();
+    commit_signed(&mut writer);
+    let range = IndexRange { first: 3, count: 2 };
+    writer
+        .append(&[retract(vec![range]), publish(7, &[7])])
+        .unwrap();
+    let more: Vec<RawLeaf> = (1_000..1_600).map(|n| publish(n, &[])).collect();
+    writer.append(&more).unwrap();
+    writer.commit(None).unwrap();
+    assert!(store.is_dead(no, 3).unwrap() && store.is_dead(no, 7).unwrap());
+    assert!(
+        writer.truncate_unsigned(299).is_err(),
+        "below the signed head"
+    );
+    writer.truncate_unsigned(300).unwrap();
+    model.check(&store, no);
+    assert_eq!(store.latest_version(no, 7).unwrap(), 7);
+    // Other leaves take the indexes.
+    for n in 5_000..5_400 {
+        model.push(publish(n, &[]), Some(n));
+    }
+    writer.append(&model.leaves[300..]).unwrap();
+    commit_signed(&mut writer);
+    drop(writer);
+    drop(store);
+    model.check(&open(dir.path()), no);
+}
+
+#[test]
+fn what_was_not_synced_is_gone_after_a_crash_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let no = store.create_feed(&new_feed(true, b"feed")).unwrap();
+    let mut model = Model::default();
+    for n in 0..1_000 {
+        model.push(publish(n, &[]), Some(n));
+    }
+    let mut writer = store.writer(no).unwrap();
+    writer.append(&model.leaves).unwrap();
+    commit_signed(&mut writer);
+    let lost: Vec<RawLeaf> = (2_000..2_500).map(|n| publish(n, &[])).collect();
+    writer.append(&lost).unwrap();
+    assert_eq!(store.feed(no).unwrap().stored, 1_000);
+    drop(writer);
+    drop(store);
+    model.check(&open(dir.path()), no);
+}
+
+#[test]
+fn references_name_the_latest_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let no = store.create_feed(&new_feed(true, b"feed")).unwrap();
+    let mut writer = store.writer(no).unwrap();
+    let changed = publish(5, &[0]);
+    writer
+        .append(&[publish(5, &[]), publish(6, &[]), changed])
+        .unwrap();
+    commit_signed(&mut writer);
+    let digest = |leaf: &RawLeaf| match hashpact_core::leaf::read(leaf, 9) {
+        hashpact_core::leaf::Leaf::Publish(p) => {
+            (crate::reference_digest(&p), crate::content_digest(&p))
+        }
+        other => panic!("{other:?}"),
+    };
+    let (known, content) = digest(&publish(5, &[]));
+    let (unknown, _) = digest(&publish(7, &[]));
+    let found = store.lookup_refs(no, &[known, unknown]).unwrap();
+    assert_eq!(
+        found[0].map(|r| (r.index, r.content, r.live)),
+        Some((2, content, true))
+    );
+    assert_eq!(found[1], None);
+    assert_eq!(store.latest_version(no, 0).unwrap(), 2);
+    let posting = &store.lookup(&[signals(5)[1].index_key()]).unwrap()[0][0];
+    assert_eq!(
+        (posting.index, posting.first, posting.quality),
+        (2, 0, Some(90))
+    );
+    assert_eq!(posting.classification.as_deref(), Some("A1"));
+}
+
+#[test]
+fn heads_that_the_leaves_do_not_lead_to_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let no = store.create_feed(&new_feed(false, b"feed")).unwrap();
+    let id = store.feed(no).unwrap().id;
+    let mut writer = store.writer(no).unwrap();
+    writer.append(&[publish(1, &[])]).unwrap();
+    let wrong = head(id, 0, 1, Digest::of(b"another"));
+    assert!(writer.commit(Some(&wrong)).is_err());
+    let beyond = head(id, 0, 2, Digest::of(b"another"));
+    assert!(writer.commit(Some(&beyond)).is_err());
+    commit_signed(&mut writer);
+    assert!(store.put_head(no, &wrong).is_err(), "two roots of one size");
+    assert_eq!(store.applied_head(no).unwrap().unwrap().at().size, 1);
+    assert_eq!(store.heads(no, 9).unwrap().len(), 1);
+    assert!(store.writer(no).is_err(), "one writer at a time");
+}
+
+#[test]
+fn a_dropped_feed_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let no = store.create_feed(&new_feed(false, b"one")).unwrap();
+    let other = store.create_feed(&new_feed(false, b"two")).unwrap();
+    let leaves: Vec<RawLeaf> = (0..600).map(|n| publish(n, &[])).collect();
+    for feed in [no, other] {
+        let mut writer = store.writer(feed).unwrap();
+        writer.append(&leaves).unwrap();
+        commit_signed(&mut writer);
+    }
+    let key = signals(1)[0].index_key();
+    store.set_feed_status(other, FeedStatus::Silent).unwrap();
+    assert_eq!(store.lookup(&[key]).unwrap()[0].len(), 1);
+    store.set_feed_status(other, FeedStatus::Active).unwrap();
+    store.drop_feed(no).unwrap();
+    let found: Vec<FeedNo> = store.lookup(&[key]).unwrap()[0]
+        .iter()
+        .map(|p| p.feed)
+        .collect();
+    assert_eq!(found, [other]);
+    assert!(store.feed(no).is_err());
+    sound(&store);
+    assert_ne!(store.create_feed(&new_feed(false, b"one")).unwrap(), no);
+}
+
+#[test]
+fn verify_finds_a_posting_without_a_leaf_and_a_changed_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let no = store.create_feed(&new_feed(false, b"feed")).unwrap();
+    let leaves: Vec<RawLeaf> = (0..600).map(|n| publish(n, &[])).collect();
+    let mut writer = store.writer(no).unwrap();
+    writer.append(&leaves).unwrap();
+    commit_signed(&mut writer);
+    sound(&store);
+    let inner = &store.inner;
+    let key = crate::keys::signal(&[3; 33], no, 5);
+    let signals = inner.cf(crate::families::Family::Signals).unwrap();
+    inner.db.put_cf(signals, key, [0; 10]).unwrap();
+    let page = hashpact_core::page::encode(&leaves[1..257]).unwrap();
+    let pages = inner.cf(crate::families::Family::Pages).unwrap();
+    inner
+        .db
+        .put_cf(pages, crate::keys::numbered(no, 0), page)
+        .unwrap();
+    let report = store.verify(|_, _| Ok(()), |_, _| ()).unwrap();
+    let kinds: Vec<_> = report.findings.iter().map(|f| f.kind).collect();
+    for kind in [
+        crate::FindingKind::Tree,
+        crate::FindingKind::HeadRoot,
+        crate::FindingKind::Signals,
+    ] {
+        assert!(kinds.contains(&kind), "{kind:?} in {kinds:?}");
+    }
+}
+
+#[test]
+fn a_limit_run_ingests_two_postings_a_leaf() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = crate::bench_limit(dir.path(), 10_000, 2).unwrap();
+    assert_eq!(report.leaves, 10_000);
+}

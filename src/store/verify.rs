@@ -1,0 +1,425 @@
+//! Recomputing everything from the leaves.
+//!
+//! Leaves give the tree, the heads' roots and every derived row. Rows that are too
+//! many to look up one by one are compared as multisets: the sum of a digest of
+//! each row that should be there against the sum over those that are. Memory is
+//! bounded by one page and a handful of sums per feed.
+
+use std::collections::BTreeMap;
+
+use hashpact_core::id::Digest;
+use hashpact_core::leaf::RawLeaf;
+use hashpact_core::merkle::CompactRange;
+use hashpact_core::reject::Rejection;
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Result, StoreError};
+use crate::families::Family;
+use crate::feeds::{FeedCounts, FeedInfo, FeedState};
+use crate::heads::Head;
+use crate::index::derive::{Derived, derive};
+use crate::keys::{self, FeedNo};
+use crate::leaves::{PAGE_LEVEL, page_end};
+use crate::record::{seal, unseal_index, unseal_reference};
+use crate::store::{Inner, Store, read};
+
+/// What is wrong somewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FindingKind {
+    /// Leaves that cannot be read.
+    Leaves,
+    /// A tree node or the frontier that the leaves do not lead to.
+    Tree,
+    /// A head whose root the leaves do not lead to.
+    HeadRoot,
+    /// A head whose note the caller's check refused.
+    HeadSignature,
+    /// Postings that are not exactly those of the leaves.
+    Signals,
+    /// Killers that are not exactly those of the leaves.
+    Killers,
+    /// An entry's row that is not its latest version.
+    Entries,
+    /// A reference that is not its latest version.
+    References,
+    /// Counts, or what is dead, that are not those of the leaves.
+    Counts,
+}
+
+/// One thing that is wrong, without keys or values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The feed.
+    pub feed: FeedNo,
+    /// What is wrong.
+    pub kind: FindingKind,
+    /// Where: a leaf index, a size, or a count, as the text says.
+    pub text: String,
+}
+
+/// What [`Store::verify`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VerifyReport {
+    /// Feeds checked.
+    pub feeds: u64,
+    /// Leaves hashed.
+    pub leaves: u64,
+    /// Heads checked.
+    pub heads: u64,
+    /// Postings compared.
+    pub postings: u64,
+    /// What is wrong; empty for a sound store. At most 100 per feed.
+    pub findings: Vec<Finding>,
+}
+
+/// Findings of one feed that are reported.
+const FINDINGS_MAX: usize = 100;
+
+/// The sum of the digests of a multiset of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Sum {
+    rows: u64,
+    sum: u128,
+}
+
+impl Store {
+    /// Recomputes every feed from its leaves: page hashes, tree, heads, postings,
+    /// killers, entries, references, counts. `check_note` verifies a head's note
+    /// with the publisher's keys; `progress` is told leaves done and leaves in all.
+    /// Feeds are not to be written meanwhile.
+    ///
+    /// # Errors
+    /// What RocksDB answers; what is wrong with the data is in the report.
+    pub fn verify(
+        &self,
+        mut check_note: impl FnMut(&FeedInfo, &Head) -> Result<(), Rejection>,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<VerifyReport> {
+        let feeds = self.inner.feeds();
+        let total = feeds.by_no.values().map(|feed| feed.info().stored).sum();
+        let mut report = VerifyReport::default();
+        let mut wanted = BTreeMap::new();
+        for state in feeds.by_no.values() {
+            let mut check = FeedCheck::new(&self.inner, state);
+            check.run(&mut report, &mut |done| progress(done, total))?;
+            check.heads(&mut check_note, &mut report)?;
+            wanted.insert(state.no, check.signals);
+            report.findings.append(&mut check.findings);
+            report.feeds = report.feeds.saturating_add(1);
+        }
+        self.compare_signals(&wanted, &mut report)?;
+        Ok(report)
+    }
+
+    /// No posting without a leaf, no leaf without its postings.
+    fn compare_signals(
+        &self,
+        wanted: &BTreeMap<FeedNo, Sum>,
+        report: &mut VerifyReport,
+    ) -> Result<()> {
+        let mut found: BTreeMap<FeedNo, Sum> = BTreeMap::new();
+        let feeds = self.inner.feeds();
+        self.inner
+            .scan(Family::Signals, &[], &[0xff; 64], |key, value| {
+                let (no, index) = keys::read_signal(key)?;
+                report.postings = report.postings.saturating_add(1);
+                // Between indexed and stored a bulk load that was cut off may have left
+                // postings; the next commit writes the same ones.
+                let info = feeds.by_no.get(&no).map(|state| state.info());
+                let cut_off = info.is_some_and(|info| index >= info.indexed && index < info.stored);
+                if !cut_off {
+                    found.entry(no).or_default().add(key, value);
+                }
+                Ok(true)
+            })?;
+        for no in wanted.keys().chain(found.keys()) {
+            let (wanted, found) = (
+                wanted.get(no).copied().unwrap_or_default(),
+                found.get(no).copied().unwrap_or_default(),
+            );
+            let known = report.findings.iter();
+            let mut known = known.filter(|f| f.feed == *no && f.kind == FindingKind::Signals);
+            if wanted != found && known.next().is_none() {
+                report.findings.push(Finding {
+                    feed: *no,
+                    kind: FindingKind::Signals,
+                    text: format!("{} postings instead of {}", found.rows, wanted.rows),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The check of one feed.
+struct FeedCheck<'s> {
+    inner: &'s Inner,
+    state: &'s FeedState,
+    info: FeedInfo,
+    range: CompactRange,
+    signals: Sum,
+    killers: Sum,
+    replaced: u64,
+    counts: FeedCounts,
+    roots: BTreeMap<u64, Option<Digest>>,
+    findings: Vec<Finding>,
+}
+
+impl<'s> FeedCheck<'s> {
+    fn new(inner: &'s Inner, state: &'s FeedState) -> Self {
+        Self {
+            inner,
+            state,
+            info: state.info(),
+            range: CompactRange::empty(0),
+            signals: Sum::default(),
+            killers: Sum::default(),
+            replaced: 0,
+            counts: FeedCounts::default(),
+            roots: BTreeMap::new(),
+            findings: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, report: &mut VerifyReport, progress: &mut impl FnMut(u64)) -> Result<()> {
+        self.inner
+            .scan_feed(Family::Heads, self.info.no, |key, _| {
+                self.roots.insert(keys::read_head(key)?.2, None);
+                Ok(true)
+            })?;
+        self.note_root();
+        let stored = self.info.stored;
+        while self.range.end() < stored {
+            let from = self.range.end();
+            let to = page_end(from).min(stored);
+            match self.inner.leaves(self.info.no, stored, from, to) {
+                Ok(leaves) => self.page(&leaves)?,
+                Err(StoreError::Corrupt { what }) => {
+                    let text = format!("leaves {from} to {to}: {what}");
+                    self.find(FindingKind::Leaves, text);
+                    return Ok(());
+                }
+                Err(other) => return Err(other),
+            }
+            report.leaves = report.leaves.saturating_add(to.saturating_sub(from));
+            progress(report.leaves);
+        }
+        self.compare_row();
+        self.compare_killers()?;
+        self.compare_entries()?;
+        self.compare_refs()
+    }
+
+    fn page(&mut self, leaves: &[RawLeaf]) -> Result<()> {
+        let mut nodes = Vec::new();
+        for leaf in leaves {
+            let index = self.range.end();
+            self.range.push_with(leaf.hash(), &mut |node, hash| {
+                if node.level >= PAGE_LEVEL {
+                    nodes.push((node, hash));
+                }
+            });
+            self.note_root();
+            if index < self.info.indexed {
+                self.leaf(index, leaf)?;
+            }
+        }
+        for (node, hash) in nodes {
+            let key = keys::tree(self.info.no, node.level, node.index);
+            if self.inner.get(Family::Tree, key)?.as_deref() != Some(hash.as_bytes()) {
+                let text = format!("node {} of level {}", node.index, node.level);
+                self.find(FindingKind::Tree, text);
+            }
+        }
+        Ok(())
+    }
+
+    fn leaf(&mut self, index: u64, leaf: &RawLeaf) -> Result<()> {
+        let derived = derive(self.inner, self.state, index, leaf)?;
+        let counter = derived.sort.counter(&mut self.counts);
+        *counter = counter.saturating_add(1);
+        let mut value = Vec::new();
+        for (key, record) in &derived.postings {
+            value.clear();
+            record.write(&mut value);
+            let key = keys::signal(key, self.info.no, index);
+            self.signals.add(&key, &value);
+            self.counts.postings = self.counts.postings.saturating_add(1);
+        }
+        if let Some(killer) = &derived.killer {
+            let key = keys::numbered(self.info.no, index);
+            self.killers.add(&key, &seal(killer));
+        }
+        self.latest(index, &derived)
+    }
+
+    /// The rows that name a latest version name this one or a later one; whether a
+    /// later one is of the same entry is checked from the row's side.
+    fn latest(&mut self, index: u64, derived: &Derived) -> Result<()> {
+        let no = self.info.no;
+        if let Some(replaces) = derived.replaces {
+            self.replaced = self.replaced.saturating_add(1);
+            let row = self
+                .inner
+                .get(Family::Entries, keys::numbered(no, replaces.first))?;
+            let latest = row.map(|row| unseal_index(&row)).transpose()?;
+            if latest.is_none_or(|latest| latest < index) {
+                self.find(FindingKind::Entries, format!("entry of leaf {index}"));
+            }
+        }
+        if let Some((digest, _)) = &derived.reference {
+            let row = self.inner.get(Family::Refs, keys::reference(no, digest))?;
+            let latest = row.map(|row| unseal_reference(&row)).transpose()?;
+            if latest.is_none_or(|(latest, _)| latest < index) {
+                self.find(
+                    FindingKind::References,
+                    format!("reference of leaf {index}"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_row(&mut self) {
+        let frontier_same = read(&self.state.live).frontier == self.range;
+        if !frontier_same {
+            let text = format!("the frontier at {}", self.info.stored);
+            self.find(FindingKind::Tree, text);
+        }
+        if self.counts != self.info.counts {
+            let text = format!("counts below {}", self.info.indexed);
+            self.find(FindingKind::Counts, text);
+        }
+    }
+
+    fn compare_killers(&mut self) -> Result<()> {
+        let mut found = Sum::default();
+        let (no, indexed) = (self.info.no, self.info.indexed);
+        self.inner.scan_feed(Family::Killers, no, |key, value| {
+            let (_, index) = keys::read_numbered(key)?;
+            if index < indexed {
+                found.add(key, value);
+            }
+            Ok(true)
+        })?;
+        if found != self.killers {
+            let text = format!("{} killers instead of {}", found.rows, self.killers.rows);
+            self.find(FindingKind::Killers, text);
+        }
+        let rebuilt = crate::index::killers::rebuild(self.inner, no, indexed)?;
+        let same = read(&self.state.live).liveness.dead() == rebuilt.dead();
+        if !same {
+            self.find(FindingKind::Counts, format!("the dead below {indexed}"));
+        }
+        Ok(())
+    }
+
+    fn compare_entries(&mut self) -> Result<()> {
+        let no = self.info.no;
+        let mut wrong = Vec::new();
+        self.inner.scan_feed(Family::Entries, no, |key, value| {
+            let (_, first) = keys::read_numbered(key)?;
+            let latest = unseal_index(value)?;
+            let says = self.derived(latest)?.and_then(|derived| derived.replaces);
+            if latest < self.info.indexed && says.is_none_or(|r| r.first != first) {
+                wrong.push(latest);
+            }
+            Ok(wrong.len() < FINDINGS_MAX)
+        })?;
+        for latest in wrong {
+            let text = format!("the row that names leaf {latest}");
+            self.find(FindingKind::Entries, text);
+        }
+        Ok(())
+    }
+
+    fn compare_refs(&mut self) -> Result<()> {
+        let mut wrong = Vec::new();
+        self.inner
+            .scan_feed(Family::Refs, self.info.no, |key, value| {
+                let (index, content) = unseal_reference(value)?;
+                let says = self.derived(index)?.and_then(|derived| derived.reference);
+                let digest = key.get(4..).unwrap_or_default();
+                let same = says.is_some_and(|(d, c)| d.as_slice() == digest && c == content);
+                if index < self.info.indexed && !same {
+                    wrong.push(index);
+                }
+                Ok(wrong.len() < FINDINGS_MAX)
+            })?;
+        for index in wrong {
+            let text = format!("the row that names leaf {index}");
+            self.find(FindingKind::References, text);
+        }
+        Ok(())
+    }
+
+    fn derived(&self, index: u64) -> Result<Option<Derived>> {
+        if index >= self.info.stored {
+            return Ok(None);
+        }
+        let end = index.saturating_add(1);
+        let leaves = self
+            .inner
+            .leaves(self.info.no, self.info.stored, index, end)?;
+        leaves
+            .first()
+            .map(|leaf| derive(self.inner, self.state, index, leaf))
+            .transpose()
+    }
+
+    fn heads(
+        &mut self,
+        check_note: &mut impl FnMut(&FeedInfo, &Head) -> Result<(), Rejection>,
+        report: &mut VerifyReport,
+    ) -> Result<()> {
+        let mut heads = Vec::new();
+        self.inner
+            .scan_feed(Family::Heads, self.info.no, |key, value| {
+                let (_, epoch, size) = keys::read_head(key)?;
+                heads.push(Head::read(epoch, size, value)?);
+                Ok(true)
+            })?;
+        for head in heads {
+            report.heads = report.heads.saturating_add(1);
+            let at = head.at();
+            // A head beyond what is stored waits to be pulled.
+            let root = self.roots.get(&at.size).copied().flatten();
+            if at.size <= self.info.stored && root != Some(at.root) {
+                let text = format!("the head of size {}", at.size);
+                self.find(FindingKind::HeadRoot, text);
+            }
+            if let Err(rejection) = check_note(&self.info, &head) {
+                let text = format!("the head of size {}: {}", at.size, rejection.code());
+                self.find(FindingKind::HeadSignature, text);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_root(&mut self) {
+        let end = self.range.end();
+        if let Some(root) = self.roots.get_mut(&end) {
+            *root = self.range.root();
+        }
+    }
+
+    fn find(&mut self, kind: FindingKind, text: String) {
+        if self.findings.len() < FINDINGS_MAX {
+            let feed = self.info.no;
+            self.findings.push(Finding { feed, kind, text });
+        }
+    }
+}
+
+impl Sum {
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        let mut hasher = Sha256::new();
+        hasher.update(key);
+        hasher.update(value);
+        let digest: [u8; 32] = hasher.finalize().into();
+        let mut half = [0; 16];
+        half.copy_from_slice(&digest[..16]);
+        self.rows = self.rows.saturating_add(1);
+        self.sum = self.sum.wrapping_add(u128::from_be_bytes(half));
+    }
+}

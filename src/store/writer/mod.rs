@@ -1,0 +1,295 @@
+//! The one writer of a feed: appends leaves, makes them durable, indexes them,
+//! commits heads.
+//!
+//! Two cursors: `stored` (leaves are durable and verified) and `indexed`
+//! (look-ups, liveness and references reflect them); `stored ≥ indexed`, both
+//! durable, both only growing, save by [`FeedWriter::truncate_unsigned`].
+//!
+//! Appended leaves are in memory until [`FeedWriter::sync`] or
+//! [`FeedWriter::commit`], or until enough pages wait; nothing counts before it is
+//! durable. Dropping a writer drops what was not made durable, no more.
+//!
+//! Blocking: every method may wait for the disk.
+
+mod pending;
+mod truncate;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hashpact_core::chunk::VerifiedChunk;
+use hashpact_core::leaf::RawLeaf;
+use hashpact_core::merkle::CompactRange;
+use hashpact_core::reject::Rejection;
+use rocksdb::WriteBatch;
+
+use self::pending::Pending;
+use crate::error::{Result, StoreError};
+use crate::feeds::{FeedInfo, FeedState};
+use crate::heads::Head;
+use crate::index::Indexer;
+use crate::keys::FeedNo;
+use crate::store::{Inner, Store, read, write};
+
+/// Page bytes that wait before they are made durable without being asked.
+const PENDING_MAX_BYTES: usize = 32 << 20;
+
+/// The writer of one feed.
+pub struct FeedWriter {
+    inner: Arc<Inner>,
+    state: Arc<FeedState>,
+    pending: Pending,
+    indexer: Indexer,
+}
+
+/// Where a commit left the feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// Leaves stored; equal to `indexed` after a commit.
+    pub stored: u64,
+    /// The first leaf that this commit indexed.
+    pub indexed_from: u64,
+    /// Leaves indexed.
+    pub indexed: u64,
+}
+
+impl Store {
+    /// Takes a feed for writing. Leaves that a crash left stored but not indexed
+    /// are indexed by the next commit.
+    ///
+    /// # Errors
+    /// [`StoreError::FeedBusy`] while it has a writer.
+    pub fn writer(&self, no: FeedNo) -> Result<FeedWriter> {
+        let state = self.inner.feed(no)?;
+        state.take()?;
+        let writer = FeedWriter::open(Arc::clone(&self.inner), Arc::clone(&state));
+        if writer.is_err() {
+            state.busy.store(false, Ordering::Release);
+        }
+        writer
+    }
+}
+
+impl FeedWriter {
+    fn open(inner: Arc<Inner>, state: Arc<FeedState>) -> Result<Self> {
+        let (frontier, indexed) = {
+            let live = read(&state.live);
+            (live.frontier.clone(), live.row.indexed)
+        };
+        let pending = Pending::new(&inner, state.no, frontier)?;
+        let indexer = Indexer::new(&state, indexed);
+        Ok(Self {
+            inner,
+            state,
+            pending,
+            indexer,
+        })
+    }
+
+    /// The feed's number.
+    #[must_use]
+    pub fn feed_no(&self) -> FeedNo {
+        self.state.no
+    }
+
+    /// The feed as it is durable.
+    #[must_use]
+    pub fn info(&self) -> FeedInfo {
+        self.state.info()
+    }
+
+    /// Leaves appended, whether durable or not.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.pending.frontier().end()
+    }
+
+    /// The compact range of all leaves appended, whether durable or not.
+    #[must_use]
+    pub const fn frontier(&self) -> &CompactRange {
+        self.pending.frontier()
+    }
+
+    /// Appends leaves of this node's own; answers the index of the first.
+    ///
+    /// # Errors
+    /// A payload over its limit, or what disk and RocksDB answer.
+    pub fn append(&mut self, leaves: &[RawLeaf]) -> Result<u64> {
+        let first = self.size();
+        self.catch_up()?;
+        for leaf in leaves {
+            self.pending.push(leaf, leaf.hash())?;
+        }
+        self.indexer.add(&self.inner, first, leaves)?;
+        self.sync_when_full()?;
+        Ok(first)
+    }
+
+    /// Appends a verified chunk; its pages are stored as they came.
+    ///
+    /// # Errors
+    /// [`StoreError::IndexGap`] unless the chunk begins at [`FeedWriter::size`];
+    /// [`Rejection::NotAnExtension`] when it was verified against other leaves
+    /// than these; what disk and RocksDB answer.
+    pub fn append_verified(&mut self, chunk: &VerifiedChunk) -> Result<()> {
+        let expected = self.size();
+        if chunk.from != expected {
+            return Err(StoreError::IndexGap {
+                expected,
+                got: chunk.from,
+            });
+        }
+        if &chunk.before != self.frontier() {
+            return Err(Rejection::NotAnExtension { held: expected }.into());
+        }
+        self.catch_up()?;
+        let mut at = self.push_all(expected, &chunk.lead)?;
+        for page in &chunk.pages {
+            self.pending.push_page(&page.wire, page.root)?;
+            self.indexer.add(&self.inner, at, &page.leaves)?;
+            at = self.size();
+        }
+        self.push_all(at, &chunk.trail)?;
+        self.sync_when_full()
+    }
+
+    /// Makes all appended leaves durable; answers the stored size.
+    ///
+    /// # Errors
+    /// What disk and RocksDB answer; then nothing more counts than before.
+    pub fn sync(&mut self) -> Result<u64> {
+        if self.pending.is_empty() {
+            return Ok(self.size());
+        }
+        // Crash: before, `stored` stands and the pages that were ingested beyond
+        // it count for nothing; after, leaves, tree and `stored` are all there.
+        let mut batch = WriteBatch::default();
+        let mut row = read(&self.state.live).row.clone();
+        self.pending.write(&self.inner, &mut batch)?;
+        row.set_frontier(self.pending.frontier());
+        self.state.put_row(&self.inner, &mut batch, &row)?;
+        self.inner.write_synced(batch, "storing leaves")?;
+        {
+            let mut live = write(&self.state.live);
+            live.row = row;
+            live.frontier = self.pending.frontier().clone();
+        }
+        self.pending.written();
+        Ok(self.size())
+    }
+
+    /// Makes all appended leaves durable and indexed, and `head`, when given, the
+    /// applied one. A few leaves go in as one atomic batch; many go in as files
+    /// that are ingested first, and then `indexed` moves.
+    ///
+    /// # Errors
+    /// [`StoreError::HeadMismatch`] when the leaves do not lead to the head; what
+    /// disk and RocksDB answer; then nothing more counts than before.
+    pub fn commit(&mut self, head: Option<&Head>) -> Result<Committed> {
+        self.catch_up()?;
+        if let Some(head) = head {
+            self.check(head)?;
+        }
+        if self.indexer.is_bulk() {
+            // Files are ingested before the batch: their postings must not name
+            // leaves that a crash could replace by others.
+            self.sync()?;
+        }
+        // Crash: before, leaves may be stored and not indexed, and are indexed by
+        // the next commit; postings of theirs that were ingested are filtered by
+        // `indexed` until then. After, all of it counts.
+        let mut batch = WriteBatch::default();
+        let mut row = read(&self.state.live).row.clone();
+        let indexed_from = row.indexed;
+        self.pending.write(&self.inner, &mut batch)?;
+        let outcome = self.indexer.finish(&self.inner, &mut batch)?;
+        row.set_frontier(self.pending.frontier());
+        outcome.apply_to(&mut row);
+        if let Some(head) = head {
+            self.inner.put_head(&mut batch, self.state.no, head)?;
+            row.set_applied(head.at());
+        }
+        self.state.put_row(&self.inner, &mut batch, &row)?;
+        self.inner.write_synced(batch, "committing leaves")?;
+        let committed = Committed {
+            stored: row.stored,
+            indexed_from,
+            indexed: row.indexed,
+        };
+        self.pending.written();
+        outcome.publish(&self.inner, &self.state, row, self.pending.frontier())?;
+        self.indexer = Indexer::new(&self.state, committed.indexed);
+        Ok(committed)
+    }
+
+    /// Commits a head over leaves that are appended already: [`FeedWriter::commit`].
+    ///
+    /// # Errors
+    /// As [`FeedWriter::commit`].
+    pub fn commit_head(&mut self, head: &Head) -> Result<Committed> {
+        self.commit(Some(head))
+    }
+
+    fn push_all(&mut self, first: u64, leaves: &[RawLeaf]) -> Result<u64> {
+        for leaf in leaves {
+            self.pending.push(leaf, leaf.hash())?;
+        }
+        self.indexer.add(&self.inner, first, leaves)?;
+        Ok(self.size())
+    }
+
+    fn sync_when_full(&mut self) -> Result<()> {
+        if self.pending.bytes() >= PENDING_MAX_BYTES {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Hands the indexer what is stored and not indexed.
+    fn catch_up(&mut self) -> Result<()> {
+        let stored = read(&self.state.live).row.stored;
+        while self.indexer.next() < stored {
+            let from = self.indexer.next();
+            let to = crate::leaves::page_end(from).min(stored);
+            let leaves = self.inner.leaves(self.state.no, stored, from, to)?;
+            self.indexer.add(&self.inner, from, &leaves)?;
+        }
+        Ok(())
+    }
+
+    fn check(&self, head: &Head) -> Result<()> {
+        let at = head.at();
+        let stored = read(&self.state.live).row.stored;
+        let root = if at.size == self.size() {
+            self.frontier().root()
+        } else if at.size <= stored {
+            let node = |node| self.inner.node(self.state.no, stored, node);
+            CompactRange::fetch(0, at.size, node)?.root()
+        } else {
+            None
+        };
+        if root == Some(at.root) {
+            Ok(())
+        } else {
+            Err(StoreError::HeadMismatch {
+                size: at.size,
+                held: self.size(),
+            })
+        }
+    }
+}
+
+impl Drop for FeedWriter {
+    fn drop(&mut self) {
+        self.state.busy.store(false, Ordering::Release);
+    }
+}
+
+impl std::fmt::Debug for FeedWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FeedWriter")
+            .field("feed", &self.state.no)
+            .field("size", &self.size())
+            .finish_non_exhaustive()
+    }
+}
