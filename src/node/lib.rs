@@ -1,1 +1,21 @@
-//! Placeholder.
+//! The service layer of hashpact: what a node does, behind plain functions.
+//!
+//! The only user of the store. Below the federation (`hashpact-net`) and the local
+//! interfaces (`hashpact-api`), which convert and call.
+
+pub mod clock;
+pub mod error;
+pub mod hub;
+pub mod lookup;
+pub mod membership;
+pub mod model;
+pub mod publish;
+
+mod export;
+mod node;
+mod status;
+mod views;
+
+pub use self::error::NodeError;
+pub use self::model::ExchangeView;
+pub use self::node::{MemberView, Node, NodeOptions, RosterDocuments};

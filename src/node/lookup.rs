@@ -1,0 +1,133 @@
+//! Asking: who says what of a signal.
+//!
+//! Blocking; the local API calls it off the reactor.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hashpact_core::id::{EntryName, FeedId, MemberNumber, SetName};
+use hashpact_core::leaf::{Basis, MediaKind};
+use hashpact_core::signal::Signal;
+use hashpact_store::{FeedNo, FeedStatus, IndexKey, Posting, Store};
+
+use crate::error::NodeError;
+use crate::model::{Match, MatchStanding};
+use crate::views;
+
+/// Signals in one call: some 20 ms of work.
+pub const LOOKUP_MAX: usize = 10_000;
+
+/// A feed, as far as answers name it.
+struct Named {
+    id: FeedId,
+    publisher: MemberNumber,
+    set: Arc<SetName>,
+    scheme: String,
+    frozen: bool,
+}
+
+/// Answers each signal with the live entries that carry it, in the order of
+/// feeds and indexes.
+///
+/// # Errors
+/// [`NodeError::Misuse`] for more than [`LOOKUP_MAX`] signals; what the store
+/// answers.
+pub(crate) fn lookup(store: &Store, signals: &[Signal]) -> Result<Vec<Vec<Match>>, NodeError> {
+    if signals.len() > LOOKUP_MAX {
+        return Err(NodeError::Misuse(format!(
+            "{} signals in one call, the limit is {LOOKUP_MAX}; ask in several, or use the stream",
+            signals.len()
+        )));
+    }
+    let keys: Vec<IndexKey> = signals.iter().map(Signal::index_key).collect();
+    let found = store.lookup(&keys)?;
+    let mut names = HashMap::new();
+    found
+        .into_iter()
+        .map(|postings| {
+            let matches = postings
+                .into_iter()
+                .map(|posting| answer(store, &mut names, posting));
+            matches.filter_map(Result::transpose).collect()
+        })
+        .collect()
+}
+
+fn answer(
+    store: &Store,
+    names: &mut HashMap<FeedNo, Option<Named>>,
+    posting: Posting,
+) -> Result<Option<Match>, NodeError> {
+    if !names.contains_key(&posting.feed) {
+        names.insert(posting.feed, named(store, posting.feed)?);
+    }
+    let Some(Some(feed)) = names.get(&posting.feed) else {
+        return Ok(None);
+    };
+    let classification = match &posting.classification {
+        Some(class) => qualified(class, &feed.scheme),
+        None => String::new(),
+    };
+    Ok(Some(Match {
+        entry: EntryName {
+            set: (*feed.set).clone(),
+            first: posting.first,
+        },
+        index: posting.index,
+        feed: feed.id,
+        publisher: feed.publisher,
+        classification,
+        basis: basis(posting.basis),
+        media_kind: media_kind(posting.media_kind),
+        published: posting.published,
+        quality: posting.quality,
+        standing: if feed.frozen {
+            MatchStanding::Review
+        } else {
+            MatchStanding::Active
+        },
+    }))
+}
+
+/// A feed without a describe leaf has no entries; there is nothing to name.
+fn named(store: &Store, no: FeedNo) -> Result<Option<Named>, NodeError> {
+    let feed = store.feed(no)?;
+    Ok(views::describe_of(&feed).map(|describe| Named {
+        id: feed.id,
+        publisher: feed.publisher,
+        set: Arc::new(describe.name),
+        scheme: describe
+            .classification_scheme
+            .map(|scheme| scheme.to_string())
+            .unwrap_or_default(),
+        frozen: feed.status == FeedStatus::Frozen,
+    }))
+}
+
+/// `A1` of a set of the scheme `tc` is `tc:A1` to everybody.
+pub(crate) fn qualified(classification: &str, scheme: &str) -> String {
+    if classification.is_empty() || scheme.is_empty() || classification.contains(':') {
+        classification.to_owned()
+    } else {
+        format!("{scheme}:{classification}")
+    }
+}
+
+/// By the numbers of the proto; the store writes no others.
+const fn basis(number: u8) -> Basis {
+    match number {
+        2 => Basis::Automated,
+        3 => Basis::Inherited,
+        _ => Basis::Human,
+    }
+}
+
+/// By the numbers of the proto; the store writes no others.
+const fn media_kind(number: u8) -> MediaKind {
+    match number {
+        1 => MediaKind::Image,
+        2 => MediaKind::Video,
+        3 => MediaKind::Url,
+        _ => MediaKind::Other,
+    }
+}

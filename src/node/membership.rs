@@ -1,0 +1,326 @@
+//! Who is who: the roster chain, the node cards and the suspensions, as accepted.
+//!
+//! Owns their acceptance and storage; everybody else reads one immutable state.
+//! Trusts nothing that comes in: each document is verified by the core, then
+//! stored, then in force. What was refused is the caller's to log and count.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use hashpact_core::access::Snapshot;
+use hashpact_core::card::{CardAccepted, CardBook, CardVersion, EndpointPolicy};
+use hashpact_core::envelope::{Envelope, PayloadType};
+use hashpact_core::id::{CoalitionName, Digest, FeedId, MemberNumber, Slug};
+use hashpact_core::keys::{Feed, PublicKey};
+use hashpact_core::reject::Rejection;
+use hashpact_core::roster::{Accepted, Member, RosterChain};
+use hashpact_core::suspension::{Suspension, SuspensionBook};
+use hashpact_store::Store;
+
+use crate::clock::Clock;
+use crate::error::NodeError;
+use crate::hub::{Change, Hub};
+
+/// What is in force at one moment.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The roster chain; none before the first roster came.
+    pub chain: Option<RosterChain>,
+    /// All accepted node cards.
+    pub cards: CardBook,
+    /// All accepted suspensions.
+    pub suspensions: SuspensionBook,
+    /// Members that this node's operator denies.
+    pub denied: BTreeSet<MemberNumber>,
+}
+
+/// The node's one view of the coalition.
+pub struct Membership {
+    store: Arc<Store>,
+    hub: Hub,
+    clock: Clock,
+    genesis: Digest,
+    slug: Slug,
+    state: ArcSwap<State>,
+    /// One change at a time; readers never wait.
+    turn: Mutex<()>,
+}
+
+impl Membership {
+    /// Takes back what the store holds.
+    ///
+    /// # Errors
+    /// What the store answers, or documents in it that no longer verify.
+    pub fn open(
+        store: Arc<Store>,
+        hub: Hub,
+        clock: Clock,
+        genesis: Digest,
+        slug: Slug,
+        policy: EndpointPolicy,
+        denied: BTreeSet<MemberNumber>,
+    ) -> Result<Self, NodeError> {
+        let state = restore(&store, &genesis, policy, denied)?;
+        Ok(Self {
+            store,
+            hub,
+            clock,
+            genesis,
+            slug,
+            state: ArcSwap::from_pointee(state),
+            turn: Mutex::new(()),
+        })
+    }
+
+    /// What is in force at this moment.
+    #[must_use]
+    pub fn state(&self) -> Arc<State> {
+        self.state.load_full()
+    }
+
+    /// The digest of the coalition's genesis, which the node was given.
+    #[must_use]
+    pub const fn genesis(&self) -> Digest {
+        self.genesis
+    }
+
+    /// This node's member.
+    #[must_use]
+    pub const fn slug(&self) -> &Slug {
+        &self.slug
+    }
+
+    /// The roster chain.
+    ///
+    /// # Errors
+    /// [`NodeError::Misuse`] before the first roster came.
+    pub fn roster(&self) -> Result<RosterChain, NodeError> {
+        self.state().chain.clone().ok_or_else(no_roster)
+    }
+
+    /// The coalition's name.
+    ///
+    /// # Errors
+    /// As [`Membership::roster`].
+    pub fn coalition(&self) -> Result<CoalitionName, NodeError> {
+        let state = self.state();
+        let chain = state.chain.as_ref().ok_or_else(no_roster)?;
+        Ok(chain.roster().coalition.clone())
+    }
+
+    /// This node's member in the roster.
+    ///
+    /// # Errors
+    /// [`NodeError::Misuse`] before it is in one.
+    pub fn own(&self) -> Result<MemberNumber, NodeError> {
+        let state = self.state();
+        let chain = state.chain.as_ref().ok_or_else(no_roster)?;
+        let member = chain.roster().member_by_slug(&self.slug);
+        member.map(|member| member.number).ok_or_else(|| {
+            NodeError::Misuse(format!(
+                "{} is not in the coalition's roster (version {}) yet",
+                self.slug,
+                chain.version()
+            ))
+        })
+    }
+
+    /// Takes a roster version in.
+    ///
+    /// # Errors
+    /// [`NodeError::Rejected`] with the reason; what the store answers.
+    pub fn accept_roster(&self, bytes: Bytes) -> Result<bool, NodeError> {
+        let envelope = Envelope::decode(bytes, PayloadType::Roster)?;
+        self.change(|state| {
+            let now = self.clock.now();
+            let raw = envelope.as_bytes().clone();
+            let version = match &mut state.chain {
+                None => {
+                    state.chain = Some(RosterChain::begin(envelope, &self.genesis, now)?);
+                    1
+                }
+                Some(chain) => match chain.accept(envelope, now)? {
+                    Accepted::New => chain.version(),
+                    Accepted::MoreSignatures { version } => version,
+                    Accepted::Known => return Ok(None),
+                },
+            };
+            self.store.put_roster(version, &raw)?;
+            Ok(Some(Change::Roster))
+        })
+    }
+
+    /// Takes a node card in.
+    ///
+    /// # Errors
+    /// [`NodeError::Rejected`] with the reason; what the store answers.
+    pub fn accept_card(&self, bytes: Bytes) -> Result<bool, NodeError> {
+        let envelope = Envelope::decode(bytes, PayloadType::NodeCard)?;
+        self.change(|state| {
+            let chain = state.chain.as_ref().ok_or_else(no_roster)?;
+            match state.cards.accept(envelope, chain, self.clock.now())? {
+                CardAccepted::Known => Ok(None),
+                CardAccepted::New(card) => {
+                    self.put_card(&card)?;
+                    Ok(Some(Change::Card(card.member())))
+                }
+            }
+        })
+    }
+
+    /// Takes a suspension in.
+    ///
+    /// # Errors
+    /// [`NodeError::Rejected`] with the reason; what the store answers.
+    pub fn accept_suspension(&self, bytes: Bytes) -> Result<bool, NodeError> {
+        let envelope = Envelope::decode(bytes, PayloadType::Suspension)?;
+        self.change(|state| {
+            let chain = state.chain.as_ref().ok_or_else(no_roster)?;
+            let now = self.clock.now();
+            let raw = envelope.as_bytes().clone();
+            let digest = envelope.payload_digest();
+            let said = Suspension::read(envelope.payload())?;
+            if !state.suspensions.accept(envelope, chain, now)? {
+                return Ok(None);
+            }
+            let (member, version) = (said.member, said.roster_version);
+            self.store.put_suspension(member, version, &digest, &raw)?;
+            Ok(Some(Change::Suspension))
+        })
+    }
+
+    /// Changes the state as one step: verified, stored, then in force and told.
+    fn change(
+        &self,
+        step: impl FnOnce(&mut State) -> Result<Option<Change>, NodeError>,
+    ) -> Result<bool, NodeError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = (*self.state()).clone();
+        let change = match step(&mut next) {
+            Ok(Some(change)) => change,
+            Ok(None) => return Ok(false),
+            Err(error) => {
+                // After a rejection the core's state is as before, but for evidence
+                // of two documents of one version, which is kept.
+                if matches!(error, NodeError::Rejected(_)) {
+                    self.state.store(Arc::new(next));
+                }
+                return Err(error);
+            }
+        };
+        self.state.store(Arc::new(next));
+        self.hub.tell(change);
+        if change != Change::Access {
+            self.hub.tell(Change::Access);
+        }
+        Ok(true)
+    }
+
+    fn put_card(&self, card: &CardVersion) -> Result<(), NodeError> {
+        self.store.put_card(
+            card.member(),
+            card.card().version,
+            &card.digest(),
+            card.as_bytes(),
+        )?;
+        Ok(())
+    }
+
+    /// The immutable snapshot that access is decided from.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        let state = self.state();
+        let chain = state.chain.as_ref()?;
+        let own = chain.roster().member_by_slug(&self.slug)?.number;
+        Some(Snapshot::new(
+            own,
+            chain,
+            &state.suspensions,
+            &state.denied,
+            self.clock.now(),
+        ))
+    }
+
+    /// A member as the roster has it.
+    #[must_use]
+    pub fn member(&self, number: MemberNumber) -> Option<Member> {
+        let state = self.state();
+        state.chain.as_ref()?.roster().member(number).cloned()
+    }
+
+    /// The keys that may sign a new head of a feed in `epoch`. Before the feed's first
+    /// leaf is here its set is not known, and every feed key of the publisher is
+    /// taken; the set's scope is checked when the leaf has come.
+    #[must_use]
+    pub fn feed_keys(
+        &self,
+        publisher: MemberNumber,
+        set: Option<&Slug>,
+        feed: FeedId,
+        epoch: u32,
+    ) -> Vec<PublicKey<Feed>> {
+        let state = self.state();
+        let Some(chain) = state.chain.as_ref() else {
+            return Vec::new();
+        };
+        let roster = chain.roster();
+        if let Some(set) = set {
+            let at = (roster, self.clock.now());
+            return state
+                .cards
+                .current_feed_keys(publisher, set, feed, epoch, at);
+        }
+        let newest = state.cards.current(publisher, roster, self.clock.now());
+        let nodes = newest.into_iter().flat_map(|card| &card.card().nodes);
+        nodes
+            .flat_map(|node| &node.feed_keys)
+            .map(|key| key.key)
+            .filter(|key| !roster.is_revoked(feed, key, epoch))
+            .collect()
+    }
+}
+
+fn no_roster() -> NodeError {
+    NodeError::Misuse(
+        "this node has no roster of the coalition yet: give it one with `hashpact roster import`, \
+         or start it with a peer to ask"
+            .to_owned(),
+    )
+}
+
+fn restore(
+    store: &Store,
+    genesis: &Digest,
+    policy: EndpointPolicy,
+    denied: BTreeSet<MemberNumber>,
+) -> Result<State, NodeError> {
+    let rosters = store.rosters()?;
+    let decode = |bytes: Bytes, kind| Envelope::decode(bytes, kind);
+    let chain = if rosters.is_empty() {
+        None
+    } else {
+        let envelopes: Result<Vec<_>, Rejection> = rosters
+            .into_iter()
+            .map(|bytes| decode(bytes, PayloadType::Roster))
+            .collect();
+        Some(RosterChain::restore(envelopes?, genesis)?)
+    };
+    let mut cards = CardBook::new(policy);
+    let mut suspensions = SuspensionBook::default();
+    if let Some(chain) = &chain {
+        for bytes in store.cards()? {
+            cards.restore(decode(bytes, PayloadType::NodeCard)?, chain)?;
+        }
+        for bytes in store.suspensions()? {
+            suspensions.restore(decode(bytes, PayloadType::Suspension)?, chain)?;
+        }
+    }
+    Ok(State {
+        chain,
+        cards,
+        suspensions,
+        denied,
+    })
+}

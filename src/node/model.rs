@@ -1,0 +1,322 @@
+//! What callers on this machine hand to the node and get from it.
+
+use hashpact_core::id::{Digest, EntryName, FeedId, MemberNumber, SetName, Slug, UnixMillis};
+use hashpact_core::leaf::{Basis, MediaKind, Publish, RetractReason};
+use hashpact_core::signal::Signal;
+
+use crate::error::NodeError;
+
+/// What a new set is.
+#[derive(Debug, Clone)]
+pub struct NewSet {
+    /// The set's slug; the member's is put before it.
+    pub set: Slug,
+    /// For people, at most 200 bytes.
+    pub title: String,
+    /// Where it comes from.
+    pub source: SetSource,
+    /// The scheme of unqualified classifications, such as `tc`.
+    pub classification_scheme: String,
+    /// Who may read it: nobody but the publisher when empty.
+    pub grants: Vec<Grantee>,
+}
+
+/// Own work, or somebody else's list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SetSource {
+    /// The publisher's own work, which it may share.
+    OwnWork,
+    /// Somebody else's list.
+    ThirdParty {
+        /// Whose.
+        list_owner: String,
+        /// Whether it may be shared on. Without that the set is local only.
+        may_share: bool,
+        /// The terms in words.
+        terms: String,
+    },
+}
+
+/// Who may read a set, as people write it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grantee {
+    /// `all`, `group:NAME` or a member's slug.
+    pub who: String,
+    /// Whether it may serve the leaves onward.
+    pub relay: bool,
+}
+
+/// A set and where it stands.
+#[derive(Debug, Clone)]
+pub struct SetInfo {
+    /// The full name.
+    pub name: SetName,
+    /// Its feed.
+    pub feed: FeedId,
+    /// For people.
+    pub title: String,
+    /// Where it comes from.
+    pub source: SetSource,
+    /// The scheme of unqualified classifications.
+    pub classification_scheme: String,
+    /// Who may read it.
+    pub grants: Vec<Grantee>,
+    /// Whether this node's member publishes it.
+    pub own: bool,
+    /// The epoch of the head.
+    pub epoch: u32,
+    /// Leaves under the head.
+    pub size: u64,
+    /// The head's root.
+    pub root: Digest,
+    /// Entries that are neither retracted, replaced nor erased.
+    pub live_entries: u64,
+    /// When it was first described.
+    pub created: UnixMillis,
+    /// Why nothing is signed at present, if so.
+    pub closed: Option<String>,
+}
+
+/// An entry to publish.
+#[derive(Debug, Clone)]
+pub struct NewEntry {
+    /// What it says. `replaces` and `published` are the node's to fill in.
+    pub body: Publish,
+    /// The line it comes from, given back with a rejection.
+    pub line: u64,
+}
+
+/// An entry or selector that the node refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LineRejection {
+    /// The line it came from.
+    pub line: u64,
+    /// A stable code.
+    pub code: &'static str,
+    /// The reason, without the value.
+    pub reason: String,
+}
+
+/// How far an import has come.
+#[derive(Debug, Clone, Default)]
+pub struct ImportProgress {
+    /// Entries handed in.
+    pub received: u64,
+    /// Entries that are new.
+    pub added: u64,
+    /// Entries that were known and have changed.
+    pub replaced: u64,
+    /// Entries that were known and are the same.
+    pub unchanged: u64,
+    /// Entries refused since the last progress.
+    pub rejected: Vec<LineRejection>,
+    /// The head that covers all that is acknowledged.
+    pub head: Option<(u64, Digest)>,
+}
+
+/// Which entries to take back.
+#[derive(Debug, Clone)]
+pub enum Selector {
+    /// The entry of this first index.
+    Entry(u64),
+    /// Every live entry of the set that carries this signal.
+    Signal(Signal),
+    /// The entry with this source reference.
+    SourceReference(String),
+}
+
+/// Entries to take back, and why.
+#[derive(Debug, Clone)]
+pub struct Retraction {
+    /// Why.
+    pub reason: RetractReason,
+    /// In words; at most 500 bytes.
+    pub note: String,
+    /// Whether receivers should recheck what they did because of them.
+    pub recheck: bool,
+    /// Which, with the line each comes from.
+    pub selectors: Vec<(u64, Selector)>,
+}
+
+/// What became of a retraction.
+#[derive(Debug, Clone)]
+pub struct Retracted {
+    /// Entries taken back.
+    pub retracted: u64,
+    /// Entries that no longer stood.
+    pub already_dead: u64,
+    /// Selectors that name nothing in the set.
+    pub not_found: Vec<LineRejection>,
+    /// The first retract leaf, if one was written.
+    pub leaf_index: Option<u64>,
+    /// The head that covers it.
+    pub head: (u64, Digest),
+    /// Whether the identity key signed it as well.
+    pub identity_signed: bool,
+}
+
+/// Where an entry that matches stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MatchStanding {
+    /// It counts.
+    Active,
+    /// Held for review: a mass retraction without the identity key, or a cut-off leaf.
+    Review,
+}
+
+/// One entry that carries a signal that was asked for.
+#[derive(Debug, Clone)]
+pub struct Match {
+    /// The entry.
+    pub entry: EntryName,
+    /// The index of the version that matched.
+    pub index: u64,
+    /// The feed.
+    pub feed: FeedId,
+    /// Who publishes it.
+    pub publisher: MemberNumber,
+    /// Such as `tc:A1`.
+    pub classification: String,
+    /// Who or what judged it.
+    pub basis: Basis,
+    /// What the media is.
+    pub media_kind: MediaKind,
+    /// When it was published.
+    pub published: UnixMillis,
+    /// PDQ quality, where known.
+    pub quality: Option<u8>,
+    /// Where the entry stands.
+    pub standing: MatchStanding,
+}
+
+/// An entry as exported.
+#[derive(Debug, Clone)]
+pub struct ExportedEntry {
+    /// The entry.
+    pub entry: EntryName,
+    /// The index of this version.
+    pub index: u64,
+    /// Who publishes it.
+    pub publisher: Slug,
+    /// `active`, `review`, `retracted`, `replaced`.
+    pub state: &'static str,
+    /// What it says.
+    pub body: Publish,
+}
+
+/// What became of documents that were handed in.
+#[derive(Debug, Clone, Default)]
+pub struct RosterImport {
+    /// The roster's version after it.
+    pub version: u64,
+    /// Documents that are new and in force.
+    pub accepted: u32,
+    /// Documents that were held already.
+    pub known: u32,
+    /// Why the others were refused.
+    pub refused: Vec<String>,
+}
+
+impl RosterImport {
+    /// Counts one document; a failure of ours goes on.
+    pub(crate) fn note(&mut self, result: Result<bool, NodeError>) -> Result<(), NodeError> {
+        match result {
+            Ok(true) => self.accepted += 1,
+            Ok(false) => self.known += 1,
+            Err(error @ (NodeError::Rejected(_) | NodeError::Misuse(_))) => {
+                self.refused.push(error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+/// Another node, as this one sees it.
+#[derive(Debug, Clone)]
+pub struct PeerView {
+    /// Whose it is.
+    pub member: MemberNumber,
+    /// The member's slug.
+    pub slug: Slug,
+    /// The node's name on the member's card.
+    pub node: Slug,
+    /// Where it can be dialled.
+    pub endpoints: Vec<String>,
+    /// `connected`, `connecting`, `backing off`, `no endpoint`, `not active`.
+    pub state: &'static str,
+    /// When it last said something; 0 for never.
+    pub last_seen: UnixMillis,
+    /// When it is dialled next; 0 when that is not planned.
+    pub next_attempt: UnixMillis,
+    /// The code of what went wrong last, and in words; empty when nothing did.
+    pub last_error: (String, String),
+    /// The roster version that it said it holds.
+    pub roster_version: u64,
+    /// What it says it runs.
+    pub software: String,
+}
+
+/// How pulling a feed stands.
+#[derive(Debug, Clone, Default)]
+pub struct FeedPull {
+    /// The size of the newest verified head heard of.
+    pub newest: u64,
+    /// `caught up`, `pulling`, `waiting`, `frozen`.
+    pub state: &'static str,
+    /// Whom leaves are being pulled from.
+    pub from: Option<String>,
+    /// When it last changed.
+    pub updated: UnixMillis,
+    /// The code of what was refused last; empty when nothing was.
+    pub last_error: String,
+}
+
+/// What the exchange with other nodes can tell of itself.
+pub trait ExchangeView: Send + Sync {
+    /// Every other node of the coalition.
+    fn peers(&self) -> Vec<PeerView>;
+    /// How pulling a feed stands.
+    fn feed(&self, feed: &hashpact_core::id::FeedId) -> Option<FeedPull>;
+}
+
+/// The node at a glance.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// This node's member.
+    pub member: Slug,
+    /// Its name on the member's card.
+    pub node: Slug,
+    /// The coalition; `None` before the first roster came.
+    pub coalition: Option<String>,
+    /// The genesis that the node was given.
+    pub genesis: Digest,
+    /// The roster's version; 0 before the first.
+    pub roster_version: u64,
+    /// `fresh`, `grace`, `stale` or `none`.
+    pub roster_state: &'static str,
+    /// When the roster expires.
+    pub roster_expires: UnixMillis,
+    /// The version of this member's newest card; 0 without one.
+    pub card_version: u64,
+    /// When that card expires.
+    pub card_expires: UnixMillis,
+    /// Whether the node answers and exchanges.
+    pub ready: bool,
+    /// What wants attention, a sentence each.
+    pub notices: Vec<String>,
+    /// Feeds held.
+    pub feeds: u64,
+    /// Leaves indexed, of all feeds.
+    pub leaves: u64,
+    /// Live entries of all sets.
+    pub live_entries: u64,
+    /// Bytes of the store on disk.
+    pub store_bytes: u64,
+    /// Other nodes on the cards.
+    pub peers: u64,
+    /// Of these, connected.
+    pub peers_connected: u64,
+    /// When the node was opened.
+    pub started: UnixMillis,
+}

@@ -1,0 +1,484 @@
+//! The node: one store, one view of the coalition, one publisher.
+//!
+//! What the local API and the federation service call. Blocking where it says so;
+//! nothing here runs on the async reactor.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use hashpact_core::card::{Contact, EndpointPolicy};
+use hashpact_core::checkpoint;
+use hashpact_core::id::{Digest, MemberNumber, SetName, Slug, UnixMillis};
+use hashpact_core::keys::{Feed, Identity, SecretKey};
+use hashpact_core::reject::Rejection;
+use hashpact_core::signal::Signal;
+use hashpact_store::sign_state::{SignState, SignStateError};
+use hashpact_store::{FeedInfo, Head, Store, StoreOptions, VerifyReport};
+
+use crate::clock::Clock;
+use crate::error::NodeError;
+use crate::hub::Hub;
+use crate::membership::Membership;
+use crate::model::{
+    ExchangeView, ExportedEntry, Grantee, Match, NewSet, Retracted, Retraction, RosterImport,
+    SetInfo,
+};
+use crate::publish::{Import, Publisher, PublisherParts};
+use crate::{export, lookup, views};
+
+/// The name of the sign-state file in its folder.
+const SIGN_STATE_FILE: &str = "sign-state.json";
+
+/// What a node is opened with.
+pub struct NodeOptions {
+    /// The store's folder.
+    pub store_dir: PathBuf,
+    /// How the store uses the machine.
+    pub store: StoreOptions,
+    /// The folder of the sign-state file.
+    pub sign_state_dir: PathBuf,
+    /// The member.
+    pub member: Slug,
+    /// The node's name on the member's card.
+    pub node: Slug,
+    /// The digest of the coalition's genesis.
+    pub genesis: Digest,
+    /// Which endpoints cards may name.
+    pub endpoint_policy: EndpointPolicy,
+    /// Members that the operator denies.
+    pub denied: BTreeSet<MemberNumber>,
+    /// Signs heads.
+    pub feed_key: SecretKey<Feed>,
+    /// Signs mass retractions, where it is online.
+    pub identity_key: Option<SecretKey<Identity>>,
+    /// The clock.
+    pub clock: Clock,
+    /// Whether peers will be asked for this node's own heads before it publishes:
+    /// true for a running node, false for a command that runs alone.
+    pub connects: bool,
+}
+
+/// A member as answers name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberView {
+    /// The permanent number.
+    pub number: MemberNumber,
+    /// The slug.
+    pub slug: Slug,
+    /// For people.
+    pub display_name: String,
+    /// Who answers around the clock, by the member's newest card.
+    pub contact: Option<Contact>,
+}
+
+/// A node that is open.
+pub struct Node {
+    store: Arc<Store>,
+    membership: Arc<Membership>,
+    publisher: Arc<Publisher>,
+    hub: Hub,
+    clock: Clock,
+    slug: Slug,
+    name: Slug,
+    started: UnixMillis,
+    ready: AtomicBool,
+    exchange: std::sync::OnceLock<Arc<dyn ExchangeView>>,
+}
+
+impl Node {
+    /// Opens the store and takes back what it holds. Blocking.
+    ///
+    /// # Errors
+    /// A store in use or damaged, a sign-state file that is missing or in use.
+    pub fn open(options: NodeOptions) -> Result<Arc<Self>, NodeError> {
+        let store = Arc::new(Store::open(&options.store_dir, &options.store)?);
+        let hub = Hub::default();
+        let membership = Arc::new(Membership::open(
+            Arc::clone(&store),
+            hub.clone(),
+            options.clock.clone(),
+            options.genesis,
+            options.member.clone(),
+            options.endpoint_policy,
+            options.denied.clone(),
+        )?);
+        let publisher = Arc::new(Publisher::new(PublisherParts {
+            sign_state: open_sign_state(&options, &store)?,
+            store: Arc::clone(&store),
+            membership: Arc::clone(&membership),
+            hub: hub.clone(),
+            clock: options.clock.clone(),
+            slug: options.member.clone(),
+            feed_key: options.feed_key,
+            identity_key: options.identity_key,
+        }));
+        let node = Arc::new(Self {
+            store,
+            membership,
+            publisher,
+            hub,
+            started: options.clock.now(),
+            clock: options.clock,
+            slug: options.member,
+            name: options.node,
+            ready: AtomicBool::new(false),
+            exchange: std::sync::OnceLock::new(),
+        });
+        node.finish_indexing()?;
+        node.publisher.check_feeds(node.others_may_hold_more())?;
+        node.ready.store(!options.connects, Ordering::SeqCst);
+        Ok(node)
+    }
+
+    /// Indexes what a crash left stored and not indexed.
+    fn finish_indexing(&self) -> Result<(), NodeError> {
+        for feed in self.store.feeds() {
+            if !feed.own && feed.indexed < feed.stored {
+                self.store.writer(feed.no)?.commit(None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is another member, which may hold a newer head than a restored
+    /// store. Whom the store says it granted does not count: it may be the old one.
+    fn others_may_hold_more(&self) -> bool {
+        let state = self.membership.state();
+        let members = state.chain.as_ref().map(|chain| &chain.roster().members);
+        members.is_some_and(|members| members.iter().any(|member| member.slug != self.slug))
+    }
+
+    /// The store.
+    #[must_use]
+    pub const fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Who is who.
+    #[must_use]
+    pub const fn membership(&self) -> &Arc<Membership> {
+        &self.membership
+    }
+
+    /// What signs this node's own feeds.
+    #[must_use]
+    pub const fn publisher(&self) -> &Arc<Publisher> {
+        &self.publisher
+    }
+
+    /// Where changes are told.
+    #[must_use]
+    pub const fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// The clock.
+    #[must_use]
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The member's slug.
+    #[must_use]
+    pub const fn member_slug(&self) -> &Slug {
+        &self.slug
+    }
+
+    /// The node's name on the member's card.
+    #[must_use]
+    pub const fn name(&self) -> &Slug {
+        &self.name
+    }
+
+    /// When the node was opened.
+    #[must_use]
+    pub const fn started(&self) -> UnixMillis {
+        self.started
+    }
+
+    /// Says that all that readiness waits for has happened.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::SeqCst);
+    }
+
+    /// Whether the node answers and exchanges.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::SeqCst)
+    }
+
+    /// Lets the node show how its exchange with others stands. Once; later calls
+    /// change nothing.
+    pub fn set_exchange(&self, view: Arc<dyn ExchangeView>) {
+        let _ = self.exchange.set(view);
+    }
+
+    /// How the exchange with others stands; `None` for a command that runs alone.
+    #[must_use]
+    pub fn exchange(&self) -> Option<&Arc<dyn ExchangeView>> {
+        self.exchange.get()
+    }
+
+    /// Makes an own set. Blocking.
+    ///
+    /// # Errors
+    /// As [`Publisher::create_set`].
+    pub fn create_set(&self, new: &NewSet) -> Result<SetInfo, NodeError> {
+        let feed = self.publisher.create_set(new)?;
+        self.info_of(&feed)
+    }
+
+    /// Every set that this node holds, own ones first. Blocking.
+    #[must_use]
+    pub fn sets(&self) -> Vec<SetInfo> {
+        let mut sets: Vec<SetInfo> = self
+            .store
+            .feeds()
+            .iter()
+            .filter_map(|feed| self.info_of(feed).ok())
+            .collect();
+        sets.sort_by(|a, b| b.own.cmp(&a.own).then_with(|| a.name.cmp(&b.name)));
+        sets
+    }
+
+    /// One set. Blocking.
+    ///
+    /// # Errors
+    /// [`NodeError::NotFound`].
+    pub fn set(&self, name: &SetName) -> Result<SetInfo, NodeError> {
+        self.info_of(&self.feed_of(name)?)
+    }
+
+    /// The feed of a set.
+    ///
+    /// # Errors
+    /// [`NodeError::NotFound`].
+    pub fn feed_of(&self, name: &SetName) -> Result<FeedInfo, NodeError> {
+        let mut feeds = self.store.feeds().into_iter();
+        let named = |feed: &FeedInfo| views::describe_of(feed).is_some_and(|d| d.name == *name);
+        feeds.find(named).ok_or_else(|| NodeError::NotFound {
+            what: "set",
+            name: name.to_string(),
+        })
+    }
+
+    /// Changes who may read an own set. Blocking.
+    ///
+    /// # Errors
+    /// As [`Publisher::change_grants`].
+    pub fn change_grants(
+        &self,
+        set: &Slug,
+        grant: &[Grantee],
+        revoke: &[String],
+    ) -> Result<SetInfo, NodeError> {
+        let feed = self.publisher.own_set(set)?;
+        self.info_of(&self.publisher.change_grants(&feed, grant, revoke)?)
+    }
+
+    /// Opens an own set for publishing on the operator's word. Blocking.
+    ///
+    /// # Errors
+    /// As [`Publisher::confirm_head`].
+    pub fn confirm_head(&self, set: &Slug, reason: &str) -> Result<SetInfo, NodeError> {
+        let feed = self.publisher.own_set(set)?;
+        self.publisher.confirm_head(&feed, reason)?;
+        self.info_of(&feed)
+    }
+
+    /// Begins an import into an own set. Blocking.
+    ///
+    /// # Errors
+    /// As [`Publisher::import`].
+    pub fn import(&self, set: &Slug) -> Result<Import<'_>, NodeError> {
+        self.publisher.import(set)
+    }
+
+    /// Takes entries of an own set back. Blocking.
+    ///
+    /// # Errors
+    /// As [`Publisher::retract`].
+    pub fn retract(&self, set: &Slug, retraction: &Retraction) -> Result<Retracted, NodeError> {
+        self.publisher.retract(set, retraction)
+    }
+
+    /// Answers signals, in order. Blocking.
+    ///
+    /// # Errors
+    /// More than [`lookup::LOOKUP_MAX`] signals; what the store answers.
+    pub fn lookup(&self, signals: &[Signal]) -> Result<Vec<Vec<Match>>, NodeError> {
+        lookup::lookup(&self.store, signals)
+    }
+
+    /// Hands the entries of one set, or of every set that may be shared on, to
+    /// `sink` until it answers false. Blocking.
+    ///
+    /// # Errors
+    /// [`NodeError::Terms`] where one set was named and its terms forbid it.
+    pub fn export(
+        &self,
+        set: Option<&SetName>,
+        include_dead: bool,
+        sink: &mut dyn FnMut(Vec<ExportedEntry>) -> bool,
+    ) -> Result<(), NodeError> {
+        let feeds = match set {
+            Some(name) => vec![self.feed_of(name)?],
+            None => self.store.feeds(),
+        };
+        for feed in feeds {
+            let publisher = self
+                .member(feed.publisher)
+                .map_or_else(|| self.slug.clone(), |member| member.slug);
+            match export::export(&self.store, &feed, &publisher, include_dead, sink) {
+                Err(NodeError::Terms { .. }) if set.is_none() => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A member as answers name it.
+    #[must_use]
+    pub fn member(&self, number: MemberNumber) -> Option<MemberView> {
+        let state = self.membership.state();
+        let member = state.chain.as_ref()?.roster().member(number)?;
+        Some(MemberView {
+            number,
+            slug: member.slug.clone(),
+            display_name: member.display_name.clone(),
+            contact: state
+                .cards
+                .newest(number)
+                .map(|card| card.card().contact.clone()),
+        })
+    }
+
+    /// Recomputes every feed from its leaves; `progress` is told leaves done and
+    /// leaves in all. Blocking. Nothing is to be published or pulled meanwhile.
+    ///
+    /// # Errors
+    /// What the store answers; what is wrong with the data is in the report.
+    pub fn verify(&self, progress: impl FnMut(u64, u64)) -> Result<VerifyReport, NodeError> {
+        let report = self
+            .store
+            .verify(|feed, head| self.check_head(feed, head), progress)?;
+        Ok(report)
+    }
+
+    /// Checks a stored head with every key that its feed ever had.
+    fn check_head(&self, feed: &FeedInfo, head: &Head) -> Result<(), Rejection> {
+        let state = self.membership.state();
+        let unknown = || Rejection::Unknown {
+            what: "roster",
+            why: "a head cannot be checked without it".to_owned(),
+        };
+        let chain = state.chain.as_ref().ok_or_else(unknown)?;
+        let roster = chain.roster();
+        let set = views::describe_of(feed).map(|describe| describe.name.set);
+        checkpoint::verify(head.note(), &roster.coalition, &feed.id, |epoch| {
+            set.as_ref().map_or_else(Vec::new, |set| {
+                state
+                    .cards
+                    .feed_keys(feed.publisher, set, feed.id, epoch, roster)
+            })
+        })
+        .map(|_| ())
+    }
+
+    /// Hands documents to the node, which verifies each. Blocking.
+    ///
+    /// # Errors
+    /// What the store answers. Documents that are refused are listed.
+    pub fn import_roster(&self, documents: RosterDocuments) -> Result<RosterImport, NodeError> {
+        let mut outcome = RosterImport::default();
+        for bytes in documents.rosters {
+            outcome.note(self.membership.accept_roster(bytes))?;
+        }
+        for bytes in documents.node_cards {
+            outcome.note(self.membership.accept_card(bytes))?;
+        }
+        for bytes in documents.suspensions {
+            outcome.note(self.membership.accept_suspension(bytes))?;
+        }
+        let state = self.membership.state();
+        outcome.version = state.chain.as_ref().map_or(0, |chain| chain.version());
+        Ok(outcome)
+    }
+
+    /// The roster chain, the newest cards and the suspensions, as received.
+    #[must_use]
+    pub fn roster_documents(&self) -> RosterDocuments {
+        let state = self.membership.state();
+        let Some(chain) = state.chain.as_ref() else {
+            return RosterDocuments::default();
+        };
+        RosterDocuments {
+            rosters: chain
+                .from_version(1)
+                .map(|v| v.as_bytes().clone())
+                .collect(),
+            node_cards: state
+                .cards
+                .newest_of_all()
+                .map(|card| card.as_bytes().clone())
+                .collect(),
+            suspensions: state
+                .suspensions
+                .all()
+                .iter()
+                .map(|s| s.as_bytes().clone())
+                .collect(),
+        }
+    }
+
+    fn info_of(&self, feed: &FeedInfo) -> Result<SetInfo, NodeError> {
+        let state = self.membership.state();
+        let closed = if feed.own {
+            self.publisher.closed(&feed.id)
+        } else {
+            None
+        };
+        let roster = state.chain.as_ref().map(|chain| chain.roster());
+        views::set_info(feed, roster, closed).ok_or_else(|| NodeError::NotFound {
+            what: "set",
+            name: feed.id.to_string(),
+        })
+    }
+}
+
+/// Envelopes as received: rosters from version 1 on, then cards, then suspensions.
+#[derive(Debug, Clone, Default)]
+pub struct RosterDocuments {
+    /// The roster chain.
+    pub rosters: Vec<Bytes>,
+    /// Node cards.
+    pub node_cards: Vec<Bytes>,
+    /// Suspensions.
+    pub suspensions: Vec<Bytes>,
+}
+
+/// A node that has published must find its sign-state file; one that has not makes it.
+fn open_sign_state(options: &NodeOptions, store: &Store) -> Result<SignState, NodeError> {
+    let path = options.sign_state_dir.join(SIGN_STATE_FILE);
+    let internal = |error: SignStateError| NodeError::Internal(error.to_string());
+    match SignState::open(&path) {
+        Ok(state) => Ok(state),
+        // Own feeds that have heads stay closed: the new file does not know them.
+        Err(SignStateError::Missing { .. }) => {
+            if store.feeds().iter().any(|feed| feed.own) {
+                tracing::error!(
+                    path = %path.display(),
+                    "the sign-state file is gone: own sets are closed until their heads are confirmed"
+                );
+            }
+            std::fs::create_dir_all(&options.sign_state_dir).map_err(|error| {
+                NodeError::Internal(format!("{}: {error}", options.sign_state_dir.display()))
+            })?;
+            SignState::create(&path).map_err(internal)
+        }
+        Err(error) => Err(internal(error)),
+    }
+}

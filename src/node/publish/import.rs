@@ -1,0 +1,248 @@
+//! Import: entries in, one signed head out.
+//!
+//! An entry is known by the set and its source reference, else by its signals.
+//! The same again adds nothing; a changed one replaces all its earlier versions.
+//! What is pushed counts once [`Import::finish`] has signed it, or once so many
+//! entries came that a head was signed in between; until then a crash drops it and
+//! the same import again does no harm.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use hashpact_core::id::{Digest, Slug, UnixMillis};
+use hashpact_core::leaf::{self, Leaf, PUBLISH, Publish, RawLeaf};
+use hashpact_core::reject::Rejection;
+use hashpact_store::{FeedInfo, Reference};
+
+use super::{Publisher, Session, salt};
+use crate::error::NodeError;
+use crate::model::{ImportProgress, LineRejection, NewEntry};
+
+/// Leaves under one signature of a long import: what a crash can make it say
+/// again, and what bounds the memory for finding repetitions (some 60 bytes each).
+const LEAVES_PER_HEAD: u64 = 12_000_000;
+
+/// A running import into one set; holds the set's writer.
+pub struct Import<'a> {
+    publisher: &'a Publisher,
+    set: Slug,
+    session: Option<Session<'a>>,
+    feed: FeedInfo,
+    /// What this session appended, which the store cannot answer for yet.
+    appended: HashMap<[u8; 16], Appended>,
+    /// All indexes of the entries that this session replaced.
+    chains: HashMap<[u8; 16], Vec<u64>>,
+    progress: ImportProgress,
+    now: UnixMillis,
+}
+
+/// An entry that this session appended.
+#[derive(Clone, Copy)]
+struct Appended {
+    index: u64,
+    content: [u8; 16],
+}
+
+/// What an entry is to the set.
+enum Known {
+    /// Nothing.
+    New,
+    /// Said already.
+    Same,
+    /// Said differently, by the leaves of these indexes.
+    Changed(Vec<u64>),
+}
+
+impl Publisher {
+    /// Begins an import into an own set.
+    ///
+    /// # Errors
+    /// [`NodeError::NotFound`], [`NodeError::PublishingClosed`], or another writer
+    /// at work.
+    pub fn import(self: &Arc<Self>, set: &Slug) -> Result<Import<'_>, NodeError> {
+        let feed = self.own_set(set)?;
+        let session = self.session(&feed)?;
+        Ok(Import {
+            publisher: self,
+            set: set.clone(),
+            feed: session.info().clone(),
+            session: Some(session),
+            appended: HashMap::new(),
+            chains: HashMap::new(),
+            progress: ImportProgress {
+                head: feed.applied.map(|head| (head.size, head.root)),
+                ..ImportProgress::default()
+            },
+            now: self.clock.now(),
+        })
+    }
+}
+
+impl<'a> Import<'a> {
+    /// Takes entries; says how far the import has come. Entries that break a rule
+    /// are named in the progress, the others go on.
+    ///
+    /// # Errors
+    /// What the store answers; then nothing that was pushed since the last head
+    /// counts.
+    pub fn push(&mut self, entries: Vec<NewEntry>) -> Result<ImportProgress, NodeError> {
+        self.now = self.publisher.clock.now();
+        let identities: Vec<[u8; 16]> = entries
+            .iter()
+            .map(|entry| hashpact_store::reference_digest(&entry.body))
+            .collect();
+        let held = self
+            .publisher
+            .store
+            .lookup_refs(self.feed.no, &identities)?;
+        let mut leaves = Vec::with_capacity(entries.len());
+        for ((entry, identity), held) in entries.into_iter().zip(identities).zip(held) {
+            self.progress.received += 1;
+            let line = entry.line;
+            match self.leaf(entry.body, identity, held, leaves.len()) {
+                Ok(Some(leaf)) => leaves.push(leaf),
+                Ok(None) => self.progress.unchanged += 1,
+                Err(NodeError::Rejected(rejection)) => self.reject(line, &rejection),
+                Err(error) => return Err(error),
+            }
+        }
+        let before = self.feed.stored;
+        let session = self.session()?;
+        session.append(&leaves)?;
+        if session.size().saturating_sub(before) >= LEAVES_PER_HEAD {
+            self.sign()?;
+        }
+        let rejected = std::mem::take(&mut self.progress.rejected);
+        Ok(ImportProgress {
+            rejected,
+            ..self.progress.clone()
+        })
+    }
+
+    /// Signs what was pushed; from here on it counts.
+    ///
+    /// # Errors
+    /// What the store or the sign-state file answer.
+    pub fn finish(mut self) -> Result<ImportProgress, NodeError> {
+        self.sign()?;
+        Ok(self.progress)
+    }
+
+    fn session(&mut self) -> Result<&mut Session<'a>, NodeError> {
+        let none = || NodeError::Internal("the import has no writer".to_owned());
+        self.session.as_mut().ok_or_else(none)
+    }
+
+    fn sign(&mut self) -> Result<(), NodeError> {
+        if let Some(session) = self.session.take() {
+            let head = if session.size() > session.info().applied.map_or(0, |head| head.size) {
+                let head = session.sign()?;
+                (head.size, head.root)
+            } else {
+                let applied = session.info().applied;
+                applied.map_or((0, Digest::of(b"")), |head| (head.size, head.root))
+            };
+            self.progress.head = Some(head);
+        }
+        self.appended.clear();
+        self.chains.clear();
+        self.feed = self.publisher.own_set(&self.set)?;
+        self.session = Some(self.publisher.session(&self.feed)?);
+        Ok(())
+    }
+
+    fn leaf(
+        &mut self,
+        mut body: Publish,
+        identity: [u8; 16],
+        held: Option<Reference>,
+        waiting: usize,
+    ) -> Result<Option<RawLeaf>, NodeError> {
+        let content = hashpact_store::content_digest(&body);
+        let known = self.known(identity, content, held)?;
+        let index = self.session()?.size() + u64::try_from(waiting).unwrap_or(u64::MAX);
+        body.published = self.now;
+        body.replaces = match known {
+            Known::Same => return Ok(None),
+            Known::New => Vec::new(),
+            Known::Changed(earlier) => earlier,
+        };
+        let payload = body.encode(salt())?;
+        let replaced = !body.replaces.is_empty();
+        if replaced {
+            self.chains.insert(identity, body.replaces);
+        }
+        self.appended.insert(identity, Appended { index, content });
+        if replaced {
+            self.progress.replaced += 1;
+        } else {
+            self.progress.added += 1;
+        }
+        Ok(Some(RawLeaf::new(PUBLISH, payload)))
+    }
+
+    fn known(
+        &mut self,
+        identity: [u8; 16],
+        content: [u8; 16],
+        held: Option<Reference>,
+    ) -> Result<Known, NodeError> {
+        if let Entry::Occupied(appended) = self.appended.entry(identity) {
+            let appended = *appended.get();
+            if appended.content == content {
+                return Ok(Known::Same);
+            }
+            // Said twice and differently in one session: the later one counts, and
+            // names every earlier version.
+            let mut versions = self.chains.get(&identity).cloned().unwrap_or_default();
+            versions.push(appended.index);
+            return Ok(Known::Changed(versions));
+        }
+        match held {
+            Some(held) if held.live && held.content == content => Ok(Known::Same),
+            Some(held) if held.live => Ok(Known::Changed(self.versions(held.index)?)),
+            // Retracted before: publishing it again is a new entry.
+            Some(_) | None => Ok(Known::New),
+        }
+    }
+
+    /// All indexes of the entry whose latest version is at `latest`.
+    fn versions(&self, latest: u64) -> Result<Vec<u64>, NodeError> {
+        versions(self.publisher, &self.feed, latest)
+    }
+
+    fn reject(&mut self, line: u64, rejection: &Rejection) {
+        self.progress.rejected.push(LineRejection {
+            line,
+            code: rejection.code(),
+            reason: rejection.to_string(),
+        });
+    }
+}
+
+/// All indexes of the entry whose latest version is at `latest`, ascending.
+pub(super) fn versions(
+    publisher: &Publisher,
+    feed: &FeedInfo,
+    latest: u64,
+) -> Result<Vec<u64>, NodeError> {
+    let raw = publisher.store.read_leaf(feed.no, latest)?;
+    match leaf::read(&raw, latest) {
+        Leaf::Publish(publish) => {
+            let mut versions = publish.replaces;
+            versions.push(latest);
+            Ok(versions)
+        }
+        Leaf::Describe(_)
+        | Leaf::Retract(_)
+        | Leaf::Opinion(_)
+        | Leaf::Erase(_)
+        | Leaf::Unknown(_)
+        | Leaf::Void(_)
+        | Leaf::Elided => Err(NodeError::Internal(format!(
+            "leaf {latest} of {} is no entry",
+            feed.id
+        ))),
+    }
+}

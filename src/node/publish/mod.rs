@@ -1,0 +1,134 @@
+//! Publishing: the only code of the node that signs heads of its own feeds.
+//!
+//! The discipline, in this order and no other: append leaves (synced) → recompute
+//! the root from what was stored → compare-and-swap in the sign-state file → sign →
+//! store → announce. Acknowledged means: covered by a stored, signed head.
+//!
+//! A feed is closed until it is known that nobody holds a newer head of it than
+//! this node does: a restored backup must never fork a feed.
+
+mod gate;
+mod import;
+mod retract;
+mod session;
+mod sets;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hashpact_core::id::{FeedId, Slug};
+use hashpact_core::keys::{Feed, Identity, SecretKey};
+use hashpact_store::sign_state::SignState;
+use hashpact_store::{FeedInfo, Store};
+
+pub use self::gate::Gate;
+pub use self::import::Import;
+pub(crate) use self::session::Session;
+pub(crate) use self::sets::read_describe;
+
+use crate::clock::Clock;
+use crate::error::NodeError;
+use crate::hub::Hub;
+use crate::membership::Membership;
+
+/// What publishing needs; one a node.
+pub struct Publisher {
+    pub(crate) store: Arc<Store>,
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) hub: Hub,
+    pub(crate) clock: Clock,
+    pub(crate) slug: Slug,
+    pub(crate) feed_key: SecretKey<Feed>,
+    /// Absent where the identity key is kept offline: mass retractions wait then.
+    pub(crate) identity_key: Option<SecretKey<Identity>>,
+    sign_state: Mutex<SignState>,
+    gates: Mutex<HashMap<FeedId, Gate>>,
+}
+
+/// What a [`Publisher`] is made of.
+pub struct PublisherParts {
+    /// The store.
+    pub store: Arc<Store>,
+    /// Who is who.
+    pub membership: Arc<Membership>,
+    /// Where changes are told.
+    pub hub: Hub,
+    /// The clock.
+    pub clock: Clock,
+    /// The member's slug.
+    pub slug: Slug,
+    /// Signs heads.
+    pub feed_key: SecretKey<Feed>,
+    /// Signs mass retractions, where it is online.
+    pub identity_key: Option<SecretKey<Identity>>,
+    /// What was signed last.
+    pub sign_state: SignState,
+}
+
+impl Publisher {
+    /// Puts a publisher together; every feed is closed until
+    /// [`Publisher::check_feeds`].
+    #[must_use]
+    pub fn new(parts: PublisherParts) -> Self {
+        Self {
+            store: parts.store,
+            membership: parts.membership,
+            hub: parts.hub,
+            clock: parts.clock,
+            slug: parts.slug,
+            feed_key: parts.feed_key,
+            identity_key: parts.identity_key,
+            sign_state: Mutex::new(parts.sign_state),
+            gates: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The own feeds, as they stand.
+    #[must_use]
+    pub fn feeds(&self) -> Vec<FeedInfo> {
+        let mut feeds = self.store.feeds();
+        feeds.retain(|feed| feed.own);
+        feeds
+    }
+
+    fn sign_state(&self) -> MutexGuard<'_, SignState> {
+        // A panic while the lock was held left the file as it was before or after.
+        self.sign_state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gates(&self) -> MutexGuard<'_, HashMap<FeedId, Gate>> {
+        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why a feed is closed for publishing; `None` when it is open.
+    #[must_use]
+    pub fn closed(&self, feed: &FeedId) -> Option<String> {
+        match self.gates().get(feed) {
+            Some(Gate::Open) => None,
+            Some(gate) => Some(gate.reason()),
+            None => Some("it was not checked yet; try again".to_owned()),
+        }
+    }
+
+    fn require_open(&self, feed: &FeedInfo) -> Result<(), NodeError> {
+        match self.closed(&feed.id) {
+            None => Ok(()),
+            Some(why) => Err(NodeError::PublishingClosed {
+                set: self.name_of(feed),
+                why,
+            }),
+        }
+    }
+
+    fn name_of(&self, feed: &FeedInfo) -> String {
+        crate::views::describe_of(feed)
+            .map_or_else(|| feed.id.to_string(), |describe| describe.name.to_string())
+    }
+}
+
+/// 16 random bytes for a leaf's salt.
+pub(crate) fn salt() -> [u8; 16] {
+    rand::random()
+}

@@ -1,0 +1,126 @@
+//! The node at a glance, with what wants attention.
+
+use hashpact_core::limits::DAY_MS;
+use hashpact_core::roster::RosterState;
+
+use crate::error::NodeError;
+use crate::model::Status;
+use crate::node::Node;
+use crate::views;
+
+/// Days before an expiry from which a notice stands.
+const NOTICE_DAYS: u64 = 30;
+/// Witnesses below which forks are found but not prevented.
+const WITNESSES_FOR_PREVENTION: usize = 4;
+
+impl Node {
+    /// The node at a glance. Blocking.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn status(&self) -> Result<Status, NodeError> {
+        let feeds = self.store().feeds();
+        let peers = self.exchange().map(|view| view.peers()).unwrap_or_default();
+        let connected = peers
+            .iter()
+            .filter(|peer| peer.state == "connected")
+            .count();
+        let mut status = Status {
+            member: self.member_slug().clone(),
+            node: self.name().clone(),
+            coalition: None,
+            genesis: self.membership().genesis(),
+            roster_version: 0,
+            roster_state: "none",
+            roster_expires: Default::default(),
+            card_version: 0,
+            card_expires: Default::default(),
+            ready: self.is_ready(),
+            notices: Vec::new(),
+            feeds: count(feeds.len()),
+            leaves: feeds.iter().map(|feed| feed.indexed).sum(),
+            live_entries: feeds.iter().map(views::live_entries).sum(),
+            store_bytes: self.store().stats()?.disk_bytes,
+            peers: count(peers.len()),
+            peers_connected: count(connected),
+            started: self.started(),
+        };
+        self.add_coalition(&mut status);
+        self.add_closed_sets(&mut status);
+        status.notices.push(
+            "hash lists are sensitive: keep the store on an encrypted volume (hashpact cannot see \
+             whether it is)"
+                .to_owned(),
+        );
+        Ok(status)
+    }
+
+    fn add_coalition(&self, status: &mut Status) {
+        let state = self.membership().state();
+        let Some(chain) = state.chain.as_ref() else {
+            let notice = "no roster yet: `hashpact roster import FILE`, or connect to a peer";
+            status.notices.push(notice.to_owned());
+            return;
+        };
+        let now = self.clock().now();
+        let roster = chain.roster();
+        status.coalition = Some(roster.coalition.to_string());
+        status.roster_version = roster.version;
+        status.roster_expires = roster.expires;
+        status.roster_state = match chain.state(now) {
+            RosterState::Fresh => "fresh",
+            RosterState::Grace => "grace",
+            RosterState::Stale => "stale",
+        };
+        notice_expiry(status, "the roster", roster.expires.since(now));
+        let own = roster.member_by_slug(self.member_slug()).map(|m| m.number);
+        if let Some(card) = own.and_then(|own| state.cards.newest(own)) {
+            status.card_version = card.card().version;
+            status.card_expires = card.card().expires;
+            notice_expiry(
+                status,
+                "this member's node card",
+                card.card().expires.since(now),
+            );
+        } else {
+            let notice = "no node card of this member is known: it takes no part yet";
+            status.notices.push(notice.to_owned());
+        }
+        let witnesses = roster
+            .active_with(hashpact_core::roster::Role::Witness)
+            .count();
+        if witnesses < WITNESSES_FOR_PREVENTION {
+            status.notices.push(format!(
+                "detection only: {witnesses} witnesses; forks are found by readers comparing \
+                 heads, from {WITNESSES_FOR_PREVENTION} on they are prevented"
+            ));
+        }
+    }
+
+    fn add_closed_sets(&self, status: &mut Status) {
+        for feed in self.publisher().feeds() {
+            if let Some(why) = self.publisher().closed(&feed.id) {
+                let name = views::describe_of(&feed)
+                    .map_or_else(|| feed.id.to_string(), |d| d.name.to_string());
+                status
+                    .notices
+                    .push(format!("{name} is closed for publishing: {why}"));
+            }
+        }
+    }
+}
+
+fn notice_expiry(status: &mut Status, what: &str, left_ms: u64) {
+    let days = left_ms / DAY_MS;
+    if left_ms == 0 {
+        status.notices.push(format!("{what} has expired"));
+    } else if days < NOTICE_DAYS {
+        status
+            .notices
+            .push(format!("{what} expires in {days} days"));
+    }
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
