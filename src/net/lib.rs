@@ -15,6 +15,7 @@ mod codec;
 pub mod connections;
 mod convert;
 pub mod error;
+pub mod exchange;
 mod io;
 pub mod peer;
 mod proxy;
