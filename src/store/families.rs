@@ -155,9 +155,7 @@ fn signals(options: &mut Options, table: &mut BlockBasedOptions) {
     options.set_prefix_extractor(SliceTransform::create_fixed_prefix(33));
     options.set_memtable_prefix_bloom_ratio(0.1);
     options.set_write_buffer_size(16 << 20);
-    options.set_compression_type(DBCompressionType::Zstd);
-    // Values are random: a higher level gains nothing on them.
-    options.set_compression_options(-14, 1, 0, 0);
+    options.set_compression_type(DBCompressionType::Lz4);
     table.set_block_size(4 << 10);
     table.set_whole_key_filtering(false);
     table.set_bloom_filter(FILTER_BITS, false);
