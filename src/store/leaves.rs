@@ -13,6 +13,7 @@ use hashpact_core::page;
 
 use crate::error::{Result, StoreError};
 use crate::families::Family;
+use crate::feeds::FeedState;
 use crate::keys::{self, FeedNo};
 use crate::store::{Inner, Store, hold, read};
 
@@ -151,6 +152,24 @@ impl Store {
         head_size: u64,
         target_bytes: usize,
     ) -> Result<ChunkParts> {
+        self.chunk_with(no, from, to_max, head_size, target_bytes, false)
+    }
+
+    /// As [`Store::chunk`], with dead leaves as their records where `elide` says
+    /// so and nothing beyond the head makes them dead.
+    ///
+    /// # Errors
+    /// As [`Store::chunk`].
+    pub fn chunk_with(
+        &self,
+        no: FeedNo,
+        from: u64,
+        to_max: u64,
+        head_size: u64,
+        target_bytes: usize,
+        elide: bool,
+    ) -> Result<ChunkParts> {
+        let elide = elide.then_some(head_size);
         let stored = self.inner.stored(no)?;
         in_range(from, to_max, head_size.min(stored))?;
         in_range(to_max, head_size, stored)?;
@@ -159,12 +178,12 @@ impl Store {
         } else {
             page_end(from).min(to_max)
         };
-        let leading = self.plain(no, stored, from, lead_end)?;
-        let run = self.whole_pages(no, lead_end, to_max, target_bytes, leading.len())?;
+        let leading = self.plain(no, stored, from, lead_end, elide)?;
+        let run = self.whole_pages(no, (lead_end, to_max), target_bytes, leading.len(), elide)?;
         let mut to = run.end;
         let mut trailing = Bytes::new();
         if run.room && to_max.saturating_sub(run.end) < PAGE_LEAVES {
-            let rest = self.plain(no, stored, run.end, to_max)?;
+            let rest = self.plain(no, stored, run.end, to_max, elide)?;
             if run.plain.saturating_add(rest.len()) <= CHUNK_PLAIN_MAX_BYTES {
                 (to, trailing) = (to_max, rest);
             }
@@ -180,11 +199,24 @@ impl Store {
         })
     }
 
-    fn plain(&self, no: FeedNo, stored: u64, from: u64, to: u64) -> Result<Bytes> {
+    fn plain(
+        &self,
+        no: FeedNo,
+        stored: u64,
+        from: u64,
+        to: u64,
+        elide: Option<u64>,
+    ) -> Result<Bytes> {
         if from == to {
             return Ok(Bytes::new());
         }
-        let leaves = self.inner.leaves(no, stored, from, to)?;
+        let mut leaves = self.inner.leaves(no, stored, from, to)?;
+        if let Some(head_size) = elide {
+            let state = self.inner.feed(no)?;
+            for index in state.elidable(from, to, head_size) {
+                elide_at(&mut leaves, from, index);
+            }
+        }
         Ok(page::encode_plain(&leaves)?)
     }
 
@@ -193,10 +225,10 @@ impl Store {
     fn whole_pages(
         &self,
         no: FeedNo,
-        from: u64,
-        to_max: u64,
+        (from, to_max): (u64, u64),
         target_bytes: usize,
         plain: usize,
+        elide: Option<u64>,
     ) -> Result<Run> {
         let mut run = Run {
             pages: Vec::new(),
@@ -206,7 +238,7 @@ impl Store {
         };
         let mut bytes = plain;
         while run.room && to_max.saturating_sub(run.end) >= PAGE_LEAVES {
-            let wire = self.inner.page_wire(no, run.end / PAGE_LEAVES)?;
+            let wire = self.served_page(no, run.end, elide)?;
             let plain = run.plain.saturating_add(page::plain_len(&wire)?);
             let first = run.end == from;
             bytes = bytes.saturating_add(wire.len());
@@ -221,6 +253,43 @@ impl Store {
             run.end = page_end(run.end);
         }
         Ok(run)
+    }
+}
+
+impl Store {
+    /// The page that begins at `start`, without its dead leaves' payloads when they
+    /// may be left out.
+    fn served_page(&self, no: FeedNo, start: u64, elide: Option<u64>) -> Result<Bytes> {
+        let wire = self.inner.page_wire(no, start / PAGE_LEAVES)?;
+        let Some(head_size) = elide else {
+            return Ok(wire);
+        };
+        let state = self.inner.feed(no)?;
+        let dead = state.elidable(start, page_end(start), head_size);
+        if dead.is_empty() {
+            return Ok(wire);
+        }
+        let mut leaves = page::decode(&wire)?;
+        for index in dead {
+            elide_at(&mut leaves, start, index);
+        }
+        Ok(page::encode(&leaves)?)
+    }
+}
+
+impl FeedState {
+    /// Leaves of a range that may be sent as their records for a head.
+    fn elidable(&self, from: u64, to: u64, head_size: u64) -> Vec<u64> {
+        let live = read(&self.live);
+        let may = |index: &u64| live.liveness.may_elide(*index, head_size);
+        (from..to).filter(may).collect()
+    }
+}
+
+fn elide_at(leaves: &mut [RawLeaf], first: u64, index: u64) {
+    let at = usize::try_from(index.saturating_sub(first)).unwrap_or(usize::MAX);
+    if let Some(leaf) = leaves.get_mut(at) {
+        *leaf = leaf.elided();
     }
 }
 

@@ -74,6 +74,11 @@ impl KillerRecord {
         }
     }
 
+    /// Whether the leaf is a retract or an erase.
+    pub(crate) const fn names_ranges(&self) -> bool {
+        self.kind == ALWAYS
+    }
+
     /// Reads what a leaf kills.
     pub(crate) fn read(&self) -> Result<Kills> {
         let range = |[first, count]: &[u64; 2]| IndexRange {

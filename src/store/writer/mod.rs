@@ -11,6 +11,7 @@
 //!
 //! Blocking: every method may wait for the disk.
 
+mod erase;
 mod pending;
 mod truncate;
 
@@ -25,9 +26,10 @@ use rocksdb::WriteBatch;
 
 use self::pending::Pending;
 use crate::error::{Result, StoreError};
-use crate::feeds::{FeedInfo, FeedState};
+use crate::feeds::{FeedCounts, FeedInfo, FeedState};
 use crate::heads::Head;
 use crate::index::Indexer;
+use crate::index::derive::Derived;
 use crate::keys::FeedNo;
 use crate::store::{Inner, Store, read, write};
 
@@ -292,4 +294,18 @@ impl std::fmt::Debug for FeedWriter {
             .field("size", &self.size())
             .finish_non_exhaustive()
     }
+}
+
+/// Leaves with their indexes, last first.
+fn backwards(start: u64, leaves: &[RawLeaf]) -> impl Iterator<Item = (u64, &RawLeaf)> {
+    let count = u64::try_from(leaves.len()).unwrap_or(0);
+    let indexes = (start..start.saturating_add(count)).rev();
+    indexes.zip(leaves.iter().rev())
+}
+
+fn uncount(counts: &mut FeedCounts, derived: &Derived) {
+    let postings = u64::try_from(derived.postings.len()).unwrap_or(0);
+    counts.postings = counts.postings.saturating_sub(postings);
+    let count = derived.sort.counter(counts);
+    *count = count.saturating_sub(1);
 }

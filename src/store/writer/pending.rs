@@ -134,6 +134,19 @@ impl Pending {
         Ok(())
     }
 
+    /// Reads the durable leaves after the last whole page again.
+    pub(super) fn reload(&mut self, inner: &Inner) -> Result<()> {
+        let start = page_start(self.frontier.end());
+        let held = in_page(self.durable.max(start));
+        let durable = inner.leaves(self.no, self.durable, start.min(self.durable), self.durable)?;
+        if start <= self.durable {
+            for (place, leaf) in self.tail.iter_mut().take(held).zip(durable) {
+                *place = leaf;
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets what is durable now.
     pub(super) fn written(&mut self) {
         self.durable = self.frontier.end();

@@ -5,7 +5,7 @@ use hashpact_core::merkle::CompactRange;
 use hashpact_core::page;
 use rocksdb::WriteBatch;
 
-use super::{FeedWriter, Pending};
+use super::{FeedWriter, Pending, backwards, uncount};
 use crate::error::{Result, StoreError};
 use crate::families::Family;
 use crate::feeds::FeedCounts;
@@ -181,14 +181,6 @@ impl FeedWriter {
         Ok(())
     }
 
-    fn leaf(&self, index: u64) -> Result<RawLeaf> {
-        let stored = read(&self.state.live).row.stored;
-        let mut leaf = self
-            .inner
-            .leaves(self.state.no, stored, index, index.saturating_add(1))?;
-        leaf.pop().ok_or(StoreError::corrupt("a leaf is missing"))
-    }
-
     fn heads_beyond(&self, size: u64) -> Result<Vec<Vec<u8>>> {
         let mut beyond = Vec::new();
         self.inner
@@ -225,18 +217,4 @@ impl FeedWriter {
         }
         Ok(None)
     }
-}
-
-/// Leaves with their indexes, last first.
-fn backwards(start: u64, leaves: &[RawLeaf]) -> impl Iterator<Item = (u64, &RawLeaf)> {
-    let count = u64::try_from(leaves.len()).unwrap_or(0);
-    let indexes = (start..start.saturating_add(count)).rev();
-    indexes.zip(leaves.iter().rev())
-}
-
-fn uncount(counts: &mut FeedCounts, derived: &Derived) {
-    let postings = u64::try_from(derived.postings.len()).unwrap_or(0);
-    counts.postings = counts.postings.saturating_sub(postings);
-    let count = derived.sort.counter(counts);
-    *count = count.saturating_sub(1);
 }
