@@ -12,7 +12,7 @@ const OTHERS: u32 = 0o077;
 ///
 /// # Errors
 /// What is wrong, and what to do.
-pub(super) fn check_secret(path: &Path) -> Result<(), (String, String)> {
+pub(crate) fn check_secret(path: &Path) -> Result<(), (String, String)> {
     let found = metadata(path, "hashpact init makes the keys; or correct the path")?;
     let mode = found.mode() & 0o7777;
     let shown = path.display();

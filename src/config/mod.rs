@@ -7,7 +7,7 @@
 //!
 //! Every problem is reported at once, each with its key, line and remedy.
 
-mod files;
+pub(crate) mod files;
 mod reader;
 mod sections;
 

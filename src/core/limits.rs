@@ -27,6 +27,8 @@ pub const COSIGNATURES_MAX: usize = 1_024;
 pub const RECEIPTS_MAX: usize = 1_024;
 /// A roster's envelope.
 pub const ROSTER_MAX_BYTES: usize = 1024 * 1024;
+/// A roster file: years of rosters and a thousand cards.
+pub const ROSTER_FILE_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// A node card's envelope.
 pub const CARD_MAX_BYTES: usize = 16 * 1024;
 /// A suspension's or a receipt's envelope.

@@ -10,6 +10,7 @@
 
 mod chain;
 mod draft;
+mod file;
 mod read;
 
 use std::fmt;
@@ -23,6 +24,7 @@ use crate::limits::{FEED_GROWTH_PER_HOUR, ROSTER_GRACE_MS};
 
 pub use chain::{Accepted, RosterChain, RosterEvidence};
 pub use draft::NewMember;
+pub use file::RosterFile;
 pub(crate) use read::{bytes_of, read_roles, write_roles};
 
 /// One version of the roster, with every rule checked that concerns it alone.

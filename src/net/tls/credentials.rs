@@ -44,21 +44,41 @@ impl PemPair {
     pub fn generate(name: &str, now: UnixMillis) -> Result<Self, TlsError> {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
             .map_err(|error| TlsError::Key(error.to_string()))?;
-        let refused = |error: rcgen::Error| TlsError::Certificate(error.to_string());
-        let mut params = rcgen::CertificateParams::new([name.to_owned()]).map_err(refused)?;
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        let subject = rcgen::DnValue::Utf8String(name.to_owned());
-        params
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, subject);
-        params.not_before = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_millis(now.0);
-        params.not_after = params.not_before + SELF_SIGNED_LIFE;
-        let certificate = params.self_signed(&key).map_err(refused)?;
         Ok(Self {
-            certificate: certificate.pem(),
+            certificate: certificate_around(&key, name, now)?,
             key: key.serialize_pem(),
         })
     }
+}
+
+/// Makes a certificate around a key that is there, PEM in and out: the key signs
+/// it itself, with `name` as its only name.
+///
+/// # Errors
+/// [`TlsError::Key`] for a text without a key that can be used,
+/// [`TlsError::Certificate`] for a name that cannot stand in a certificate.
+pub fn self_signed(key: &str, name: &str, now: UnixMillis) -> Result<String, TlsError> {
+    // What the library says of a broken key may quote it.
+    let key = rcgen::KeyPair::from_pem(key)
+        .map_err(|_| TlsError::Key("the file has no private key that can be used".to_owned()))?;
+    certificate_around(&key, name, now)
+}
+
+fn certificate_around(
+    key: &rcgen::KeyPair,
+    name: &str,
+    now: UnixMillis,
+) -> Result<String, TlsError> {
+    let refused = |error: rcgen::Error| TlsError::Certificate(error.to_string());
+    let mut params = rcgen::CertificateParams::new([name.to_owned()]).map_err(refused)?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    let subject = rcgen::DnValue::Utf8String(name.to_owned());
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, subject);
+    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_millis(now.0);
+    params.not_after = params.not_before + SELF_SIGNED_LIFE;
+    Ok(params.self_signed(key).map_err(refused)?.pem())
 }
 
 impl fmt::Debug for PemPair {

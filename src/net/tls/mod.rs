@@ -19,7 +19,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, ServerConfig};
 
 pub use certificate::{not_after, spki_digest};
-pub use credentials::{Credentials, PemPair};
+pub use credentials::{Credentials, PemPair, self_signed};
 pub use verify::{Pinned, Refusal, Unpinned};
 
 use crate::peer::PeerDirectory;

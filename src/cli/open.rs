@@ -1,0 +1,146 @@
+//! From the configuration to an open node: keys, store, and what the exchange needs.
+
+use std::collections::BTreeSet;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use hashpact_core::card::EndpointPolicy;
+use hashpact_net::tls::Credentials;
+use hashpact_node::clock::Clock;
+use hashpact_node::{Node, NodeError, NodeOptions, RosterDocuments};
+use hashpact_store::StoreOptions;
+
+use super::error::CliError;
+use crate::config::Config;
+use crate::keyfile::{self, KeyFileError};
+use crate::roster_file;
+
+/// Opens the node that the configuration describes. `connects` says whether peers
+/// will be asked for its own heads before it publishes: true for `run`, false for a
+/// command that works alone. Blocking.
+///
+/// # Errors
+/// A key that cannot be read, named by its key in the configuration; a store that
+/// is in use or damaged; a roster file that is refused.
+pub fn open_node(config: &Config, connects: bool) -> Result<Arc<Node>, CliError> {
+    let clock = Clock::system();
+    let keys = &config.keys;
+    let feed_key = keyfile::load(&keys.feed).map_err(|error| key_error("feed", &error))?;
+    let identity_key = keys.identity.as_deref().map(keyfile::load);
+    let identity_key = identity_key
+        .transpose()
+        .map_err(|error| key_error("identity", &error))?;
+    private_folder(&config.node.data_dir, "node.data_dir")?;
+    private_folder(&config.node.sign_state_dir, "node.sign_state_dir")?;
+    let node = Node::open(NodeOptions {
+        store_dir: config.node.data_dir.clone(),
+        store: store_options(config),
+        sign_state_dir: config.node.sign_state_dir.clone(),
+        member: config.member.slug.clone(),
+        node: config.node.name.clone(),
+        genesis: config.coalition.genesis,
+        endpoint_policy: endpoint_policy(config),
+        denied: BTreeSet::new(),
+        feed_key,
+        identity_key,
+        clock,
+        connects,
+    })
+    .map_err(|error| open_error(config, &error))?;
+    take_roster_file(config, &node)?;
+    Ok(node)
+}
+
+/// Reads the TLS key and its certificate; makes a certificate where none is
+/// configured.
+///
+/// # Errors
+/// A key or certificate that cannot be used.
+pub fn credentials(config: &Config) -> Result<Credentials, CliError> {
+    let keys = &config.keys;
+    let name = certificate_name(config.node.name.as_str(), config.member.slug.as_str());
+    let certificate = keys.tls_certificate.as_deref();
+    keyfile::load_tls(&keys.tls_key, certificate, &name, Clock::system().now())
+        .map_err(|error| key_error("tls_key", &error))
+}
+
+/// The name on a certificate that a node makes for itself. Nobody decides by it.
+#[must_use]
+pub fn certificate_name(node: &str, member: &str) -> String {
+    format!("{node}.{member}.hashpact.invalid")
+}
+
+/// Which endpoints the node takes from cards.
+#[must_use]
+pub const fn endpoint_policy(config: &Config) -> EndpointPolicy {
+    if config.federation.allow_loopback_endpoints {
+        EndpointPolicy::AllowLocal
+    } else {
+        EndpointPolicy::Public
+    }
+}
+
+/// The store's share of the machine.
+fn store_options(config: &Config) -> StoreOptions {
+    let defaults = StoreOptions::default();
+    let cache = config.store.block_cache_mib.saturating_mul(1 << 20);
+    let threads = config.store.background_threads;
+    StoreOptions {
+        block_cache_bytes: usize::try_from(cache).unwrap_or(usize::MAX),
+        bulk_threads: usize::try_from(threads).unwrap_or(1),
+        background_jobs: i32::try_from(threads).unwrap_or(2),
+        ..defaults
+    }
+}
+
+/// Takes what is new in the roster file, as if a peer had sent it.
+fn take_roster_file(config: &Config, node: &Node) -> Result<(), CliError> {
+    let Some(path) = &config.coalition.roster_file else {
+        return Ok(());
+    };
+    let fail = |why: String| {
+        CliError::failed(format!("coalition.roster_file: {}: {why}", path.display()))
+            .next("ask the administrators for the coalition's roster file")
+    };
+    let file = roster_file::read(path).map_err(|error| fail(error.to_string()))?;
+    let outcome = node
+        .import_roster(RosterDocuments {
+            rosters: file.rosters,
+            node_cards: file.node_cards,
+            suspensions: file.suspensions,
+        })
+        .map_err(|error| fail(error.to_string()))?;
+    for refused in &outcome.refused {
+        tracing::warn!(file = %path.display(), refused, "a document of the roster file is refused");
+    }
+    if outcome.version == 0 {
+        let why = outcome.refused.first().cloned();
+        return Err(fail(why.unwrap_or_else(|| "it has no roster".to_owned())));
+    }
+    Ok(())
+}
+
+/// Makes a folder that only its owner can open; one that is there stays as it is.
+///
+/// # Errors
+/// What the file system says, with the key of the configuration that names it.
+pub fn private_folder(path: &Path, key: &str) -> Result<(), CliError> {
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path);
+    made.map_err(|error| CliError::failed(format!("{key}: {}: {error}", path.display())))
+}
+
+fn key_error(key: &str, error: &KeyFileError) -> CliError {
+    CliError::failed(format!("keys.{key}: {error}"))
+        .next("hashpact init makes keys; hashpact config check looks at all of them")
+}
+
+fn open_error(config: &Config, error: &NodeError) -> CliError {
+    let folder = config.node.data_dir.display();
+    CliError::failed(format!("node.data_dir: {folder}: {error}"))
+        .next("only one process can have the store open; is a node running?")
+}

@@ -1,0 +1,366 @@
+//! Key files: one secret key each, PKCS #8 as PEM, of mode 0600.
+//!
+//! The first line says what the key is for (`# hashpact feed key`) and is checked
+//! when the file is read: a key of one purpose is never loaded for another.
+//! OpenSSL ignores that line. Files are made anew and never written over; no
+//! error text carries a byte of a key.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, KeypairBytes};
+use hashpact_core::id::UnixMillis;
+use hashpact_core::keys::{Purpose, SecretKey};
+use hashpact_net::tls::{self, Credentials, TlsError};
+use zeroize::Zeroizing;
+
+use crate::config::files;
+
+/// What the first line of a TLS key's file names.
+const TLS: &str = "tls";
+/// No key file is longer; a longer file is something else.
+const FILE_MAX_BYTES: u64 = 16 * 1024;
+
+/// Says why a key file was not made or not read.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// A file of this name is there; it is left alone.
+    #[error("{} exists already and is left as it is", .0.display())]
+    Exists(PathBuf),
+    /// The file system refuses.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Others may open the file, or it is not this user's.
+    #[error("{what}; {fix}")]
+    Unsafe {
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        fix: String,
+    },
+    /// The key is for something else.
+    #[error("{} holds a {found} key, not the {wanted} key", .path.display())]
+    Purpose {
+        /// The file.
+        path: PathBuf,
+        /// What it is for.
+        found: String,
+        /// What was asked for.
+        wanted: &'static str,
+    },
+    /// The first line does not say what the key is for.
+    #[error(
+        "{} does not begin with the line \"# hashpact {wanted} key\", which says what the key is for",
+        .path.display()
+    )]
+    Unmarked {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        wanted: &'static str,
+    },
+    /// What follows the first line is no key of the kind.
+    #[error("{} holds no {kind} key as PKCS #8 PEM", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Such as "Ed25519".
+        kind: &'static str,
+    },
+    /// The system gives no random bytes.
+    #[error("no random bytes: {0}")]
+    Random(String),
+    /// The TLS key or its certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// Makes a new key from the system's random bytes. It is in memory only.
+///
+/// # Errors
+/// [`KeyFileError::Random`].
+pub fn generate<P: Purpose>() -> Result<SecretKey<P>, KeyFileError> {
+    let mut seed = Zeroizing::new([0_u8; 32]);
+    getrandom::fill(seed.as_mut_slice())
+        .map_err(|error| KeyFileError::Random(error.to_string()))?;
+    Ok(SecretKey::from_seed(&seed))
+}
+
+/// Writes a key to a new file and to disk.
+///
+/// # Errors
+/// [`KeyFileError::Exists`] or what the file system says.
+pub fn create<P: Purpose>(path: &Path, key: &SecretKey<P>) -> Result<(), KeyFileError> {
+    let mut pair = KeypairBytes::from(&SigningKey::from_bytes(&key.seed()));
+    // Without its public half it is version 1, which every OpenSSL reads.
+    pair.public_key = None;
+    let pem = pair.to_pkcs8_pem(LineEnding::LF);
+    let pem = pem.map_err(|_| malformed(path, "Ed25519"))?;
+    write_new(path, P::NAME, &pem)
+}
+
+/// Reads the key of this purpose from its file.
+///
+/// # Errors
+/// [`KeyFileError`]: a file that others may open, a key for something else, or none.
+pub fn load<P: Purpose>(path: &Path) -> Result<SecretKey<P>, KeyFileError> {
+    let text = read_secret(path)?;
+    check_purpose(path, &text, P::NAME)?;
+    let key = SigningKey::from_pkcs8_pem(&text).map_err(|_| malformed(path, "Ed25519"))?;
+    Ok(SecretKey::from_seed(&Zeroizing::new(key.to_bytes())))
+}
+
+/// Makes a P-256 TLS key, writes it to a new file and to disk, and says what a node
+/// presents with it.
+///
+/// # Errors
+/// As [`create`], and [`KeyFileError::Tls`].
+pub fn create_tls(
+    path: &Path,
+    name: &str,
+    now: UnixMillis,
+    kind: TlsKind,
+) -> Result<Credentials, KeyFileError> {
+    let algorithm = match kind {
+        TlsKind::P256 => &rcgen::PKCS_ECDSA_P256_SHA256,
+        TlsKind::Ed25519 => &rcgen::PKCS_ED25519,
+    };
+    let key = rcgen::KeyPair::generate_for(algorithm);
+    let key = key.map_err(|error| TlsError::Key(error.to_string()))?;
+    let pem = Zeroizing::new(key.serialize_pem());
+    let credentials = self_signed(&pem, name, now)?;
+    write_new(path, TLS, &pem)?;
+    Ok(credentials)
+}
+
+/// Algorithms of TLS keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsKind {
+    /// ECDSA on P-256.
+    P256,
+    /// Ed25519.
+    Ed25519,
+}
+
+/// Reads the TLS key and the certificate around it; without a certificate one is
+/// made around the key, with `name` as its only name.
+///
+/// A company's own key file need not have the first line; one that names another
+/// purpose is refused.
+///
+/// # Errors
+/// As [`load`], and [`KeyFileError::Tls`].
+pub fn load_tls(
+    key: &Path,
+    certificate: Option<&Path>,
+    name: &str,
+    now: UnixMillis,
+) -> Result<Credentials, KeyFileError> {
+    let text = read_secret(key)?;
+    if purpose_of(&text).is_some() {
+        check_purpose(key, &text, TLS)?;
+    }
+    let Some(certificate) = certificate else {
+        return self_signed(&text, name, now);
+    };
+    let carried = std::fs::read(certificate).map_err(|source| io_error(certificate, source))?;
+    Ok(Credentials::from_pem(&carried, text.as_bytes())?)
+}
+
+fn self_signed(key: &str, name: &str, now: UnixMillis) -> Result<Credentials, KeyFileError> {
+    let certificate = tls::self_signed(key, name, now)?;
+    Ok(Credentials::from_pem(
+        certificate.as_bytes(),
+        key.as_bytes(),
+    )?)
+}
+
+/// Which purpose the key of a file has, if its first line says so.
+///
+/// # Errors
+/// As [`load`].
+pub fn purpose(path: &Path) -> Result<Option<String>, KeyFileError> {
+    Ok(purpose_of(&read_secret(path)?).map(str::to_owned))
+}
+
+fn write_new(path: &Path, purpose: &str, pem: &str) -> Result<(), KeyFileError> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => KeyFileError::Exists(path.to_owned()),
+            _ => io_error(path, source),
+        })?;
+    let text = Zeroizing::new(format!("{}\n{}\n", first_line(purpose), pem.trim_end()));
+    let written = file.write_all(text.as_bytes());
+    written
+        .and_then(|()| file.sync_all())
+        .and_then(|()| sync_folder(path))
+        .map_err(|source| io_error(path, source))
+}
+
+/// Makes the file's name durable.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => File::open(folder)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+fn read_secret(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
+    files::check_secret(path).map_err(|(what, fix)| KeyFileError::Unsafe { what, fix })?;
+    let file = File::open(path).map_err(|source| io_error(path, source))?;
+    // Room for the whole file, so that no copy stays behind when the text grows.
+    let room = usize::try_from(FILE_MAX_BYTES).unwrap_or_default();
+    let mut text = Zeroizing::new(String::with_capacity(room));
+    let read = file.take(FILE_MAX_BYTES).read_to_string(&mut text);
+    read.map_err(|source| io_error(path, source))?;
+    Ok(text)
+}
+
+fn check_purpose(path: &Path, text: &str, wanted: &'static str) -> Result<(), KeyFileError> {
+    match purpose_of(text) {
+        Some(found) if found == wanted => Ok(()),
+        Some(found) => Err(KeyFileError::Purpose {
+            path: path.to_owned(),
+            found: found.to_owned(),
+            wanted,
+        }),
+        None => Err(KeyFileError::Unmarked {
+            path: path.to_owned(),
+            wanted,
+        }),
+    }
+}
+
+fn first_line(purpose: &str) -> String {
+    format!("# hashpact {purpose} key")
+}
+
+/// The purpose that the first line names. Only words are taken, so that an error
+/// text can repeat it.
+fn purpose_of(text: &str) -> Option<&str> {
+    let line = text.lines().next()?.trim_end();
+    let name = line.strip_prefix("# hashpact ")?.strip_suffix(" key")?;
+    let word = name.len() <= 16 && name.bytes().all(|b| b.is_ascii_lowercase());
+    word.then_some(name)
+}
+
+fn io_error(path: &Path, source: io::Error) -> KeyFileError {
+    KeyFileError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn malformed(path: &Path, kind: &'static str) -> KeyFileError {
+    KeyFileError::Malformed {
+        path: path.to_owned(),
+        kind,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hashpact_core::keys::{Admin, Feed, Identity};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    const NOW: UnixMillis = UnixMillis(1_795_325_998_000);
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    #[test]
+    fn a_key_comes_back_from_its_file_which_only_its_owner_can_open() {
+        let folder = folder();
+        let path = folder.path().join("feed.key");
+        let key = generate::<Feed>().unwrap();
+        create(&path, &key).unwrap();
+        assert_eq!(load::<Feed>(&path).unwrap().public(), key.public());
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+        assert_eq!(purpose(&path).unwrap().as_deref(), Some("feed"));
+    }
+
+    #[test]
+    fn a_key_of_another_purpose_is_refused() {
+        let folder = folder();
+        let path = folder.path().join("a.key");
+        create(&path, &generate::<Admin>().unwrap()).unwrap();
+        let refused = load::<Identity>(&path).unwrap_err();
+        assert!(matches!(refused, KeyFileError::Purpose { .. }), "{refused}");
+        let refused = load_tls(&path, None, "main", NOW).unwrap_err();
+        assert!(matches!(refused, KeyFileError::Purpose { .. }), "{refused}");
+    }
+
+    #[test]
+    fn a_key_that_does_not_say_what_it_is_for_is_refused() {
+        let folder = folder();
+        let path = folder.path().join("a.key");
+        create(&path, &generate::<Feed>().unwrap()).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (_, pem) = text.split_once('\n').unwrap();
+        std::fs::write(&path, pem).unwrap();
+        let refused = load::<Feed>(&path).unwrap_err();
+        assert!(matches!(refused, KeyFileError::Unmarked { .. }), "{refused}");
+    }
+
+    #[test]
+    fn no_key_file_is_written_over() {
+        let folder = folder();
+        let path = folder.path().join("a.key");
+        let first = generate::<Feed>().unwrap();
+        create(&path, &first).unwrap();
+        let refused = create(&path, &generate::<Feed>().unwrap()).unwrap_err();
+        assert!(matches!(refused, KeyFileError::Exists(_)), "{refused}");
+        assert_eq!(load::<Feed>(&path).unwrap().public(), first.public());
+    }
+
+    #[test]
+    fn a_key_file_that_others_can_open_is_refused() {
+        let folder = folder();
+        let path = folder.path().join("a.key");
+        create(&path, &generate::<Feed>().unwrap()).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let refused = load::<Feed>(&path).unwrap_err();
+        assert!(matches!(refused, KeyFileError::Unsafe { .. }), "{refused}");
+    }
+
+    #[test]
+    fn errors_carry_no_byte_of_a_broken_key() {
+        let folder = folder();
+        let path = folder.path().join("a.key");
+        create(&path, &generate::<Feed>().unwrap()).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let body = text.lines().nth(2).unwrap().to_owned();
+        std::fs::write(&path, text.replace("END", "end")).unwrap();
+        let refused = load::<Feed>(&path).unwrap_err();
+        let shown = format!("{refused} {refused:?}");
+        assert!(!shown.contains(&body), "{shown}");
+    }
+
+    #[test]
+    fn a_tls_key_gets_a_certificate_of_its_own_that_carries_the_same_key() {
+        for kind in [TlsKind::P256, TlsKind::Ed25519] {
+            let folder = folder();
+            let path = folder.path().join("tls.key");
+            let made = create_tls(&path, "main.northstar", NOW, kind).unwrap();
+            let again = load_tls(&path, None, "main.northstar", NOW).unwrap();
+            assert_eq!(made.key_digest().unwrap(), again.key_digest().unwrap());
+        }
+    }
+}
