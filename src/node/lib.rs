@@ -16,6 +16,9 @@ mod node;
 mod status;
 mod views;
 
+#[cfg(test)]
+mod scenes;
+
 pub use self::error::NodeError;
 pub use self::model::ExchangeView;
 pub use self::node::{MemberView, Node, NodeOptions, RosterDocuments};
