@@ -21,18 +21,17 @@ pub(crate) struct SortedFile {
 
 impl SortedFile {
     /// Begins a file of `family`.
-    pub(crate) fn create(inner: &Inner, family: Family) -> Result<Self> {
-        Ok(Self {
+    pub(crate) fn create(inner: &Inner, family: Family) -> Self {
+        Self {
             family,
             path: new_path(inner, family),
             records: Vec::new(),
-        })
+        }
     }
 
     /// Adds a record; keys come in ascending order.
-    pub(crate) fn put(&mut self, key: &[u8], value: &bytes::Bytes) -> Result<()> {
+    pub(crate) fn put(&mut self, key: &[u8], value: &bytes::Bytes) {
         self.records.push((key.to_vec(), value.clone()));
-        Ok(())
     }
 
     /// Writes, syncs and ingests the file.

@@ -13,15 +13,6 @@ use crate::error::{Result, StoreError};
 use crate::families::{FILE_BYTES, Family};
 use crate::store::{Inner, hold};
 
-/// What a load did.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Loaded {
-    /// Files ingested.
-    pub(crate) files: usize,
-    /// Records in them.
-    pub(crate) records: u64,
-}
-
 /// Neighbouring partitions of one family that become one file.
 struct Group {
     family: Family,
@@ -33,12 +24,11 @@ struct Group {
 struct Written {
     family: Family,
     path: PathBuf,
-    records: u64,
 }
 
 /// Sorts, writes and ingests all records of a spill. References come before
 /// signals, so that nothing is found whose reference is missing.
-pub(crate) fn load(inner: &Inner, spill: Spill) -> Result<Loaded> {
+pub(crate) fn load(inner: &Inner, spill: Spill) -> Result<()> {
     let (partitions, file, path) = spill.into_parts();
     let groups = Mutex::new(group(partitions, inner.options.bulk_threads));
     let outcome = write_all(inner, &groups, file.as_ref());
@@ -46,18 +36,11 @@ pub(crate) fn load(inner: &Inner, spill: Spill) -> Result<Loaded> {
     // At the latest the next open removes it.
     let _ = std::fs::remove_file(path);
     let written = outcome?;
-    let loaded = Loaded {
-        files: written.len(),
-        records: written
-            .iter()
-            .map(|w| w.records)
-            .fold(0, u64::saturating_add),
-    };
     for family in [Family::Refs, Family::Signals] {
         let of_family = written.iter().filter(|w| w.family == family);
         ingest(inner, family, of_family.map(|w| w.path.clone()).collect())?;
     }
-    Ok(loaded)
+    Ok(())
 }
 
 fn write_all(
@@ -129,24 +112,22 @@ fn write_group(
     file: Option<&File>,
 ) -> Result<Written> {
     let path = new_path(inner, group.family);
-    let mut records = 0;
     write_file(options, &path, |writer| {
         for partition in group.partitions {
             let bytes = partition.read(file)?;
-            records += write_sorted(writer, &bytes)?;
+            write_sorted(writer, &bytes)?;
         }
         Ok(())
     })?;
     Ok(Written {
         family: group.family,
         path,
-        records,
     })
 }
 
 /// Writes one partition in key order. Of records with one key the last one that
 /// was put counts.
-fn write_sorted(writer: &mut SstFileWriter<'_>, bytes: &[u8]) -> Result<u64> {
+fn write_sorted(writer: &mut SstFileWriter<'_>, bytes: &[u8]) -> Result<()> {
     let damaged = || StoreError::corrupt("a spill cannot be read back");
     // The eight bytes after what the partition has in common decide nearly always.
     let skip = common_front(bytes);
@@ -167,7 +148,6 @@ fn write_sorted(writer: &mut SstFileWriter<'_>, bytes: &[u8]) -> Result<u64> {
             .then_with(|| b.1.cmp(&a.1))
     });
     let mut last: Option<&[u8]> = None;
-    let mut count = 0_u64;
     for (_, offset) in order {
         let offset = usize::try_from(offset).map_err(|_| damaged())?;
         let (key, value) = record_at(bytes, offset).ok_or_else(damaged)?;
@@ -178,9 +158,8 @@ fn write_sorted(writer: &mut SstFileWriter<'_>, bytes: &[u8]) -> Result<u64> {
             .put(key, value)
             .map_err(StoreError::engine("writing a file to ingest"))?;
         last = Some(key);
-        count = count.saturating_add(1);
     }
-    Ok(count)
+    Ok(())
 }
 
 /// Bytes at the front of the first key that all keys share: kind or feed.

@@ -8,5 +8,5 @@ mod finish;
 mod spill;
 
 pub(crate) use self::file::SortedFile;
-pub(crate) use self::finish::{Loaded, load};
+pub(crate) use self::finish::load;
 pub(crate) use self::spill::Spill;

@@ -16,7 +16,7 @@ use hashpact_core::merkle::CompactRange;
 use rocksdb::WriteBatch;
 
 use self::derive::{Derived, derive};
-use crate::bulk::{self, Loaded, Spill};
+use crate::bulk::{self, Spill};
 use crate::error::Result;
 use crate::families::Family;
 use crate::feeds::{FeedCounts, FeedState, HeadRef};
@@ -121,7 +121,7 @@ impl Indexer {
         }
         if let Some(spill) = self.spill.take() {
             self.write_rows(inner)?;
-            let Loaded { .. } = bulk::load(inner, spill)?;
+            bulk::load(inner, spill)?;
         }
         self.outcome.indexed = self.next;
         let next = Outcome::after(&self.outcome);

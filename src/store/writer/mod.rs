@@ -74,12 +74,12 @@ impl Store {
 
 impl FeedWriter {
     fn open(inner: Arc<Inner>, state: Arc<FeedState>) -> Result<Self> {
-        let (frontier, indexed) = {
+        let (frontier, next) = {
             let live = read(&state.live);
             (live.frontier.clone(), live.row.indexed)
         };
         let pending = Pending::new(&inner, state.no, frontier)?;
-        let indexer = Indexer::new(&state, indexed);
+        let indexer = Indexer::new(&state, next);
         Ok(Self {
             inner,
             state,

@@ -95,9 +95,9 @@ impl Pending {
     /// where they count for nothing until the batch is written.
     pub(super) fn write(&self, inner: &Inner, batch: &mut WriteBatch) -> Result<()> {
         if self.page_bytes >= FILE_FROM_BYTES {
-            let mut file = SortedFile::create(inner, Family::Pages)?;
+            let mut file = SortedFile::create(inner, Family::Pages);
             for (page, wire) in &self.pages {
-                file.put(&keys::numbered(self.no, *page), wire)?;
+                file.put(&keys::numbered(self.no, *page), wire);
             }
             file.ingest(inner)?;
         } else {
