@@ -7,6 +7,7 @@ pub mod clock;
 pub mod error;
 pub mod hub;
 pub mod lookup;
+mod mass;
 pub mod membership;
 pub mod model;
 pub mod publish;

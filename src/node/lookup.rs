@@ -81,7 +81,7 @@ fn answer(
         media_kind: media_kind(posting.media_kind),
         published: posting.published,
         quality: posting.quality,
-        standing: if feed.frozen {
+        standing: if feed.frozen || posting.held {
             MatchStanding::Review
         } else {
             MatchStanding::Active

@@ -11,6 +11,7 @@ use rocksdb::WriteBatch;
 
 use crate::error::{Result, StoreError};
 use crate::families::Family;
+use crate::held::{self, Held};
 use crate::index::killers;
 use crate::keys::{self, FeedNo};
 use crate::record::{FeedIdentity, FeedRow, seal, unseal};
@@ -145,6 +146,8 @@ pub(crate) struct Live {
     pub(crate) frontier: CompactRange,
     /// What is dead below `indexed`.
     pub(crate) liveness: Liveness,
+    /// What of that look-ups answer all the same, marked.
+    pub(crate) held: Held,
     pub(crate) describe: Option<(u64, Bytes)>,
 }
 
@@ -253,6 +256,7 @@ impl FeedState {
                 status: FeedStatus::Active,
                 frontier: CompactRange::empty(0),
                 liveness: Liveness::default(),
+                held: Held::default(),
                 describe: None,
             }),
         }
@@ -294,10 +298,13 @@ impl FeedState {
             status: FeedStatus::read(row.status)?,
             frontier,
             liveness: killers::rebuild(inner, self.no, row.indexed)?,
+            held: Held::default(),
             describe: self.load_describe(inner, &row)?,
             row,
         };
         *write(&self.live) = live;
+        let held = held::load(inner, self)?;
+        write(&self.live).held = held;
         Ok(())
     }
 
@@ -487,7 +494,7 @@ impl FeedStatus {
     }
 }
 
-fn part(no: FeedNo, part: u8) -> [u8; 5] {
+pub(crate) fn part(no: FeedNo, part: u8) -> [u8; 5] {
     let mut key = [part; 5];
     key[..4].copy_from_slice(&keys::feed_prefix(no));
     key

@@ -22,6 +22,7 @@ mod error;
 mod families;
 mod feeds;
 mod heads;
+mod held;
 mod index;
 mod keys;
 mod leaves;

@@ -31,6 +31,8 @@ pub struct Posting {
     pub classification: Option<Arc<str>>,
     /// When it was published, by the publisher's clock.
     pub published: UnixMillis,
+    /// Whether only retractions that are held for review take it back.
+    pub held: bool,
 }
 
 /// An own entry found by its source reference or its signals.
@@ -175,9 +177,10 @@ fn live_posting(
     value: &[u8],
 ) -> Result<Option<Posting>> {
     let (no, index) = keys::read_signal(key)?;
-    if !feeds.by_no.get(&no).is_some_and(|state| state.shows(index)) {
+    let shown = feeds.by_no.get(&no).and_then(|state| state.shows(index));
+    let Some(held) = shown else {
         return Ok(None);
-    }
+    };
     let record = PostingRecord::read(value)?;
     Ok(Some(Posting {
         feed: no,
@@ -188,13 +191,17 @@ fn live_posting(
         basis: record.basis,
         classification: inner.classes.text(record.class),
         published: record.published,
+        held,
     }))
 }
 
 impl FeedState {
-    /// Whether look-ups see the leaf.
-    fn shows(&self, index: u64) -> bool {
+    /// Whether look-ups see the leaf, and if so, whether it is held for review.
+    fn shows(&self, index: u64) -> Option<bool> {
         let live = read(&self.live);
-        index < live.row.indexed && live.status.answers() && !live.liveness.is_dead(index)
+        let answers = index < live.row.indexed && live.status.answers();
+        let dead = live.liveness.is_dead(index);
+        let held = dead && live.held.holds(index);
+        (answers && (!dead || held)).then_some(held)
     }
 }

@@ -99,6 +99,13 @@ pub(crate) struct KillerRecord {
     pub(crate) indexes: Vec<u64>,
 }
 
+/// Retract and erase leaves of a feed that are held for review.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct HeldRecord {
+    #[prost(uint64, repeated, tag = "1")]
+    pub(crate) retractions: Vec<u64>,
+}
+
 /// A latest index.
 pub(crate) fn seal_index(index: u64) -> [u8; 9] {
     let mut out = [VERSION; 9];

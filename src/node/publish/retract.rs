@@ -110,7 +110,8 @@ impl Publisher {
             return Ok(Vec::new());
         }
         let latest = self.store.latest_version(feed.no, first)?;
-        Ok(vec![(latest, !self.store.is_dead(feed.no, latest)?)])
+        let dead = self.store.is_dead(feed.no, latest)? && !self.store.is_held(feed.no, latest)?;
+        Ok(vec![(latest, !dead)])
     }
 
     fn retract_leaves(

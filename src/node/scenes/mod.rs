@@ -2,6 +2,7 @@
 
 mod discipline;
 mod entries;
+mod mass;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use hashpact_core::card::EndpointPolicy;
 use hashpact_core::envelope::{Envelope, PayloadType};
 use hashpact_core::id::{CoalitionName, Digest, Slug, UnixMillis};
-use hashpact_core::keys::{Admin, SecretKey};
+use hashpact_core::keys::{Admin, Identity, SecretKey};
 use hashpact_core::leaf::{Basis, Classification, MediaKind, Publish};
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::roster::{NewMember, Role, Roster, RosterAdmin, RosterChain};
@@ -89,6 +90,10 @@ impl Scene {
     }
 
     pub(crate) fn open(&self) -> Arc<Node> {
+        self.open_with(Some(SecretKey::from_seed(&[2; 32])))
+    }
+
+    pub(crate) fn open_with(&self, identity_key: Option<SecretKey<Identity>>) -> Arc<Node> {
         let node = Node::open(NodeOptions {
             store_dir: self.store_dir(),
             store: StoreOptions::default(),
@@ -99,7 +104,7 @@ impl Scene {
             endpoint_policy: EndpointPolicy::default(),
             denied: std::collections::BTreeSet::new(),
             feed_key: SecretKey::from_seed(&[77; 32]),
-            identity_key: Some(SecretKey::from_seed(&[2; 32])),
+            identity_key,
             clock: self.clock.clone(),
             connects: false,
         })

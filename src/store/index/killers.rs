@@ -1,6 +1,8 @@
 //! What makes leaves dead, kept in order, so that liveness is rebuilt at open
 //! without reading a page.
 
+use std::collections::BTreeSet;
+
 use hashpact_core::leaf::IndexRange;
 use hashpact_core::liveness::{Kills, Liveness};
 
@@ -16,6 +18,16 @@ const NOTHING: u32 = 3;
 
 /// Rebuilds what is dead below `indexed`, from the last killer backwards.
 pub(crate) fn rebuild(inner: &Inner, no: FeedNo, indexed: u64) -> Result<Liveness> {
+    rebuild_without(inner, no, indexed, &BTreeSet::new())
+}
+
+/// The same as if the leaves `ignored` killed nothing.
+pub(crate) fn rebuild_without(
+    inner: &Inner,
+    no: FeedNo,
+    indexed: u64,
+    ignored: &BTreeSet<u64>,
+) -> Result<Liveness> {
     let mut options = rocksdb::ReadOptions::default();
     options.set_iterate_lower_bound(keys::feed_prefix(no));
     options.set_iterate_upper_bound(keys::numbered(no, indexed));
@@ -26,7 +38,9 @@ pub(crate) fn rebuild(inner: &Inner, no: FeedNo, indexed: u64) -> Result<Livenes
     let killers = std::iter::from_fn(|| {
         let killer = iterator.item().map(read)?;
         iterator.prev();
-        killer.map_err(|error| failed = Some(error)).ok()
+        let (index, kills) = killer.map_err(|error| failed = Some(error)).ok()?;
+        let counts = !ignored.contains(&index);
+        Some((index, if counts { kills } else { Kills::Nothing }))
     });
     let liveness = Liveness::rebuild(indexed, killers);
     if let Some(error) = failed {
