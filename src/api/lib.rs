@@ -1,1 +1,44 @@
-//! Placeholder.
+//! The local interfaces of a node: what the member's own systems and people call.
+//!
+//! In scope: the gRPC service `hashpact.node.v1` over a Unix socket ([`socket`]) or
+//! in process ([`embedded`]), and `/live`, `/ready` and `/metrics` over HTTP
+//! ([`http`]). A method is five steps: who calls, convert, call the node, convert,
+//! audit. Messages stop at `convert`.
+//!
+//! Trust: the socket is the permission. It lies in a folder that nobody else may
+//! write to, and only its owner can open it; who can is an operator. What comes in is
+//! checked all the same, so that a mistake is an answer and not damage. Over HTTP
+//! there is nothing to read but states and counts: no signal value, no entry.
+
+pub mod http;
+pub mod socket;
+
+mod convert;
+mod embedded;
+mod error;
+mod import;
+mod service;
+mod status;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::convert::{basis_name, media_name};
+pub use self::embedded::{Embedded, embedded};
+pub use self::error::{ApiError, CODE};
+pub use self::service::{About, LOOKUP_MAX, NodeService, SELECTORS_MAX};
+
+/// A message on the local socket, each way: 10,000 answers, or 4,096 entries with
+/// all that an entry may have.
+pub const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Messages and stubs of the service, as generated. The command line speaks them.
+#[expect(
+    missing_docs,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the comments stand in the proto file"
+)]
+pub mod wire {
+    tonic::include_proto!("hashpact.node.v1");
+}

@@ -1,0 +1,107 @@
+//! What goes wrong in the local interfaces, and the one table from errors to gRPC
+//! statuses.
+
+use std::path::PathBuf;
+
+use hashpact_core::reject::Rejection;
+use hashpact_node::NodeError;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::{Code, Status};
+
+/// The metadata key of a status under which the stable code stands.
+pub const CODE: &str = "hashpact-code";
+
+/// Why an interface cannot be offered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApiError {
+    /// Another node has the socket.
+    #[error("a node answers at {path} already; stop it first, or set another api.socket")]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something else lies where the socket should.
+    #[error("{path} is no socket and is left alone; move it away, or set another api.socket")]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Others could put a socket of their own in its place.
+    #[error(
+        "{folder} belongs to another user or may be written by others; the socket needs a folder \
+         of its own: chmod 0700 {folder}"
+    )]
+    Folder {
+        /// The socket's folder.
+        folder: PathBuf,
+    },
+    /// A file operation failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// The path or address.
+        path: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The server ended with an error.
+    #[error("the local API ended: {0}")]
+    Server(String),
+}
+
+/// The one table from the node's errors to gRPC statuses.
+pub(crate) fn status(error: &NodeError) -> Status {
+    let code = match error {
+        NodeError::Misuse(_) | NodeError::Rejected(_) => Code::InvalidArgument,
+        NodeError::NotFound { .. } => Code::NotFound,
+        NodeError::Terms { .. } | NodeError::PublishingClosed { .. } => Code::FailedPrecondition,
+        NodeError::Busy(_) => Code::Unavailable,
+        // The enum grows; what is not known here is ours.
+        _ => Code::Internal,
+    };
+    if code == Code::Internal {
+        tracing::error!(code = error.code(), %error, "a call failed");
+    }
+    coded(code, error.code(), error.to_string())
+}
+
+/// A status for what a caller said wrongly.
+pub(crate) fn refused(rejection: &Rejection) -> Status {
+    coded(Code::InvalidArgument, rejection.code(), rejection.to_string())
+}
+
+/// A status for a wrong call, which says what to do instead.
+pub(crate) fn misuse(why: impl Into<String>) -> Status {
+    coded(Code::InvalidArgument, "misuse", why.into())
+}
+
+/// A status for a task of ours that ended before it answered.
+pub(crate) fn lost(what: &str) -> Status {
+    tracing::error!(what, "a task ended before it answered");
+    coded(Code::Internal, "internal", format!("{what} ended early"))
+}
+
+fn coded(code: Code, stable: &'static str, text: String) -> Status {
+    let mut status = Status::new(code, text);
+    status
+        .metadata_mut()
+        .insert(CODE, AsciiMetadataValue::from_static(stable));
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_carries_the_stable_code_and_the_facts() {
+        let error = NodeError::Terms {
+            set: "a/b".to_owned(),
+            terms: "a list of X that may not be shared on".to_owned(),
+        };
+        let status = status(&error);
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert_eq!(status.metadata().get(CODE).unwrap(), "terms");
+        assert!(status.message().contains("may not be shared on"));
+    }
+}

@@ -1,0 +1,189 @@
+//! `/live`, `/ready` and `/metrics` over HTTP: states and counts, nothing else.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use hashpact_node::{Node, NodeError};
+use metrics::{describe_gauge, gauge};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use crate::error::ApiError;
+use crate::service::About;
+use crate::status::{days_left, resident_bytes};
+
+/// What the pages are made from.
+#[derive(Clone)]
+pub struct Pages {
+    node: Arc<Node>,
+    about: Arc<About>,
+    metrics: PrometheusHandle,
+}
+
+/// What `/ready` says.
+#[derive(Debug, Serialize)]
+struct Ready {
+    ready: bool,
+    /// Why not; empty when it is.
+    reasons: Vec<String>,
+}
+
+impl Pages {
+    /// Pages about `node`; `metrics` renders what the process' recorder holds.
+    #[must_use]
+    pub fn new(node: Arc<Node>, about: About, metrics: PrometheusHandle) -> Self {
+        describe();
+        Self {
+            node,
+            about: Arc::new(about),
+            metrics,
+        }
+    }
+
+    /// Serves the pages until `shutdown`.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ApiError> {
+        let served = axum::serve(listener, self.router())
+            .with_graceful_shutdown(shutdown)
+            .await;
+        served.map_err(|error| ApiError::Server(error.to_string()))
+    }
+
+    /// Listens for the pages.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn listen(address: SocketAddr) -> Result<TcpListener, ApiError> {
+        let bound = TcpListener::bind(address).await;
+        bound.map_err(|source| ApiError::Io {
+            path: address.to_string(),
+            source,
+        })
+    }
+
+    fn router(self) -> Router {
+        Router::new()
+            .route("/live", get(async || "live\n"))
+            .route("/ready", get(ready))
+            .route("/metrics", get(metrics))
+            .with_state(self)
+    }
+}
+
+async fn ready(State(pages): State<Pages>) -> Response {
+    let ready = readiness(&pages.node);
+    let code = if ready.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (code, Json(ready)).into_response()
+}
+
+fn readiness(node: &Node) -> Ready {
+    let mut reasons = Vec::new();
+    if node.membership().state().chain.is_none() {
+        reasons.push("no roster of the coalition yet".to_owned());
+    }
+    if !node.is_ready() {
+        reasons.push("the node is starting, or stopping".to_owned());
+    }
+    Ready {
+        ready: reasons.is_empty(),
+        reasons,
+    }
+}
+
+async fn metrics(State(pages): State<Pages>) -> Response {
+    let refreshed = tokio::task::spawn_blocking(move || {
+        refresh(&pages.node, &pages.about).map(|()| pages.metrics.render())
+    });
+    match refreshed.await {
+        Ok(Ok(text)) => {
+            let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+            (kind, text).into_response()
+        }
+        Ok(Err(error)) => {
+            tracing::error!(%error, "metrics could not be gathered");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// Sets the gauges that are read off the node. Blocking.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "gauges are floating-point numbers"
+)]
+fn refresh(node: &Node, about: &About) -> Result<(), NodeError> {
+    let status = node.status()?;
+    let now = node.clock().now();
+    gauge!("hashpact_ready").set(if status.ready { 1.0 } else { 0.0 });
+    gauge!("hashpact_feeds").set(status.feeds as f64);
+    gauge!("hashpact_leaves").set(status.leaves as f64);
+    gauge!("hashpact_live_entries").set(status.live_entries as f64);
+    gauge!("hashpact_store_bytes").set(status.store_bytes as f64);
+    gauge!("hashpact_resident_bytes").set(resident_bytes() as f64);
+    gauge!("hashpact_peers").set(status.peers as f64);
+    gauge!("hashpact_peers_connected").set(status.peers_connected as f64);
+    gauge!("hashpact_roster_version").set(status.roster_version as f64);
+    gauge!("hashpact_roster_days_left").set(days_left(now, status.roster_expires));
+    gauge!("hashpact_card_days_left").set(days_left(now, status.card_expires));
+    if let Some(expires) = about.certificate_expires {
+        gauge!("hashpact_certificate_days_left").set(days_left(now, expires));
+    }
+    for feed in node.feeds() {
+        let name = feed.name;
+        gauge!("hashpact_feed_stored_leaves", "feed" => name.clone()).set(feed.stored as f64);
+        gauge!("hashpact_feed_indexed_leaves", "feed" => name.clone()).set(feed.indexed as f64);
+        let lag = feed.head.saturating_sub(feed.indexed);
+        gauge!("hashpact_feed_lag_leaves", "feed" => name).set(lag as f64);
+    }
+    for peer in node.exchange().map(|view| view.peers()).unwrap_or_default() {
+        let labels = [("member", peer.slug.to_string()), ("node", peer.node.to_string())];
+        let connected = peer.state == "connected";
+        gauge!("hashpact_peer_connected", &labels).set(if connected { 1.0 } else { 0.0 });
+        if peer.last_seen.0 > 0 {
+            let silent_s = now.since(peer.last_seen) as f64 / 1_000.0;
+            gauge!("hashpact_peer_silent_seconds", &labels).set(silent_s);
+        }
+    }
+    Ok(())
+}
+
+fn describe() {
+    for (name, text) in [
+        ("hashpact_ready", "1 when the node answers and exchanges"),
+        ("hashpact_feeds", "Feeds held"),
+        ("hashpact_leaves", "Leaves that look-ups answer from"),
+        ("hashpact_live_entries", "Entries neither retracted, replaced nor erased"),
+        ("hashpact_store_bytes", "Bytes of the store on disk"),
+        ("hashpact_resident_bytes", "Memory of the process"),
+        ("hashpact_peers", "Other nodes on the members' cards"),
+        ("hashpact_peers_connected", "Of these, connected"),
+        ("hashpact_roster_version", "Version of the roster in force"),
+        ("hashpact_roster_days_left", "Days until the roster expires"),
+        ("hashpact_card_days_left", "Days until this member's node card expires"),
+        ("hashpact_certificate_days_left", "Days until the TLS certificate expires"),
+        ("hashpact_feed_stored_leaves", "Leaves of the feed, verified and durable"),
+        ("hashpact_feed_indexed_leaves", "Leaves of the feed that look-ups answer from"),
+        ("hashpact_feed_lag_leaves", "Leaves under the newest head heard of that look-ups do not answer from"),
+        ("hashpact_peer_connected", "1 while the node is connected"),
+        ("hashpact_peer_silent_seconds", "Seconds since the node said something"),
+    ] {
+        describe_gauge!(name, text);
+    }
+}

@@ -1,0 +1,389 @@
+//! The service `hashpact.node.v1.Node` over a [`Node`].
+//!
+//! Each method: convert → call the node, on a thread that may wait → convert →
+//! audit. Who calls is whoever could open the socket.
+
+use std::sync::Arc;
+
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, TryFutureExt as _};
+use hashpact_core::id::UnixMillis;
+use hashpact_core::signal::Signal;
+use hashpact_node::model::{Retraction, Selector};
+use hashpact_node::{Node, NodeError, RosterDocuments};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::info;
+
+use crate::convert::{self, Matches};
+use crate::error::{lost, misuse, refused, status};
+use crate::{import, wire};
+
+/// Signals in one look-up: some 20 ms of work.
+pub const LOOKUP_MAX: usize = hashpact_node::lookup::LOOKUP_MAX;
+/// Selectors of one retraction, all of which are held in memory.
+pub const SELECTORS_MAX: usize = 1_000_000;
+/// Look-ups of one stream that are under way at one time.
+const LOOKUPS_IN_FLIGHT: usize = 8;
+/// Pages of an export that wait for a slow reader.
+const EXPORT_WAITING: usize = 4;
+
+/// What the node cannot know of the process it runs in.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// Name and version of the program.
+    pub software: String,
+    /// When the TLS certificate expires; `None` where there is none.
+    pub certificate_expires: Option<UnixMillis>,
+}
+
+/// Serves one node to the member's own systems and people.
+#[derive(Clone)]
+pub struct NodeService {
+    node: Arc<Node>,
+    about: Arc<About>,
+}
+
+impl NodeService {
+    /// Serves `node`.
+    #[must_use]
+    pub fn new(node: Arc<Node>, about: About) -> Self {
+        Self {
+            node,
+            about: Arc::new(about),
+        }
+    }
+
+    /// The gRPC server over it, with the limits of the local socket.
+    pub(crate) fn server(self) -> wire::node_server::NodeServer<Self> {
+        wire::node_server::NodeServer::new(self)
+            .max_decoding_message_size(crate::MESSAGE_MAX_BYTES)
+            .max_encoding_message_size(crate::MESSAGE_MAX_BYTES)
+    }
+
+    /// Calls the node on a thread that may wait for disk.
+    async fn call<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Node) -> Result<T, NodeError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let node = Arc::clone(&self.node);
+        let task = tokio::task::spawn_blocking(move || work(&node));
+        let done = task.await.map_err(|_| lost(what))?;
+        done.map_err(|error| status(&error))
+    }
+
+    async fn answer(&self, request: wire::LookupRequest) -> Result<wire::LookupResponse, Status> {
+        let count = request.signals.len();
+        if count > LOOKUP_MAX {
+            return Err(misuse(format!(
+                "{count} signals in one message, the limit is {LOOKUP_MAX}; ask in several"
+            )));
+        }
+        self.call("look-up", move |node| answers(node, request)).await
+    }
+}
+
+/// Answers every item, in order; one that cannot be read is answered with the reason.
+fn answers(node: &Node, request: wire::LookupRequest) -> Result<wire::LookupResponse, NodeError> {
+    let mut signals: Vec<Signal> = Vec::with_capacity(request.signals.len());
+    let mut answers = Vec::with_capacity(request.signals.len());
+    for message in request.signals {
+        // `None` waits for the node's answer.
+        answers.push(match convert::signal(message) {
+            Ok(signal) => {
+                signals.push(signal);
+                None
+            }
+            Err(rejection) => Some(convert::refused_answer(&rejection)),
+        });
+    }
+    let mut found = node.lookup(&signals)?.into_iter();
+    let mut matches = Matches::new(node);
+    let answers = answers
+        .into_iter()
+        .map(|refused| refused.unwrap_or_else(|| matches.answer(found.next().unwrap_or_default())));
+    Ok(wire::LookupResponse {
+        answers: answers.collect(),
+    })
+}
+
+type Stream<T> = BoxStream<'static, Result<T, Status>>;
+
+#[tonic::async_trait]
+impl wire::node_server::Node for NodeService {
+    type LookupStreamStream = Stream<wire::LookupResponse>;
+    type ImportStream = import::Responses;
+    type ExportStream = ReceiverStream<Result<wire::ExportResponse, Status>>;
+    type VerifyStream = ReceiverStream<Result<wire::VerifyResponse, Status>>;
+
+    async fn lookup(
+        &self,
+        request: Request<wire::LookupRequest>,
+    ) -> Result<Response<wire::LookupResponse>, Status> {
+        self.answer(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn lookup_stream(
+        &self,
+        request: Request<Streaming<wire::LookupRequest>>,
+    ) -> Result<Response<Self::LookupStreamStream>, Status> {
+        let service = self.clone();
+        let answers = request.into_inner().map(move |request| {
+            let service = service.clone();
+            async move { service.answer(request?).await }
+        });
+        Ok(Response::new(answers.buffered(LOOKUPS_IN_FLIGHT).boxed()))
+    }
+
+    async fn create_set(
+        &self,
+        request: Request<wire::CreateSetRequest>,
+    ) -> Result<Response<wire::SetInfo>, Status> {
+        let new = convert::new_set(request.into_inner()).map_err(|error| refused(&error))?;
+        let set = self.call("set create", move |node| node.create_set(&new)).await?;
+        info!(set = %set.name, grants = set.grants.len(), "set created");
+        Ok(Response::new(convert::set_info(set)))
+    }
+
+    async fn list_sets(
+        &self,
+        _request: Request<wire::ListSetsRequest>,
+    ) -> Result<Response<wire::ListSetsResponse>, Status> {
+        let sets = self.call("set list", |node| Ok(node.sets())).await?;
+        let sets = sets.into_iter().map(convert::set_info).collect();
+        Ok(Response::new(wire::ListSetsResponse { sets }))
+    }
+
+    async fn show_set(
+        &self,
+        request: Request<wire::ShowSetRequest>,
+    ) -> Result<Response<wire::SetInfo>, Status> {
+        let name = convert::set_name(&self.node, &request.get_ref().set);
+        let name = name.map_err(|error| refused(&error))?;
+        let set = self.call("set show", move |node| node.set(&name)).await?;
+        Ok(Response::new(convert::set_info(set)))
+    }
+
+    async fn change_grants(
+        &self,
+        request: Request<wire::ChangeGrantsRequest>,
+    ) -> Result<Response<wire::SetInfo>, Status> {
+        let request = request.into_inner();
+        let set = self
+            .call("change of grants", move |node| {
+                let set = convert::own_set(node, &request.set)?;
+                let grant: Vec<_> = request.grant.into_iter().map(convert::grantee).collect();
+                node.change_grants(&set, &grant, &request.revoke)
+            })
+            .await?;
+        info!(set = %set.name, grants = set.grants.len(), "grants changed");
+        Ok(Response::new(convert::set_info(set)))
+    }
+
+    async fn confirm_head(
+        &self,
+        request: Request<wire::ConfirmHeadRequest>,
+    ) -> Result<Response<wire::SetInfo>, Status> {
+        let request = request.into_inner();
+        if request.reason.trim().is_empty() {
+            return Err(misuse("say why nobody can hold more of the set: a reason is kept"));
+        }
+        let set = self
+            .call("confirm-head", move |node| {
+                let set = convert::own_set(node, &request.set)?;
+                node.confirm_head(&set, &request.reason)
+            })
+            .await?;
+        Ok(Response::new(convert::set_info(set)))
+    }
+
+    async fn import(
+        &self,
+        request: Request<Streaming<wire::ImportRequest>>,
+    ) -> Result<Response<Self::ImportStream>, Status> {
+        import::run(Arc::clone(&self.node), request.into_inner())
+            .map_ok(Response::new)
+            .await
+    }
+
+    async fn retract(
+        &self,
+        request: Request<Streaming<wire::RetractRequest>>,
+    ) -> Result<Response<wire::RetractResponse>, Status> {
+        let request = gather(request.into_inner()).await?;
+        let outcome = self.call("retract", move |node| retract(node, request)).await?;
+        info!(
+            retracted = outcome.retracted, not_found = outcome.not_found.len(),
+            identity_signed = outcome.identity_signed, "entries retracted"
+        );
+        Ok(Response::new(outcome))
+    }
+
+    async fn export(
+        &self,
+        request: Request<wire::ExportRequest>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
+        let request = request.into_inner();
+        let set = match request.set.as_str() {
+            "" => None,
+            text => {
+                let name = convert::set_name(&self.node, text);
+                Some(name.map_err(|error| refused(&error))?)
+            }
+        };
+        let (pages, stream) = mpsc::channel(EXPORT_WAITING);
+        let node = Arc::clone(&self.node);
+        tokio::task::spawn_blocking(move || {
+            let mut exported = 0;
+            let done = node.export(set.as_ref(), request.include_dead, &mut |page| {
+                exported += page.len();
+                let entries = page.into_iter().map(convert::exported).collect();
+                pages.blocking_send(Ok(wire::ExportResponse { entries })).is_ok()
+            });
+            info!(set = set.map(|set| set.to_string()), exported, "entries exported");
+            if let Err(error) = done {
+                // Nobody is left to tell when the receiver is gone.
+                let _ = pages.blocking_send(Err(status(&error)));
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn status(
+        &self,
+        _request: Request<wire::StatusRequest>,
+    ) -> Result<Response<wire::StatusResponse>, Status> {
+        let about = Arc::clone(&self.about);
+        let status = self.call("status", move |node| crate::status::status(node, &about));
+        Ok(Response::new(status.await?))
+    }
+
+    async fn peers(
+        &self,
+        _request: Request<wire::PeersRequest>,
+    ) -> Result<Response<wire::PeersResponse>, Status> {
+        let peers = self
+            .call("peers", |node| {
+                let peers = node.exchange().map(|view| view.peers()).unwrap_or_default();
+                let peers = peers.into_iter().map(|peer| crate::status::peer(node, peer));
+                Ok(peers.collect())
+            })
+            .await?;
+        Ok(Response::new(wire::PeersResponse { peers }))
+    }
+
+    async fn feeds(
+        &self,
+        _request: Request<wire::FeedsRequest>,
+    ) -> Result<Response<wire::FeedsResponse>, Status> {
+        let feeds = self.call("feeds", |node| Ok(node.feeds())).await?;
+        let feeds = feeds.into_iter().map(crate::status::feed).collect();
+        Ok(Response::new(wire::FeedsResponse { feeds }))
+    }
+
+    async fn verify(
+        &self,
+        _request: Request<wire::VerifyRequest>,
+    ) -> Result<Response<Self::VerifyStream>, Status> {
+        let (tell, told) = mpsc::channel(EXPORT_WAITING);
+        let node = Arc::clone(&self.node);
+        tokio::task::spawn_blocking(move || {
+            let mut last = wire::VerifyResponse::default();
+            let done = node.verify(&mut |leaves_done, leaves_total| {
+                last.leaves_done = leaves_done;
+                last.leaves_total = leaves_total;
+                // A reader that is behind misses a step and no more.
+                let _ = tell.try_send(Ok(last.clone()));
+            });
+            let ended = done.map_err(|error| status(&error)).map(|report| {
+                info!(feeds = report.feeds, problems = report.problems.len(), "store verified");
+                wire::VerifyResponse {
+                    problems: report.problems,
+                    done: true,
+                    feeds_checked: report.feeds,
+                    postings_checked: report.postings,
+                    heads_checked: report.heads,
+                    leaves_done: report.leaves,
+                    leaves_total: report.leaves,
+                    ..last
+                }
+            });
+            let _ = tell.blocking_send(ended);
+        });
+        Ok(Response::new(ReceiverStream::new(told)))
+    }
+
+    async fn import_roster(
+        &self,
+        request: Request<wire::ImportRosterRequest>,
+    ) -> Result<Response<wire::ImportRosterResponse>, Status> {
+        let request = request.into_inner();
+        let documents = RosterDocuments {
+            rosters: request.rosters,
+            node_cards: request.node_cards,
+            suspensions: request.suspensions,
+        };
+        let outcome = self
+            .call("roster import", |node| node.import_roster(documents))
+            .await?;
+        info!(
+            version = outcome.version, accepted = outcome.accepted,
+            refused = outcome.refused.len(), "roster documents taken in"
+        );
+        Ok(Response::new(convert::roster_import(outcome)))
+    }
+
+    async fn show_roster(
+        &self,
+        _request: Request<wire::ShowRosterRequest>,
+    ) -> Result<Response<wire::ShowRosterResponse>, Status> {
+        let documents = self.node.roster_documents();
+        Ok(Response::new(wire::ShowRosterResponse {
+            rosters: documents.rosters,
+            node_cards: documents.node_cards,
+            suspensions: documents.suspensions,
+        }))
+    }
+}
+
+/// Takes a retraction in, up to its limit.
+async fn gather(
+    mut requests: Streaming<wire::RetractRequest>,
+) -> Result<wire::RetractRequest, Status> {
+    let mut whole = requests
+        .message()
+        .await?
+        .ok_or_else(|| misuse("the first message of a retraction names set and reason"))?;
+    while let Some(request) = requests.message().await? {
+        whole.selectors.extend(request.selectors);
+        if whole.selectors.len() > SELECTORS_MAX {
+            return Err(misuse(format!(
+                "more than {SELECTORS_MAX} selectors in one retraction; send several"
+            )));
+        }
+    }
+    Ok(whole)
+}
+
+fn retract(node: &Node, request: wire::RetractRequest) -> Result<wire::RetractResponse, NodeError> {
+    let set = convert::own_set(node, &request.set)?;
+    let name = convert::set_name(node, set.as_str())?;
+    let mut selectors: Vec<(u64, Selector)> = Vec::with_capacity(request.selectors.len());
+    let mut refused = Vec::new();
+    for message in request.selectors {
+        let line = message.line;
+        match convert::selector(message, &name) {
+            Ok(selector) => selectors.push((line, selector)),
+            Err(rejection) => refused.push(convert::refused_line(line, &rejection)),
+        }
+    }
+    let retraction = Retraction {
+        reason: convert::retract_reason(&request.reason)?,
+        note: request.note,
+        recheck: request.recheck,
+        selectors,
+    };
+    Ok(convert::retracted(node.retract(&set, &retraction)?, refused))
+}

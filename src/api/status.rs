@@ -1,0 +1,113 @@
+//! The node at a glance: its state, its peers and its feeds as messages.
+
+use hashpact_core::id::UnixMillis;
+use hashpact_node::model::{FeedView, PeerView};
+use hashpact_node::{Node, NodeError};
+
+use crate::service::About;
+use crate::wire;
+
+/// The node at a glance. Blocking.
+pub(crate) fn status(node: &Node, about: &About) -> Result<wire::StatusResponse, NodeError> {
+    let status = node.status()?;
+    Ok(wire::StatusResponse {
+        software: about.software.clone(),
+        member: status.member.to_string(),
+        node: status.node.to_string(),
+        coalition: status.coalition.unwrap_or_default(),
+        genesis_digest: status.genesis.0.to_vec().into(),
+        roster_version: status.roster_version,
+        roster_state: status.roster_state.to_owned(),
+        roster_expires_ms: status.roster_expires.0,
+        card_version: status.card_version,
+        card_expires_ms: status.card_expires.0,
+        certificate_expires_ms: about.certificate_expires.unwrap_or_default().0,
+        ready: status.ready,
+        notices: status.notices,
+        feeds: status.feeds,
+        leaves: status.leaves,
+        live_entries: status.live_entries,
+        store_bytes: status.store_bytes,
+        peers: status.peers,
+        peers_connected: status.peers_connected,
+        started_ms: status.started.0,
+        resident_bytes: resident_bytes(),
+    })
+}
+
+/// Another member's node, under the name and status that the roster gives its member.
+pub(crate) fn peer(node: &Node, peer: PeerView) -> wire::Peer {
+    let member = node.membership().member(peer.member);
+    let (display_name, status) = member.map_or_else(Default::default, |member| {
+        (member.display_name, format!("{:?}", member.status).to_lowercase())
+    });
+    let (last_error_code, last_error) = peer.last_error;
+    wire::Peer {
+        member: peer.slug.to_string(),
+        node: peer.node.to_string(),
+        display_name,
+        status,
+        endpoints: peer.endpoints,
+        state: peer.state.to_owned(),
+        last_seen_ms: peer.last_seen.0,
+        next_attempt_ms: peer.next_attempt.0,
+        last_error_code,
+        last_error,
+        roster_version: peer.roster_version,
+        software: peer.software,
+    }
+}
+
+/// A feed.
+pub(crate) fn feed(feed: FeedView) -> wire::Feed {
+    wire::Feed {
+        name: feed.name,
+        feed_id: feed.id.as_bytes().to_vec().into(),
+        publisher: feed.publisher,
+        own: feed.own,
+        epoch: feed.epoch,
+        stored: feed.stored,
+        indexed: feed.indexed,
+        head: feed.head,
+        root: feed.root.map_or_else(Vec::new, |root| root.0.to_vec()).into(),
+        live_entries: feed.live_entries,
+        state: feed.state.to_owned(),
+        from_peer: feed.from_peer,
+        updated_ms: feed.updated.0,
+        last_error_code: feed.last_error,
+    }
+}
+
+/// What the process holds in memory, where the system says so; else 0.
+pub(crate) fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0).saturating_mul(1_024)
+}
+
+/// Days from `now` to `then`; 0 when it has passed.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a gauge of days needs few digits"
+)]
+pub(crate) fn days_left(now: UnixMillis, then: UnixMillis) -> f64 {
+    then.since(now) as f64 / 86_400_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_memory() {
+        assert!(!cfg!(target_os = "linux") || resident_bytes() > 100_000);
+    }
+
+    #[test]
+    fn days_that_have_passed_are_none() {
+        let (now, later) = (UnixMillis(86_400_000), UnixMillis(3 * 86_400_000));
+        assert!((days_left(now, later) - 2.0).abs() < 1e-9);
+        assert!(days_left(later, now).abs() < 1e-9);
+    }
+}
