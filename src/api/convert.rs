@@ -45,8 +45,7 @@ pub(crate) fn signal_to_wire(signal: &Signal) -> wire::Signal {
 /// Reads an entry to publish. What is left empty stands for the default: other
 /// media, judged by people.
 pub(crate) fn entry(message: wire::Entry) -> Result<NewEntry, Rejection> {
-    let signals: Result<Vec<Signal>, Rejection> =
-        message.signals.into_iter().map(signal).collect();
+    let signals: Result<Vec<Signal>, Rejection> = message.signals.into_iter().map(signal).collect();
     let classification = (!message.classification.is_empty())
         .then(|| Classification::parse(&message.classification))
         .transpose()?;
@@ -142,7 +141,9 @@ pub(crate) fn progress(
         unchanged: progress.unchanged,
         rejected,
         head_size: head.map_or(0, |(size, _)| size),
-        head_root: head.map_or_else(Vec::new, |(_, root)| root.0.to_vec()).into(),
+        head_root: head
+            .map_or_else(Vec::new, |(_, root)| root.0.to_vec())
+            .into(),
         done,
     }
 }
@@ -272,7 +273,10 @@ fn entry_of(text: &str, set: &SetName) -> Result<u64, Rejection> {
     if name.set == *set {
         Ok(name.first)
     } else {
-        Err(invalid("entry", format!("it is in {}, not in {set}", name.set)))
+        Err(invalid(
+            "entry",
+            format!("it is in {}, not in {set}", name.set),
+        ))
     }
 }
 

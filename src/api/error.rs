@@ -67,7 +67,11 @@ pub(crate) fn status(error: &NodeError) -> Status {
 
 /// A status for what a caller said wrongly.
 pub(crate) fn refused(rejection: &Rejection) -> Status {
-    coded(Code::InvalidArgument, rejection.code(), rejection.to_string())
+    coded(
+        Code::InvalidArgument,
+        rejection.code(),
+        rejection.to_string(),
+    )
 }
 
 /// A status for a wrong call, which says what to do instead.

@@ -153,7 +153,10 @@ fn refresh(node: &Node, about: &About) -> Result<(), NodeError> {
         gauge!("hashpact_feed_lag_leaves", "feed" => name).set(lag as f64);
     }
     for peer in node.exchange().map(|view| view.peers()).unwrap_or_default() {
-        let labels = [("member", peer.slug.to_string()), ("node", peer.node.to_string())];
+        let labels = [
+            ("member", peer.slug.to_string()),
+            ("node", peer.node.to_string()),
+        ];
         let connected = peer.state == "connected";
         gauge!("hashpact_peer_connected", &labels).set(if connected { 1.0 } else { 0.0 });
         if peer.last_seen.0 > 0 {
@@ -169,20 +172,41 @@ fn describe() {
         ("hashpact_ready", "1 when the node answers and exchanges"),
         ("hashpact_feeds", "Feeds held"),
         ("hashpact_leaves", "Leaves that look-ups answer from"),
-        ("hashpact_live_entries", "Entries neither retracted, replaced nor erased"),
+        (
+            "hashpact_live_entries",
+            "Entries neither retracted, replaced nor erased",
+        ),
         ("hashpact_store_bytes", "Bytes of the store on disk"),
         ("hashpact_resident_bytes", "Memory of the process"),
         ("hashpact_peers", "Other nodes on the members' cards"),
         ("hashpact_peers_connected", "Of these, connected"),
         ("hashpact_roster_version", "Version of the roster in force"),
         ("hashpact_roster_days_left", "Days until the roster expires"),
-        ("hashpact_card_days_left", "Days until this member's node card expires"),
-        ("hashpact_certificate_days_left", "Days until the TLS certificate expires"),
-        ("hashpact_feed_stored_leaves", "Leaves of the feed, verified and durable"),
-        ("hashpact_feed_indexed_leaves", "Leaves of the feed that look-ups answer from"),
-        ("hashpact_feed_lag_leaves", "Leaves under the newest head heard of that look-ups do not answer from"),
+        (
+            "hashpact_card_days_left",
+            "Days until this member's node card expires",
+        ),
+        (
+            "hashpact_certificate_days_left",
+            "Days until the TLS certificate expires",
+        ),
+        (
+            "hashpact_feed_stored_leaves",
+            "Leaves of the feed, verified and durable",
+        ),
+        (
+            "hashpact_feed_indexed_leaves",
+            "Leaves of the feed that look-ups answer from",
+        ),
+        (
+            "hashpact_feed_lag_leaves",
+            "Leaves under the newest head heard of that look-ups do not answer from",
+        ),
         ("hashpact_peer_connected", "1 while the node is connected"),
-        ("hashpact_peer_silent_seconds", "Seconds since the node said something"),
+        (
+            "hashpact_peer_silent_seconds",
+            "Seconds since the node said something",
+        ),
     ] {
         describe_gauge!(name, text);
     }

@@ -20,9 +20,6 @@ mod import;
 mod service;
 mod status;
 
-#[cfg(test)]
-mod tests;
-
 pub use self::convert::{basis_name, media_name};
 pub use self::embedded::{Embedded, embedded};
 pub use self::error::{ApiError, CODE};

@@ -81,7 +81,8 @@ impl NodeService {
                 "{count} signals in one message, the limit is {LOOKUP_MAX}; ask in several"
             )));
         }
-        self.call("look-up", move |node| answers(node, request)).await
+        self.call("look-up", move |node| answers(node, request))
+            .await
     }
 }
 
@@ -142,7 +143,9 @@ impl wire::node_server::Node for NodeService {
         request: Request<wire::CreateSetRequest>,
     ) -> Result<Response<wire::SetInfo>, Status> {
         let new = convert::new_set(request.into_inner()).map_err(|error| refused(&error))?;
-        let set = self.call("set create", move |node| node.create_set(&new)).await?;
+        let set = self
+            .call("set create", move |node| node.create_set(&new))
+            .await?;
         info!(set = %set.name, grants = set.grants.len(), "set created");
         Ok(Response::new(convert::set_info(set)))
     }
@@ -188,7 +191,9 @@ impl wire::node_server::Node for NodeService {
     ) -> Result<Response<wire::SetInfo>, Status> {
         let request = request.into_inner();
         if request.reason.trim().is_empty() {
-            return Err(misuse("say why nobody can hold more of the set: a reason is kept"));
+            return Err(misuse(
+                "say why nobody can hold more of the set: a reason is kept",
+            ));
         }
         let set = self
             .call("confirm-head", move |node| {
@@ -213,10 +218,14 @@ impl wire::node_server::Node for NodeService {
         request: Request<Streaming<wire::RetractRequest>>,
     ) -> Result<Response<wire::RetractResponse>, Status> {
         let request = gather(request.into_inner()).await?;
-        let outcome = self.call("retract", move |node| retract(node, request)).await?;
+        let outcome = self
+            .call("retract", move |node| retract(node, request))
+            .await?;
         info!(
-            retracted = outcome.retracted, not_found = outcome.not_found.len(),
-            identity_signed = outcome.identity_signed, "entries retracted"
+            retracted = outcome.retracted,
+            not_found = outcome.not_found.len(),
+            identity_signed = outcome.identity_signed,
+            "entries retracted"
         );
         Ok(Response::new(outcome))
     }
@@ -240,9 +249,14 @@ impl wire::node_server::Node for NodeService {
             let done = node.export(set.as_ref(), request.include_dead, &mut |page| {
                 exported += page.len();
                 let entries = page.into_iter().map(convert::exported).collect();
-                pages.blocking_send(Ok(wire::ExportResponse { entries })).is_ok()
+                pages
+                    .blocking_send(Ok(wire::ExportResponse { entries }))
+                    .is_ok()
             });
-            info!(set = set.map(|set| set.to_string()), exported, "entries exported");
+            info!(
+                set = set.map(|set| set.to_string()),
+                exported, "entries exported"
+            );
             if let Err(error) = done {
                 // Nobody is left to tell when the receiver is gone.
                 let _ = pages.blocking_send(Err(status(&error)));
@@ -267,7 +281,9 @@ impl wire::node_server::Node for NodeService {
         let peers = self
             .call("peers", |node| {
                 let peers = node.exchange().map(|view| view.peers()).unwrap_or_default();
-                let peers = peers.into_iter().map(|peer| crate::status::peer(node, peer));
+                let peers = peers
+                    .into_iter()
+                    .map(|peer| crate::status::peer(node, peer));
                 Ok(peers.collect())
             })
             .await?;
@@ -291,14 +307,18 @@ impl wire::node_server::Node for NodeService {
         let node = Arc::clone(&self.node);
         tokio::task::spawn_blocking(move || {
             let mut last = wire::VerifyResponse::default();
-            let done = node.verify(&mut |leaves_done, leaves_total| {
+            let done = node.verify_in_words(&mut |leaves_done, leaves_total| {
                 last.leaves_done = leaves_done;
                 last.leaves_total = leaves_total;
                 // A reader that is behind misses a step and no more.
                 let _ = tell.try_send(Ok(last.clone()));
             });
             let ended = done.map_err(|error| status(&error)).map(|report| {
-                info!(feeds = report.feeds, problems = report.problems.len(), "store verified");
+                info!(
+                    feeds = report.feeds,
+                    problems = report.problems.len(),
+                    "store verified"
+                );
                 wire::VerifyResponse {
                     problems: report.problems,
                     done: true,
@@ -329,8 +349,10 @@ impl wire::node_server::Node for NodeService {
             .call("roster import", |node| node.import_roster(documents))
             .await?;
         info!(
-            version = outcome.version, accepted = outcome.accepted,
-            refused = outcome.refused.len(), "roster documents taken in"
+            version = outcome.version,
+            accepted = outcome.accepted,
+            refused = outcome.refused.len(),
+            "roster documents taken in"
         );
         Ok(Response::new(convert::roster_import(outcome)))
     }
@@ -385,5 +407,8 @@ fn retract(node: &Node, request: wire::RetractRequest) -> Result<wire::RetractRe
         recheck: request.recheck,
         selectors,
     };
-    Ok(convert::retracted(node.retract(&set, &retraction)?, refused))
+    Ok(convert::retracted(
+        node.retract(&set, &retraction)?,
+        refused,
+    ))
 }

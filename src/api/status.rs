@@ -39,7 +39,10 @@ pub(crate) fn status(node: &Node, about: &About) -> Result<wire::StatusResponse,
 pub(crate) fn peer(node: &Node, peer: PeerView) -> wire::Peer {
     let member = node.membership().member(peer.member);
     let (display_name, status) = member.map_or_else(Default::default, |member| {
-        (member.display_name, format!("{:?}", member.status).to_lowercase())
+        (
+            member.display_name,
+            format!("{:?}", member.status).to_lowercase(),
+        )
     });
     let (last_error_code, last_error) = peer.last_error;
     wire::Peer {
@@ -69,7 +72,10 @@ pub(crate) fn feed(feed: FeedView) -> wire::Feed {
         stored: feed.stored,
         indexed: feed.indexed,
         head: feed.head,
-        root: feed.root.map_or_else(Vec::new, |root| root.0.to_vec()).into(),
+        root: feed
+            .root
+            .map_or_else(Vec::new, |root| root.0.to_vec())
+            .into(),
         live_entries: feed.live_entries,
         state: feed.state.to_owned(),
         from_peer: feed.from_peer,

@@ -16,6 +16,7 @@ mod export;
 mod node;
 mod status;
 mod views;
+mod words;
 
 #[cfg(test)]
 mod scenes;

@@ -272,6 +272,55 @@ pub struct FeedPull {
     pub last_error: String,
 }
 
+/// A feed that the node holds.
+#[derive(Debug, Clone)]
+pub struct FeedView {
+    /// The feed.
+    pub id: FeedId,
+    /// The set's name; before it is known the beginning of the feed's id.
+    pub name: String,
+    /// The publisher's slug.
+    pub publisher: String,
+    /// Whether this node writes it.
+    pub own: bool,
+    /// The epoch.
+    pub epoch: u32,
+    /// Leaves that are durable and verified.
+    pub stored: u64,
+    /// Leaves that look-ups answer from.
+    pub indexed: u64,
+    /// The size of the newest verified head heard of.
+    pub head: u64,
+    /// The root of the head that is held.
+    pub root: Option<Digest>,
+    /// Entries that are neither retracted, replaced nor erased.
+    pub live_entries: u64,
+    /// Of an own feed `open` or `closed`; else as [`FeedPull::state`], `held` where
+    /// nothing pulls, `frozen`, `silent` or `dropping`.
+    pub state: &'static str,
+    /// Whom leaves are being pulled from; empty when nobody.
+    pub from_peer: String,
+    /// When that last changed.
+    pub updated: UnixMillis,
+    /// The code of what was refused last; empty when nothing was.
+    pub last_error: String,
+}
+
+/// What recomputing everything came to.
+#[derive(Debug, Clone, Default)]
+pub struct VerifyOutcome {
+    /// What is wrong, a sentence each; empty when all is sound.
+    pub problems: Vec<String>,
+    /// Feeds checked.
+    pub feeds: u64,
+    /// Leaves hashed.
+    pub leaves: u64,
+    /// Heads checked.
+    pub heads: u64,
+    /// Postings compared.
+    pub postings: u64,
+}
+
 /// What the exchange with other nodes can tell of itself.
 pub trait ExchangeView: Send + Sync {
     /// Every other node of the coalition.

@@ -1,0 +1,109 @@
+//! What the node's feeds look like, and what is wrong with them in words.
+
+use hashpact_store::{FeedInfo, FeedStatus, FindingKind};
+
+use crate::error::NodeError;
+use crate::model::{FeedView, VerifyOutcome};
+use crate::node::Node;
+use crate::views;
+
+impl Node {
+    /// Does what [`Node::verify`] does, and says in words what is wrong. Blocking, for
+    /// as long as reading the whole store takes.
+    ///
+    /// # Errors
+    /// As [`Node::verify`].
+    pub fn verify_in_words(
+        &self,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<VerifyOutcome, NodeError> {
+        let report = self.verify(progress)?;
+        let problems = report.findings.iter().map(|finding| {
+            let feed = self.store().feed(finding.feed);
+            let name =
+                feed.map_or_else(|_| format!("feed {}", finding.feed), |feed| name_of(&feed));
+            format!("{name}: {}: {}", words(finding.kind), finding.text)
+        });
+        Ok(VerifyOutcome {
+            problems: problems.collect(),
+            feeds: report.feeds,
+            leaves: report.leaves,
+            heads: report.heads,
+            postings: report.postings,
+        })
+    }
+
+    /// Every feed that this node holds, own ones first. Blocking.
+    #[must_use]
+    pub fn feeds(&self) -> Vec<FeedView> {
+        let mut feeds: Vec<FeedView> = self
+            .store()
+            .feeds()
+            .iter()
+            .map(|feed| self.feed_view(feed))
+            .collect();
+        feeds.sort_by(|a, b| b.own.cmp(&a.own).then_with(|| a.name.cmp(&b.name)));
+        feeds
+    }
+
+    fn feed_view(&self, feed: &FeedInfo) -> FeedView {
+        let pull = self.exchange().and_then(|view| view.feed(&feed.id));
+        let pull = pull.unwrap_or_default();
+        let applied = feed.applied.map_or(0, |head| head.size);
+        let publisher = self.membership().member(feed.publisher);
+        FeedView {
+            id: feed.id,
+            name: name_of(feed),
+            publisher: publisher.map_or_else(
+                || format!("member {}", feed.publisher),
+                |m| m.slug.to_string(),
+            ),
+            own: feed.own,
+            epoch: feed.epoch,
+            stored: feed.stored,
+            indexed: feed.indexed,
+            head: pull.newest.max(applied),
+            root: feed.applied.map(|head| head.root),
+            live_entries: views::live_entries(feed),
+            state: self.feed_state(feed, pull.state),
+            from_peer: pull.from.unwrap_or_default(),
+            updated: pull.updated,
+            last_error: pull.last_error,
+        }
+    }
+
+    fn feed_state(&self, feed: &FeedInfo, pull: &'static str) -> &'static str {
+        if feed.own {
+            return match self.publisher().closed(&feed.id) {
+                None => "open",
+                Some(_) => "closed",
+            };
+        }
+        match feed.status {
+            FeedStatus::Active if pull.is_empty() => "held",
+            FeedStatus::Active => pull,
+            FeedStatus::Frozen => "frozen",
+            FeedStatus::Silent => "silent",
+            FeedStatus::Dropping => "dropping",
+        }
+    }
+}
+
+/// The set's name; of a feed that is not described yet, the beginning of its id.
+fn name_of(feed: &FeedInfo) -> String {
+    views::describe_of(feed).map_or_else(|| feed.id.0.short(), |describe| describe.name.to_string())
+}
+
+const fn words(kind: FindingKind) -> &'static str {
+    match kind {
+        FindingKind::Leaves => "leaves cannot be read",
+        FindingKind::Tree => "the tree is not that of the leaves",
+        FindingKind::HeadRoot => "a head's root is not that of the leaves",
+        FindingKind::HeadSignature => "a head's signature",
+        FindingKind::Signals => "the index of signals is not that of the leaves",
+        FindingKind::Killers => "what kills entries is not that of the leaves",
+        FindingKind::Entries => "an entry's latest version is not that of the leaves",
+        FindingKind::References => "a reference is not that of the leaves",
+        FindingKind::Counts => "counts are not those of the leaves",
+    }
+}
