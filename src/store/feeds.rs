@@ -187,6 +187,12 @@ impl Store {
         table.by_no.values().map(|state| state.info()).collect()
     }
 
+    /// The ids of all feeds, in no order.
+    #[must_use]
+    pub fn feed_ids(&self) -> Vec<FeedId> {
+        self.inner.feeds().by_id.keys().copied().collect()
+    }
+
     /// Finds a feed by its id.
     #[must_use]
     pub fn feed_no(&self, id: &FeedId) -> Option<FeedNo> {

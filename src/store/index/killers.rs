@@ -3,14 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use hashpact_core::leaf::IndexRange;
+use hashpact_core::leaf::{DESCRIBE, IndexRange, RawLeaf};
 use hashpact_core::liveness::{Kills, Liveness};
 
 use crate::error::{Result, StoreError};
 use crate::families::Family;
 use crate::keys::{self, FeedNo};
 use crate::record::{KillerRecord, unseal};
-use crate::store::Inner;
+use crate::store::{Inner, Store};
 
 const ALWAYS: u32 = 1;
 const WHILE_ALIVE: u32 = 2;
@@ -50,6 +50,41 @@ pub(crate) fn rebuild_without(
         .status()
         .map_err(StoreError::engine("reading killers"))?;
     liveness.map_err(|_| StoreError::corrupt("killers are out of order"))
+}
+
+impl Store {
+    /// The describe leaves that are indexed, newest first with their indexes, at most
+    /// `limit`.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn describes(&self, no: FeedNo, limit: usize) -> Result<Vec<(u64, RawLeaf)>> {
+        let indexed = self.feed(no)?.indexed;
+        let mut options = rocksdb::ReadOptions::default();
+        options.set_iterate_lower_bound(keys::feed_prefix(no));
+        options.set_iterate_upper_bound(keys::numbered(no, indexed));
+        let family = self.inner.cf(Family::Killers)?;
+        let mut iterator = self.inner.db.raw_iterator_cf_opt(family, options);
+        iterator.seek_to_last();
+        let mut describes = Vec::new();
+        while let Some(killer) = iterator.item() {
+            if describes.len() == limit {
+                break;
+            }
+            let (index, kills) = read(killer)?;
+            if kills == Kills::Nothing {
+                let leaf = self.read_leaf(no, index)?;
+                if leaf.kind == DESCRIBE {
+                    describes.push((index, leaf));
+                }
+            }
+            iterator.prev();
+        }
+        iterator
+            .status()
+            .map_err(StoreError::engine("reading describe leaves"))?;
+        Ok(describes)
+    }
 }
 
 /// What a leaf replaces, if it replaces anything.
