@@ -7,6 +7,12 @@
 //! Trust: none in any peer. A head counts after its publisher's signature, a chunk
 //! after its proof, a document after its whole acceptance rules.
 
+pub mod announce;
+pub mod directory;
+mod documents;
 pub mod inbox;
+mod reach;
+pub mod serve;
+mod served;
 
 pub use inbox::{Heard, Inbox, Said};

@@ -1,0 +1,416 @@
+//! What this node tells one member over a watch, whoever dialled.
+//!
+//! First all that the member may see, then what changes. Access is decided for each
+//! item, from one snapshot, before the database is read. A member hears of a feed
+//! only if it may read or prove it: no grant means no existence.
+//!
+//! The hub says what changed and not what it became, so each change becomes work
+//! that reads the state; work that waits already is not queued twice, and what was
+//! told already is not told again. A watcher that the hub left behind looks at
+//! everything once more.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, future, stream};
+use hashpact_core::access::Snapshot;
+use hashpact_core::evidence::ForkEvidence;
+use hashpact_core::id::{Digest, FeedId, MemberNumber};
+use hashpact_core::limits::{COSIGNATURES_MAX, RECEIPTS_MAX};
+use hashpact_core::page;
+use hashpact_node::Node;
+use hashpact_node::hub::Change;
+use hashpact_store::{HeadRef, StoreError};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::directory::Snapshots;
+use super::documents;
+use super::reach::{self, Reach};
+use crate::service::ServiceError;
+use crate::types::{Announcement, Answers, GrantEnded, Head, Outgoing};
+
+/// Time alone changes access too: suspensions end, rosters and cards expire.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Describe leaves looked at for who had a grant: a change of grants every day for
+/// ten years.
+const DESCRIBES_MAX: usize = 4_096;
+/// Receipts beside one head, so that an announcement stays within a message.
+const RECEIPTS_MAX_BYTES: usize = 2 * 1024 * 1024;
+
+/// All that `to` may see, then what changes. Ends when the member may not be
+/// spoken to any more, or when the store fails.
+#[must_use]
+pub fn announcements(node: Arc<Node>, to: MemberNumber) -> Outgoing {
+    let said = told_to(node, to);
+    Box::pin(said.scan((), |(), item| future::ready(item.ok())))
+}
+
+/// As [`announcements`], with the reason why it ends.
+pub(crate) fn told_to(node: Arc<Node>, to: MemberNumber) -> Answers<Announcement> {
+    let announcer = Announcer::new(node, to);
+    Box::pin(stream::unfold(Some(announcer), |announcer| async move {
+        let mut announcer = announcer?;
+        match announcer.next().await {
+            Ok(item) => Some((Ok(item), Some(announcer))),
+            Err(error) => Some((Err(error), None)),
+        }
+    }))
+}
+
+/// One thing to look at, and to tell of if the member may hear it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Work {
+    Roster,
+    Card(MemberNumber),
+    Suspensions,
+    Feed(FeedId),
+    Evidence,
+    SnapshotEnd,
+}
+
+/// Work in order, each once.
+#[derive(Debug, Default)]
+struct Queue {
+    order: VecDeque<Work>,
+    waiting: HashSet<Work>,
+}
+
+impl Queue {
+    fn push(&mut self, work: Work) {
+        if self.waiting.insert(work) {
+            self.order.push_back(work);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Work> {
+        let work = self.order.pop_front()?;
+        self.waiting.remove(&work);
+        Some(work)
+    }
+}
+
+struct Announcer {
+    node: Arc<Node>,
+    changes: Receiver<Change>,
+    work: Queue,
+    ready: VecDeque<Announcement>,
+    /// Absent while a blocking thread has it.
+    teller: Option<Teller>,
+}
+
+impl Announcer {
+    fn new(node: Arc<Node>, to: MemberNumber) -> Self {
+        let mut announcer = Self {
+            // Before the state is read, so that no change falls between.
+            changes: node.hub().watch(),
+            work: Queue::default(),
+            ready: VecDeque::new(),
+            teller: Some(Teller::new(Arc::clone(&node), to)),
+            node,
+        };
+        announcer.queue_all();
+        announcer.work.push(Work::SnapshotEnd);
+        announcer
+    }
+
+    async fn next(&mut self) -> Result<Announcement, ServiceError> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Ok(item);
+            }
+            self.take_changes()?;
+            match self.work.pop() {
+                Some(work) => self.ready = self.tell(work).await?.into(),
+                None => self.wait().await?,
+            }
+        }
+    }
+
+    /// The database is read on a blocking thread.
+    async fn tell(&mut self, work: Work) -> Result<Vec<Announcement>, ServiceError> {
+        let mut teller = self.teller.take().ok_or(ServiceError::Internal)?;
+        let told = spawn_blocking(move || {
+            let told = teller.tell(work);
+            (teller, told)
+        });
+        let (teller, told) = told.await.map_err(|_| ServiceError::Internal)?;
+        self.teller = Some(teller);
+        told
+    }
+
+    async fn wait(&mut self) -> Result<(), ServiceError> {
+        match timeout(LOOK_AGAIN, self.changes.recv()).await {
+            Ok(Ok(change)) => self.queue(change),
+            Ok(Err(RecvError::Lagged(_))) | Err(_) => self.queue_all(),
+            Ok(Err(RecvError::Closed)) => return Err(ServiceError::Unavailable),
+        }
+        Ok(())
+    }
+
+    fn take_changes(&mut self) -> Result<(), ServiceError> {
+        loop {
+            match self.changes.try_recv() {
+                Ok(change) => self.queue(change),
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Lagged(_)) => self.queue_all(),
+                Err(TryRecvError::Closed) => return Err(ServiceError::Unavailable),
+            }
+        }
+    }
+
+    fn queue(&mut self, change: Change) {
+        match change {
+            Change::Roster => self.work.push(Work::Roster),
+            Change::Card(member) => self.work.push(Work::Card(member)),
+            Change::Suspension => self.work.push(Work::Suspensions),
+            Change::Head(feed) => self.work.push(Work::Feed(feed)),
+            Change::Evidence(_) => self.work.push(Work::Evidence),
+            Change::Access => self.queue_feeds(),
+        }
+    }
+
+    fn queue_all(&mut self) {
+        self.work.push(Work::Roster);
+        let state = self.node.membership().state();
+        for card in state.cards.newest_of_all() {
+            self.work.push(Work::Card(card.member()));
+        }
+        self.work.push(Work::Suspensions);
+        self.queue_feeds();
+    }
+
+    fn queue_feeds(&mut self) {
+        for feed in self.node.store().feed_ids() {
+            self.work.push(Work::Feed(feed));
+        }
+        self.work.push(Work::Evidence);
+    }
+}
+
+/// Reads the state and makes announcements of it. Blocking.
+struct Teller {
+    node: Arc<Node>,
+    snapshots: Snapshots,
+    to: MemberNumber,
+    told: Told,
+}
+
+/// What this watch told already.
+#[derive(Default)]
+struct Told {
+    roster: Option<Digest>,
+    cards: HashMap<MemberNumber, Digest>,
+    suspensions: HashSet<Digest>,
+    heads: HashMap<FeedId, Digest>,
+    evidence: HashSet<Digest>,
+    /// Per feed, the describe leaf in force when it was last decided whether the
+    /// member lost a grant.
+    grants: HashMap<FeedId, u64>,
+    grants_ended: HashSet<(FeedId, u64)>,
+}
+
+impl Teller {
+    fn new(node: Arc<Node>, to: MemberNumber) -> Self {
+        Self {
+            snapshots: Snapshots::of(&node),
+            node,
+            to,
+            told: Told::default(),
+        }
+    }
+
+    fn tell(&mut self, work: Work) -> Result<Vec<Announcement>, ServiceError> {
+        let snapshot = self.snapshots.newest().ok_or(ServiceError::Unavailable)?;
+        if !snapshot.may_connect(self.to) {
+            return Err(ServiceError::NotActive);
+        }
+        let said = match work {
+            Work::Roster => Ok(self.roster(&snapshot)),
+            Work::Card(member) => Ok(self.card(member)),
+            Work::Suspensions => Ok(self.suspensions()),
+            Work::Feed(feed) => self.feed(snapshot, &feed),
+            Work::Evidence => self.evidence(&snapshot),
+            Work::SnapshotEnd => Ok(vec![Announcement::SnapshotEnd]),
+        };
+        match said {
+            Ok(said) => Ok(said),
+            // The feed went while it was looked at.
+            Err(StoreError::UnknownFeed(_)) => Ok(Vec::new()),
+            Err(error) => {
+                tracing::error!(%error, code = error.code(), "announcing");
+                Err(ServiceError::Internal)
+            }
+        }
+    }
+
+    fn roster(&mut self, snapshot: &Snapshot) -> Vec<Announcement> {
+        let digest = snapshot.roster().digest();
+        if self.told.roster.replace(digest) == Some(digest) {
+            return Vec::new();
+        }
+        let version = snapshot.roster().roster().version;
+        vec![Announcement::Roster { version, digest }]
+    }
+
+    fn card(&mut self, member: MemberNumber) -> Vec<Announcement> {
+        let state = self.node.membership().state();
+        let Some(card) = documents::card_in_force(&state, member, self.node.clock().now()) else {
+            return Vec::new();
+        };
+        if self.told.cards.insert(member, card.digest()) == Some(card.digest()) {
+            return Vec::new();
+        }
+        vec![Announcement::NodeCard(card.as_bytes().clone())]
+    }
+
+    fn suspensions(&mut self) -> Vec<Announcement> {
+        let state = self.node.membership().state();
+        let in_force = documents::suspensions_in_force(&state, self.node.clock().now());
+        in_force
+            .filter(|suspension| self.told.suspensions.insert(suspension.digest()))
+            .map(|suspension| Announcement::Suspension(suspension.as_bytes().clone()))
+            .collect()
+    }
+
+    fn feed(
+        &mut self,
+        snapshot: Arc<Snapshot>,
+        feed: &FeedId,
+    ) -> Result<Vec<Announcement>, StoreError> {
+        let Ok(reach) = Reach::of(self.node.store(), snapshot, feed) else {
+            self.told.heads.remove(feed);
+            return Ok(Vec::new());
+        };
+        let ended = self.grant_ended(&reach)?;
+        let head = self.head(&reach)?;
+        Ok(ended.into_iter().chain(head).collect())
+    }
+
+    /// The head that this node has applied, if the member hears of the feed and did
+    /// not hear of this head yet.
+    fn head(&mut self, reach: &Reach) -> Result<Option<Announcement>, StoreError> {
+        let feed = reach.feed.id;
+        let Some(at) = reach.feed.applied.filter(|_| reach.hears_heads(self.to)) else {
+            self.told.heads.remove(&feed);
+            return Ok(None);
+        };
+        let Some(head) = self.stored_head(reach, at)? else {
+            return Ok(None);
+        };
+        let digest = digest_of(&head);
+        if self.told.heads.insert(feed, digest) == Some(digest) {
+            return Ok(None);
+        }
+        Ok(Some(Announcement::Head(Box::new(head))))
+    }
+
+    fn stored_head(&self, reach: &Reach, at: HeadRef) -> Result<Option<Head>, StoreError> {
+        let head = self.node.store().head(reach.feed.no, at.epoch, at.size)?;
+        Ok(head.map(|head| Head {
+            feed: reach.feed.id,
+            publisher: reach.feed.publisher,
+            note: head.note().clone(),
+            cosignatures: within(head.cosignatures, COSIGNATURES_MAX),
+            receipts: within(head.receipts, RECEIPTS_MAX),
+        }))
+    }
+
+    /// DESIGN 6: a member that loses its grant gets that one describe leaf, with its
+    /// inclusion proof and head. Once in a watch, so that a member that was away
+    /// learns of it as well.
+    fn grant_ended(&mut self, reach: &Reach) -> Result<Option<Announcement>, StoreError> {
+        let feed = reach.feed.id;
+        let in_force = reach.feed.describe.as_ref().map(|(index, _)| *index);
+        let (Some(in_force), Some(at)) = (in_force, reach.feed.applied) else {
+            return Ok(None);
+        };
+        if reach.feed.counts.describe < 2
+            || !reach.is_ungranted(self.to)
+            || self.told.grants.insert(feed, in_force) == Some(in_force)
+        {
+            return Ok(None);
+        }
+        let Some((index, leaf)) = self.ending_leaf(reach)? else {
+            return Ok(None);
+        };
+        if index >= at.size || !self.told.grants_ended.insert((feed, index)) {
+            return Ok(None);
+        }
+        let Some(mut head) = self.stored_head(reach, at)? else {
+            return Ok(None);
+        };
+        // Who acts on the feed is no business of who is out.
+        head.receipts.clear();
+        let inclusion = self
+            .node
+            .store()
+            .inclusion_proof(reach.feed.no, index, at.size)?;
+        Ok(Some(Announcement::GrantEnded(Box::new(GrantEnded {
+            head,
+            index,
+            leaf: page::encode_plain(&[leaf])?,
+            inclusion,
+        }))))
+    }
+
+    /// The first describe leaf after the last that granted: later ones are not for
+    /// who is out.
+    fn ending_leaf(
+        &self,
+        reach: &Reach,
+    ) -> Result<Option<(u64, hashpact_core::leaf::RawLeaf)>, StoreError> {
+        let store = self.node.store();
+        let mut ending = None;
+        for (index, leaf) in store.describes(reach.feed.no, DESCRIBES_MAX)? {
+            let grants = reach::grants(&leaf, index);
+            if reach.granted_by(self.to, grants.as_ref()) {
+                return Ok(ending);
+            }
+            // A void leaf changes nothing, so it ends nothing.
+            if grants.is_some() {
+                ending = Some((index, leaf));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Evidence goes to whoever may see heads and proofs of the feed.
+    fn evidence(&mut self, snapshot: &Arc<Snapshot>) -> Result<Vec<Announcement>, StoreError> {
+        let mut said = Vec::new();
+        for evidence in self.node.store().evidence()? {
+            let may_hear = ForkEvidence::decode(&evidence)
+                .and_then(|fork| Reach::of(self.node.store(), Arc::clone(snapshot), &fork.feed))
+                .and_then(|reach| reach.may_prove(self.to));
+            if may_hear.is_ok() && self.told.evidence.insert(Digest::of(&evidence)) {
+                said.push(Announcement::Evidence(evidence));
+            }
+        }
+        Ok(said)
+    }
+}
+
+/// As many of a list as one announcement takes.
+fn within(list: Vec<Bytes>, count: usize) -> Vec<Bytes> {
+    let mut room = RECEIPTS_MAX_BYTES;
+    let fits = |item: &Bytes| {
+        let left = room.checked_sub(item.len());
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
+    list.into_iter().take(count).take_while(fits).collect()
+}
+
+/// Tells two states of a head apart, with what stands beside it.
+fn digest_of(head: &Head) -> Digest {
+    let parts = std::iter::once(&head.note)
+        .chain(&head.cosignatures)
+        .chain(std::iter::once(&head.note))
+        .chain(&head.receipts);
+    let digests: Vec<u8> = parts.flat_map(|part| Digest::of(part).0).collect();
+    Digest::of(&digests)
+}

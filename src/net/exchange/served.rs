@@ -1,0 +1,269 @@
+//! One pull, as it is served: chunk after chunk, each under access decided anew.
+//!
+//! Access is decided when the call starts, before each chunk is read, and again
+//! when it leaves: what was read ahead does not outlast a grant. What is unknown,
+//! not granted, of another root or beyond the applied head is one and the same
+//! [`Rejection::NotFound`].
+//!
+//! The database is read on blocking threads, a few at a time over all pulls, and a
+//! little ahead of the connection, so that TLS does not wait for disk.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, future, stream};
+use hashpact_core::chunk::{ChunkParts, ProofParts};
+use hashpact_core::id::MemberNumber;
+use hashpact_core::leaf::RawLeaf;
+use hashpact_core::limits::{CHUNK_TARGET_BYTES, PAGE_LEAVES};
+use hashpact_core::page;
+use hashpact_core::reject::Rejection;
+use hashpact_node::Node;
+use hashpact_store::StoreError;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::spawn_blocking;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::directory::Snapshots;
+use super::reach::Reach;
+use crate::service::ServiceError;
+use crate::types::{Answers, PullPart, PullRequest};
+
+/// Chunks that wait, read, for the connection: 1 MiB each, and one more in the
+/// making.
+const READ_AHEAD: usize = 2;
+/// Chunks that are read at once, over all pulls: reading one takes a few
+/// milliseconds, and the queue is fair.
+const READERS_MAX: usize = 4;
+
+/// What all pulls of a node share.
+pub(crate) struct Pulls {
+    node: Arc<Node>,
+    snapshots: Arc<Snapshots>,
+    readers: Arc<Semaphore>,
+}
+
+impl Pulls {
+    pub(crate) fn new(node: Arc<Node>, snapshots: Arc<Snapshots>) -> Self {
+        Self {
+            node,
+            snapshots,
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
+        }
+    }
+
+    /// Answers one pull.
+    pub(crate) async fn serve(
+        &self,
+        caller: MemberNumber,
+        request: PullRequest,
+    ) -> Result<Answers<PullPart>, ServiceError> {
+        let pull = Arc::new(Pull {
+            node: Arc::clone(&self.node),
+            snapshots: Arc::clone(&self.snapshots),
+            readers: Arc::clone(&self.readers),
+            caller,
+            request,
+        });
+        let begun = Arc::clone(&pull);
+        pull.reading(move || begun.check_head()).await?;
+        metrics::counter!("hashpact_pulls_served_total").increment(1);
+        if request.proof_only {
+            let proved = Arc::clone(&pull);
+            let proof = pull.reading(move || proved.proof()).await?;
+            let part = PullPart::Proof(proof);
+            return Ok(Box::pin(stream::once(future::ready(Ok(part)))));
+        }
+        let (sender, chunks) = mpsc::channel(READ_AHEAD);
+        tokio::spawn(Arc::clone(&pull).read_ahead(sender));
+        let leaving = move |chunk: Result<ChunkParts, ServiceError>| {
+            let chunk = chunk?;
+            pull.reach()?;
+            count(&chunk);
+            Ok(PullPart::Chunk(chunk))
+        };
+        Ok(Box::pin(ReceiverStream::new(chunks).map(leaving)))
+    }
+}
+
+struct Pull {
+    node: Arc<Node>,
+    snapshots: Arc<Snapshots>,
+    readers: Arc<Semaphore>,
+    caller: MemberNumber,
+    request: PullRequest,
+}
+
+impl Pull {
+    /// Decides whether the caller may have what it asks for, from memory alone, and
+    /// that this node has applied that much.
+    fn reach(&self) -> Result<Reach, ServiceError> {
+        let snapshot = self.snapshots.newest().ok_or(ServiceError::Unavailable)?;
+        let request = &self.request;
+        let reach = Reach::of(self.node.store(), snapshot, &request.feed)?;
+        // Relaying governs leaves only.
+        if request.proof_only {
+            reach.may_prove(self.caller)?;
+        } else {
+            reach.may_serve(self.caller)?;
+        }
+        let applied = reach.feed.applied.map_or(0, |head| head.size);
+        let within = request.from <= request.to
+            && request.to <= request.head_size
+            && request.head_size <= applied;
+        if within {
+            Ok(reach)
+        } else {
+            Err(Rejection::NotFound.into())
+        }
+    }
+
+    /// The head asked for is one that the leaves held lead to.
+    fn check_head(&self) -> Result<(), ServiceError> {
+        let reach = self.reach()?;
+        let root = self
+            .node
+            .store()
+            .root_at(reach.feed.no, self.request.head_size);
+        if root.map_err(of_store)? == self.request.head_root {
+            Ok(())
+        } else {
+            Err(Rejection::NotFound.into())
+        }
+    }
+
+    fn proof(&self) -> Result<ProofParts, ServiceError> {
+        let reach = self.reach()?;
+        let PullRequest {
+            from,
+            to,
+            head_size,
+            ..
+        } = self.request;
+        let range = |begin, end| {
+            let range = self.node.store().range(reach.feed.no, begin, end);
+            range.map(|range| range.hashes().to_vec()).map_err(of_store)
+        };
+        Ok(ProofParts {
+            from,
+            to,
+            before: range(0, from)?,
+            range: range(from, to)?,
+            after: range(to, head_size)?,
+        })
+    }
+
+    fn chunk(&self, from: u64) -> Result<ChunkParts, ServiceError> {
+        let reach = self.reach()?;
+        let request = &self.request;
+        let chunk = self
+            .node
+            .store()
+            .chunk_with(
+                reach.feed.no,
+                from,
+                request.to,
+                request.head_size,
+                CHUNK_TARGET_BYTES,
+                request.elide_dead,
+            )
+            .map_err(of_store)?;
+        let counts = &reach.feed.counts;
+        if counts.elided > 0 || counts.erase > 0 || request.elide_dead {
+            self.check_elided(&reach, &chunk)?;
+        }
+        Ok(chunk)
+    }
+
+    /// What is held without its payload is served only where leaves below the head
+    /// asked for justify it: a puller would blame this node.
+    fn check_elided(&self, reach: &Reach, chunk: &ChunkParts) -> Result<(), ServiceError> {
+        let elided = elided(chunk).map_err(ServiceError::Rejected);
+        let elided = elided.inspect_err(|error| tracing::error!(%error, "reading own pages"))?;
+        let head_size = self.request.head_size;
+        let justified = self.node.store().with_liveness(reach.feed.no, |liveness| {
+            let mut elided = elided.iter();
+            elided.all(|index| liveness.may_elide(*index, head_size))
+        });
+        if justified.map_err(of_store)? {
+            Ok(())
+        } else {
+            Err(Rejection::NotFound.into())
+        }
+    }
+
+    async fn read_ahead(self: Arc<Self>, chunks: mpsc::Sender<Result<ChunkParts, ServiceError>>) {
+        let mut from = self.request.from;
+        while from < self.request.to {
+            // Nothing is read for a connection that has enough, or that is gone.
+            let Ok(room) = chunks.reserve().await else {
+                return;
+            };
+            let reader = Arc::clone(&self);
+            let chunk = self.reading(move || reader.chunk(from)).await;
+            let next = chunk.as_ref().ok().map(|chunk| chunk.to);
+            room.send(chunk);
+            match next {
+                Some(to) if to > from => from = to,
+                Some(_) | None => return,
+            }
+        }
+    }
+
+    /// Runs what reads the database on a blocking thread, in turn.
+    async fn reading<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T, ServiceError> + Send + 'static,
+    ) -> Result<T, ServiceError> {
+        let turn = Arc::clone(&self.readers).acquire_owned().await;
+        let turn = turn.map_err(|_| ServiceError::Unavailable)?;
+        let read = spawn_blocking(move || {
+            let read = read();
+            drop(turn);
+            read
+        });
+        read.await.unwrap_or(Err(ServiceError::Internal))
+    }
+}
+
+/// The indexes of a chunk's leaves that are their record alone.
+fn elided(chunk: &ChunkParts) -> Result<Vec<u64>, Rejection> {
+    let mut leaves = decode_end(&chunk.leading)?;
+    for wire in &chunk.pages {
+        leaves.extend(page::decode(wire)?);
+    }
+    leaves.extend(decode_end(&chunk.trailing)?);
+    let indexed = (chunk.from..).zip(&leaves);
+    let elided = indexed.filter(|(_, leaf)| leaf.is_elided());
+    Ok(elided.map(|(index, _)| index).collect())
+}
+
+fn decode_end(plain: &bytes::Bytes) -> Result<Vec<RawLeaf>, Rejection> {
+    page::decode_plain(plain, usize::try_from(PAGE_LEAVES).unwrap_or(usize::MAX))
+}
+
+fn count(chunk: &ChunkParts) {
+    let pages: usize = chunk.pages.iter().map(bytes::Bytes::len).sum();
+    let bytes = pages + chunk.leading.len() + chunk.trailing.len();
+    let leaves = chunk.to.saturating_sub(chunk.from);
+    metrics::counter!("hashpact_served_chunks_total").increment(1);
+    metrics::counter!("hashpact_served_leaves_total").increment(leaves);
+    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    metrics::counter!("hashpact_served_bytes_total").increment(bytes);
+}
+
+/// What the store answers: a feed that went or shrank meanwhile is not there; the
+/// rest is our own fault.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "an error is mapped by what it was"
+)]
+fn of_store(error: StoreError) -> ServiceError {
+    if matches!(
+        error,
+        StoreError::UnknownFeed(_) | StoreError::OutOfRange { .. }
+    ) {
+        return Rejection::NotFound.into();
+    }
+    tracing::error!(%error, code = error.code(), "serving a pull");
+    ServiceError::Internal
+}
