@@ -316,7 +316,10 @@ mod tests {
         let (_, pem) = text.split_once('\n').unwrap();
         std::fs::write(&path, pem).unwrap();
         let refused = load::<Feed>(&path).unwrap_err();
-        assert!(matches!(refused, KeyFileError::Unmarked { .. }), "{refused}");
+        assert!(
+            matches!(refused, KeyFileError::Unmarked { .. }),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod import;
 pub mod init;
 pub mod logging;
 pub mod lookup;
+mod new_files;
 pub mod open;
 pub mod output;
 pub mod peers;

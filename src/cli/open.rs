@@ -127,10 +127,7 @@ fn take_roster_file(config: &Config, node: &Node) -> Result<(), CliError> {
 /// # Errors
 /// What the file system says, with the key of the configuration that names it.
 pub fn private_folder(path: &Path, key: &str) -> Result<(), CliError> {
-    let made = DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path);
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| CliError::failed(format!("{key}: {}: {error}", path.display())))
 }
 
