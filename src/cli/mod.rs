@@ -24,6 +24,7 @@ pub mod roster;
 pub mod run;
 pub mod set;
 pub mod status;
+pub(crate) mod trial;
 pub mod values;
 pub mod verify;
 

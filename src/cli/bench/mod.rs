@@ -1,0 +1,317 @@
+//! `hashpact bench`: measures import, pull, watch and look-up.
+//!
+//! Each measurement is complete in itself: it founds a coalition of two members in
+//! a folder of its own, runs real nodes over real TLS and RocksDB, prints one
+//! object and removes what it made. Numbers are never judged here.
+
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "pull and watch publish without a file")
+)]
+mod entries;
+mod import;
+mod machine;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use hashpact_core::id::Slug;
+use hashpact_core::signal::Signal;
+use hashpact_node::Node;
+use hashpact_node::model::{Grantee, NewSet, SetSource};
+use serde::Serialize;
+
+use self::entries::Which;
+use self::machine::Machine;
+use super::error::CliError;
+use super::output::note;
+use super::{Context, not_available, output};
+
+/// The set that entries go to.
+const SET: &str = "bench";
+/// Entries whose signals are looked up to see that the figures are of work done.
+const SAMPLE: u64 = 2_000;
+
+/// Measure this machine: import, pull, watch, look-up
+///
+/// An entry is one SHA-256 and one PDQ signal with quality, classification, one
+/// label and times. Figures are printed as lines, or as one object with --json.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure
+    #[command(subcommand)]
+    pub command: BenchCommand,
+}
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// CSV lines into a feed: parse, dedupe, hash, sign, index
+    Import {
+        /// How much
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// A first pull between two nodes over mutual TLS, beside its limit
+    ///
+    /// The limit is the same bytes over the same TLS, hashed, the same keys
+    /// through the same SST path with as many threads, and no protocol.
+    Pull {
+        /// How much
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// One new entry until the other node answers for it, while others are published
+    Watch {
+        /// How much
+        #[command(flatten)]
+        common: CommonArgs,
+        /// Entries published per second meanwhile
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        rate: u32,
+        /// How long to measure, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+        seconds: u32,
+    },
+    /// Exact look-ups over the local API, half of them hits
+    Lookup {
+        /// How much
+        #[command(flatten)]
+        common: CommonArgs,
+        /// Signals in a batch
+        #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        batch: u32,
+        /// Streams that ask for one signal at a time
+        #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=256))]
+        streams: u32,
+        /// How long to measure each way, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+        seconds: u32,
+    },
+}
+
+/// What every measurement takes.
+#[derive(Debug, Clone, Args)]
+pub struct CommonArgs {
+    /// Entries in the feed
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
+    pub entries: u64,
+    /// Folder to work in, which must be empty [default: a temporary one]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Leave the folder as it is afterwards
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When a measurement fails.
+pub fn run(args: BenchArgs, context: &Context) -> Result<(), CliError> {
+    match args.command {
+        BenchCommand::Import { common } => import::run(&common, context),
+        BenchCommand::Pull { .. } | BenchCommand::Watch { .. } | BenchCommand::Lookup { .. } => {
+            Err(not_available("bench"))
+        }
+    }
+}
+
+/// The folder of one measurement.
+struct Bench {
+    dir: PathBuf,
+    keep: bool,
+}
+
+impl Bench {
+    /// Makes the folder, or takes an empty one.
+    fn begin(what: &str, common: &CommonArgs) -> Result<Self, CliError> {
+        let given = common.dir.clone();
+        let dir = match given {
+            Some(dir) => dir,
+            None => std::env::temp_dir().join(format!("hashpact-bench-{what}-{}", random()?)),
+        };
+        let failed = |error| CliError::failed(format!("{}: {error}", dir.display()));
+        fs::create_dir_all(&dir).map_err(failed)?;
+        if fs::read_dir(&dir).map_err(failed)?.next().is_some() {
+            return Err(CliError::usage(format!("{} is not empty", dir.display())));
+        }
+        Ok(Self {
+            dir,
+            keep: common.keep,
+        })
+    }
+
+    fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Removes what was made; on failure the drop does.
+    fn end(self) -> Result<(), CliError> {
+        if self.keep {
+            say(format!("kept in {}", self.dir.display()));
+            return Ok(());
+        }
+        fs::remove_dir_all(&self.dir)
+            .map_err(|error| CliError::failed(format!("{}: {error}", self.dir.display())))
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if !self.keep {
+            // What ended the measurement is being told; nothing else helps here.
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// What the store of a node takes on disk.
+#[derive(Debug, Serialize)]
+struct Disk {
+    bytes: u64,
+    bytes_per_entry: f64,
+    /// Bytes of files, by column family, of those that have any.
+    families: std::collections::BTreeMap<&'static str, u64>,
+}
+
+impl Disk {
+    fn of(node: &Node, entries: u64) -> Result<Self, CliError> {
+        let stats = node.store().stats().map_err(CliError::failed)?;
+        let families = stats.families.iter().filter(|family| family.file_bytes > 0);
+        Ok(Self {
+            bytes: stats.disk_bytes,
+            bytes_per_entry: rounded(ratio(stats.disk_bytes, entries)),
+            families: families
+                .map(|family| (family.name, family.file_bytes))
+                .collect(),
+        })
+    }
+}
+
+/// Waits until the store has nothing left to flush or to compact.
+fn settle(node: &Node) -> Result<Duration, CliError> {
+    let began = Instant::now();
+    node.store().settle().map_err(CliError::failed)?;
+    Ok(began.elapsed())
+}
+
+/// Looks up both signals of entries all over the set, and ones that are in none.
+fn check_answers(node: &Arc<Node>, count: u64) -> Result<(), CliError> {
+    let step = (count / SAMPLE).max(1);
+    let step = usize::try_from(step).map_err(CliError::failed)?;
+    let numbers: Vec<u64> = (0..count).step_by(step).collect();
+    for part in numbers.chunks(1_000) {
+        let (mut asked, mut expected) = (Vec::new(), Vec::new());
+        for n in part {
+            for (n, hits) in [(*n, 1), (entries::MISS + n, 0)] {
+                asked.extend(signals(n)?);
+                expected.extend([hits, hits]);
+            }
+        }
+        let found = node.lookup(&asked).map_err(CliError::failed)?;
+        if found.iter().map(Vec::len).ne(expected) {
+            return Err(CliError::failed(
+                "look-ups answer something else than was published",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn signals(n: u64) -> Result<[Signal; 2], CliError> {
+    let signal = |which| entries::signal(n, which).map_err(CliError::failed);
+    Ok([signal(Which::Sha256)?, signal(Which::Pdq)?])
+}
+
+/// The set, which every member may read.
+fn new_set() -> Result<NewSet, CliError> {
+    Ok(NewSet {
+        set: set_slug()?,
+        title: "Entries to measure with".to_owned(),
+        source: SetSource::OwnWork,
+        classification_scheme: "tc".to_owned(),
+        grants: vec![Grantee {
+            who: "all".to_owned(),
+            relay: true,
+        }],
+    })
+}
+
+fn set_slug() -> Result<Slug, CliError> {
+    Slug::parse(SET).map_err(CliError::failed)
+}
+
+fn random() -> Result<String, CliError> {
+    let mut bytes = [0_u8; 6];
+    getrandom::fill(&mut bytes).map_err(CliError::failed)?;
+    Ok(data_encoding::HEXLOWER.encode(&bytes))
+}
+
+/// Tells what is being done, on standard error.
+fn say(what: impl std::fmt::Display) {
+    note(format!("bench: {what}"));
+}
+
+/// Prints the figures: rows for people, or the report as one object.
+fn print(
+    report: &impl Serialize,
+    rows: &[(&str, String)],
+    machine: &Machine,
+    context: &Context,
+) -> Result<(), CliError> {
+    let mut table = output::table(&["figure", "value"], &[1]);
+    for (name, value) in rows {
+        table.add_row([name, value.as_str()]);
+    }
+    context.output.line(machine.line())?;
+    context.output.table(&table)?;
+    context.output.json(report)
+}
+
+fn seconds(time: Duration) -> f64 {
+    rounded(time.as_secs_f64())
+}
+
+/// To thousandths.
+fn rounded(value: f64) -> f64 {
+    (value * 1_000.0).round() / 1_000.0
+}
+
+fn per_second(count: u64, time: Duration) -> f64 {
+    let seconds = time.as_secs_f64();
+    if seconds > 0.0 {
+        (count_of(count) / seconds).round()
+    } else {
+        0.0
+    }
+}
+
+fn ratio(a: u64, b: u64) -> f64 {
+    if b == 0 {
+        0.0
+    } else {
+        count_of(a) / count_of(b)
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "figures are shown to a few digits"
+)]
+fn count_of(number: u64) -> f64 {
+    number as f64
+}
+
+/// A figure without its fraction: `12,345`.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures are positive and far below 2^53"
+)]
+fn whole(value: f64) -> String {
+    output::count(value.max(0.0).round() as u64)
+}

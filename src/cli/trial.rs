@@ -1,0 +1,238 @@
+//! A coalition for trials on one machine: an administrator who signs everything,
+//! members with one node each, documents as in a real one, keys in memory only.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashpact_core::card::{Contact, Endpoint, EndpointPolicy, FeedKey, NodeCard, SetScope};
+use hashpact_core::envelope::{Envelope, PayloadType};
+use hashpact_core::id::{CoalitionName, Digest, MemberNumber, Slug, UnixMillis};
+use hashpact_core::keys::{Admin, Feed, Identity, SecretKey};
+use hashpact_core::limits::DAY_MS;
+use hashpact_core::roster::{NewMember, Role, Roster, RosterAdmin, RosterChain};
+use hashpact_net::{Credentials, PemPair};
+use hashpact_node::clock::Clock;
+use hashpact_node::{Node, NodeOptions, RosterDocuments};
+use hashpact_store::StoreOptions;
+
+use super::error::CliError;
+use crate::keyfile;
+
+/// The coalition's name.
+const COALITION: &str = "trial.example";
+/// The name of each member's one node.
+const NODE: &str = "main";
+/// How long documents are good for.
+const LIFE_MS: u64 = 90 * DAY_MS;
+
+/// A coalition whose documents are in force.
+pub(crate) struct Trial {
+    genesis: Digest,
+    rosters: Vec<Bytes>,
+    cards: Vec<Bytes>,
+    seats: Vec<Seat>,
+}
+
+/// What one member of a trial runs its node with.
+pub(crate) struct Seat {
+    slug: Slug,
+    identity: SecretKey<Identity>,
+    feed: SecretKey<Feed>,
+    tls: PemPair,
+    listen: Option<SocketAddr>,
+}
+
+impl Trial {
+    /// Founds a coalition of these members; those with `true` listen on a free
+    /// port of this machine, the others only dial.
+    ///
+    /// # Errors
+    /// Without random bytes or free ports.
+    pub(crate) fn found(members: &[(&str, bool)]) -> Result<Self, CliError> {
+        let now = Clock::system().now();
+        let seats = members
+            .iter()
+            .map(|(slug, listens)| Seat::new(slug, *listens, now))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (genesis, rosters, numbers) = rosters(&seats, now)?;
+        let cards = seats
+            .iter()
+            .zip(numbers)
+            .map(|(seat, number)| seat.card(number, genesis, now))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            genesis,
+            rosters,
+            cards,
+            seats,
+        })
+    }
+
+    /// The seat of a member, from 0 in the order of founding.
+    ///
+    /// # Errors
+    /// When there is no such seat.
+    pub(crate) fn seat(&self, at: usize) -> Result<&Seat, CliError> {
+        let missing = || CliError::failed("the trial has no such member");
+        self.seats.get(at).ok_or_else(missing)
+    }
+
+    /// Opens the node of a seat in `dir`, with all documents of the coalition.
+    ///
+    /// # Errors
+    /// What the node answers.
+    pub(crate) fn open(
+        &self,
+        seat: &Seat,
+        dir: &Path,
+        store: StoreOptions,
+    ) -> Result<Arc<Node>, CliError> {
+        let node = Node::open(NodeOptions {
+            store_dir: dir.join("store"),
+            store,
+            sign_state_dir: dir.join("sign-state"),
+            member: seat.slug.clone(),
+            node: slug(NODE)?,
+            genesis: self.genesis,
+            endpoint_policy: EndpointPolicy::AllowLocal,
+            denied: BTreeSet::new(),
+            feed_key: SecretKey::from_seed(&seat.feed.seed()),
+            identity_key: Some(SecretKey::from_seed(&seat.identity.seed())),
+            clock: Clock::system(),
+            connects: false,
+        })
+        .map_err(CliError::failed)?;
+        let documents = RosterDocuments {
+            rosters: self.rosters.clone(),
+            node_cards: self.cards.clone(),
+            suspensions: Vec::new(),
+        };
+        let taken = node.import_roster(documents).map_err(CliError::failed)?;
+        match taken.refused.first() {
+            None => Ok(node),
+            Some(why) => Err(CliError::failed(format!("the trial's documents: {why}"))),
+        }
+    }
+}
+
+impl Seat {
+    fn new(slug_text: &str, listens: bool, now: UnixMillis) -> Result<Self, CliError> {
+        Ok(Self {
+            slug: slug(slug_text)?,
+            identity: keyfile::generate().map_err(CliError::failed)?,
+            feed: keyfile::generate().map_err(CliError::failed)?,
+            tls: PemPair::generate(&format!("{slug_text}.{COALITION}"), now)
+                .map_err(CliError::failed)?,
+            listen: if listens { Some(free_port()?) } else { None },
+        })
+    }
+
+    /// Its node's TLS key.
+    ///
+    /// # Errors
+    /// Never for a pair that was made here.
+    pub(crate) fn credentials(&self) -> Result<Credentials, CliError> {
+        Credentials::from_pem(self.tls.certificate.as_bytes(), self.tls.key.as_bytes())
+            .map_err(CliError::failed)
+    }
+
+    fn card(
+        &self,
+        number: MemberNumber,
+        genesis: Digest,
+        now: UnixMillis,
+    ) -> Result<Bytes, CliError> {
+        let tls = self.credentials()?;
+        let endpoints = self.listen.iter();
+        let endpoints = endpoints
+            .map(|address| Endpoint::parse(&address.to_string()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(CliError::failed)?;
+        let card = NodeCard {
+            genesis,
+            member: Some(number),
+            slug: self.slug.clone(),
+            version: 1,
+            issued: now,
+            expires: now.plus(LIFE_MS),
+            nodes: vec![hashpact_core::card::Node {
+                name: slug(NODE)?,
+                endpoints,
+                tls_keys: vec![tls.key_digest().map_err(CliError::failed)?],
+                feed_keys: vec![FeedKey {
+                    key: self.feed.public(),
+                    sets: SetScope::All,
+                }],
+                witness_keys: Vec::new(),
+                receipt_keys: Vec::new(),
+            }],
+            contact: Contact {
+                name: "Desk".to_owned(),
+                email: format!("desk@{}.{COALITION}", self.slug),
+                phone: String::new(),
+            },
+        };
+        let mut draft = card.to_envelope().map_err(CliError::failed)?;
+        draft.sign(&self.identity).sign(&self.feed);
+        let possession = tls.sign(&draft.to_sign()).map_err(CliError::failed)?;
+        let spki = tls.spki_der().map_err(CliError::failed)?;
+        draft
+            .add_tls(&spki, &possession)
+            .map_err(CliError::failed)?;
+        let envelope = draft.finish().map_err(CliError::failed)?;
+        Ok(envelope.as_bytes().clone())
+    }
+}
+
+/// Genesis and the version that admits everybody, with their numbers.
+fn rosters(
+    seats: &[Seat],
+    now: UnixMillis,
+) -> Result<(Digest, Vec<Bytes>, Vec<MemberNumber>), CliError> {
+    let admin: SecretKey<Admin> = keyfile::generate().map_err(CliError::failed)?;
+    let coalition = CoalitionName::parse(COALITION).map_err(CliError::failed)?;
+    let admins = vec![RosterAdmin {
+        name: "trial".to_owned(),
+        key: admin.public(),
+    }];
+    let first = signed(&Roster::found(coalition, admins, now, LIFE_MS), &admin)?;
+    let genesis = first.payload_digest();
+    let chain = RosterChain::begin(first.clone(), &genesis, now).map_err(CliError::failed)?;
+    let mut second = Roster::after(chain.current(), genesis, now, LIFE_MS);
+    let numbers = seats
+        .iter()
+        .map(|seat| {
+            second.admit(NewMember {
+                slug: seat.slug.clone(),
+                display_name: seat.slug.to_string(),
+                organisation_kind: "platform".to_owned(),
+                identity: seat.identity.public(),
+                roles: vec![Role::Publish, Role::Subscribe],
+            })
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(CliError::failed)?;
+    let second = signed(&second, &admin)?;
+    let rosters = vec![first.as_bytes().clone(), second.as_bytes().clone()];
+    Ok((genesis, rosters, numbers))
+}
+
+fn signed(roster: &Roster, admin: &SecretKey<Admin>) -> Result<Envelope, CliError> {
+    let mut draft = roster.to_envelope().map_err(CliError::failed)?;
+    let envelope = draft.sign(admin).finish().map_err(CliError::failed)?;
+    Envelope::decode(envelope.as_bytes().clone(), PayloadType::Roster).map_err(CliError::failed)
+}
+
+/// A port that is free at this moment; whoever takes it in between makes the trial
+/// fail, and it can be run again.
+fn free_port() -> Result<SocketAddr, CliError> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(CliError::failed)?;
+    listener.local_addr().map_err(CliError::failed)
+}
+
+fn slug(text: &str) -> Result<Slug, CliError> {
+    Slug::parse(text).map_err(CliError::failed)
+}
