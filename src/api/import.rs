@@ -1,8 +1,9 @@
 //! Import: a stream of entries in, a stream of progress out.
 //!
 //! The node's import runs on one blocking thread, fed by a bounded channel: a client
-//! that is faster waits. Only the clean end of the client's stream signs the rest;
-//! a stream that breaks off ends the import as a crash would.
+//! that is faster waits. Only the message that says it is the last one signs the rest;
+//! a stream that ends otherwise ends the import as a crash would. (The end of the
+//! stream itself says nothing: hyper reports a cancelled one as ended.)
 
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ pub(crate) type Responses = ReceiverStream<Result<wire::ImportResponse, Status>>
 /// What the importing thread is told.
 enum Step {
     Entries(Vec<wire::Entry>),
-    /// The client's stream ended as it should.
+    /// The client has said all.
     End,
 }
 
@@ -51,7 +52,7 @@ pub(crate) async fn run(
         }
     });
     tokio::spawn(async move {
-        if let Err(status) = feed(first.entries, &mut requests, &steps).await {
+        if let Err(status) = feed(first, &mut requests, &steps).await {
             let _ = tell.send(Err(status)).await;
         }
     });
@@ -61,23 +62,30 @@ pub(crate) async fn run(
 /// Hands the client's messages on. Ends early when the importing thread has ended,
 /// which has told why.
 async fn feed(
-    first: Vec<wire::Entry>,
+    first: wire::ImportRequest,
     requests: &mut Streaming<wire::ImportRequest>,
     steps: &mpsc::Sender<Step>,
 ) -> Result<(), Status> {
-    if !first.is_empty() && steps.send(Step::Entries(first)).await.is_err() {
-        return Ok(());
-    }
-    while let Some(request) = requests.message().await? {
+    let mut request = first;
+    request.set.clear();
+    loop {
         if !request.set.is_empty() {
             return Err(misuse("only the first message of an import names the set"));
         }
-        if steps.send(Step::Entries(request.entries)).await.is_err() {
+        let last = request.last;
+        if !request.entries.is_empty() && steps.send(Step::Entries(request.entries)).await.is_err()
+        {
             return Ok(());
         }
+        if last {
+            let _ = steps.send(Step::End).await;
+            return Ok(());
+        }
+        match requests.message().await? {
+            Some(next) => request = next,
+            None => return Err(misuse("the import ended without its last message")),
+        }
     }
-    let _ = steps.send(Step::End).await;
-    Ok(())
 }
 
 fn import(

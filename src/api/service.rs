@@ -378,7 +378,12 @@ async fn gather(
         .message()
         .await?
         .ok_or_else(|| misuse("the first message of a retraction names set and reason"))?;
-    while let Some(request) = requests.message().await? {
+    while !whole.last {
+        let request = requests
+            .message()
+            .await?
+            .ok_or_else(|| misuse("the retraction ended without its last message"))?;
+        whole.last = request.last;
         whole.selectors.extend(request.selectors);
         if whole.selectors.len() > SELECTORS_MAX {
             return Err(misuse(format!(

@@ -4,6 +4,7 @@
 //! [`output`], and ends with a [`CliError`] that says what to do next.
 
 pub mod bench;
+pub mod client;
 pub mod coalition;
 pub mod config;
 pub mod demo;

@@ -174,6 +174,17 @@ pub fn duration(elapsed: Duration) -> String {
     }
 }
 
+/// A time in UTC to the second: `2026-11-22 06:40:00Z`; `never` for 0.
+#[must_use]
+pub fn time(unix_ms: u64) -> String {
+    let known = i64::try_from(unix_ms).ok().filter(|millis| *millis > 0);
+    let time = known.and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+    time.map_or_else(
+        || "never".to_owned(),
+        |time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+    )
+}
+
 /// A progress bar on standard error that shows itself after a second, and only
 /// to people at a terminal.
 pub struct Progress {
@@ -210,6 +221,22 @@ impl Progress {
                 self.bar.set_draw_target(ProgressDrawTarget::stderr());
             }
         }
+    }
+
+    /// Says how much is done in all.
+    pub fn set(&mut self, done: u64) {
+        self.add(done.saturating_sub(self.bar.position()));
+    }
+
+    /// How much is done.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.bar.position()
+    }
+
+    /// Says how much there is in all.
+    pub fn set_total(&self, total: u64) {
+        self.bar.set_length(total);
     }
 
     /// Names what is being done.
@@ -285,6 +312,13 @@ mod tests {
         }
         assert_eq!(duration(Duration::from_millis(840)), "840 ms");
         assert_eq!(duration(Duration::from_secs(250)), "4 min 10 s");
+    }
+
+    #[test]
+    fn times_are_in_utc() {
+        assert_eq!(time(1_790_000_000_123), "2026-09-21 14:13:20Z");
+        assert_eq!(time(0), "never");
+        assert_eq!(time(u64::MAX), "never");
     }
 
     #[test]

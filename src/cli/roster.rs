@@ -2,10 +2,23 @@
 
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use clap::{Args, Subcommand};
+use hashpact_api::wire;
+use hashpact_core::card::NodeCard;
+use hashpact_core::envelope::{Envelope, PayloadType};
+use hashpact_core::reject::Rejection;
+use hashpact_core::roster::{Member, MemberStatus, Role, Roster};
+use serde::Serialize;
 
-use super::error::CliError;
-use super::{Context, not_available};
+use super::Context;
+use super::client::{Client, connect_or_embed};
+use super::error::{CliError, Exit};
+use super::output::{note, table, time};
+use crate::roster_file;
+
+/// Bytes of documents in one message: well within what one may have.
+const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Show the roster that this node goes by, or take a newer one from a file
 #[derive(Debug, Args)]
@@ -18,22 +31,258 @@ pub struct RosterArgs {
 /// What to do with the roster.
 #[derive(Debug, Subcommand)]
 pub enum RosterCommand {
-    /// Take roster versions, node cards and suspensions from a file
+    /// Take roster versions, node cards and suspensions from files
     ///
     /// They are verified as if a peer had sent them: nothing older is taken, and
     /// nothing that is not signed by enough administrators.
     Import {
-        /// The file that the administrators sent
-        file: PathBuf,
+        /// Files that the administrators sent
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
     },
     /// Show version, members, roles, groups and expiry
     Show,
+}
+
+#[derive(Serialize)]
+struct Imported {
+    roster_version: u64,
+    accepted: u32,
+    known: u32,
+    refused: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    coalition: String,
+    version: u64,
+    digest: String,
+    issued: String,
+    expires: String,
+    threshold: usize,
+    administrators: Vec<String>,
+    members: Vec<MemberObject>,
+    groups: Vec<GroupObject>,
+    suspensions: usize,
+}
+
+#[derive(Serialize)]
+struct MemberObject {
+    number: u32,
+    slug: String,
+    display_name: String,
+    organisation: String,
+    status: &'static str,
+    roles: Vec<&'static str>,
+    identity_key: String,
+    /// 0 where none is known.
+    card_version: u64,
+    card_expires: String,
+    nodes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct GroupObject {
+    name: String,
+    members: Vec<u32>,
 }
 
 /// Runs the command.
 ///
 /// # Errors
 /// When a document is refused, with the reason.
-pub fn run(_args: RosterArgs, _context: &Context) -> Result<(), CliError> {
-    Err(not_available("roster"))
+pub fn run(args: RosterArgs, context: &Context) -> Result<(), CliError> {
+    match args.command {
+        RosterCommand::Import { files } => import(&files, context),
+        RosterCommand::Show => show(context),
+    }
+}
+
+fn import(files: &[PathBuf], context: &Context) -> Result<(), CliError> {
+    let mut read = Vec::new();
+    for path in files {
+        let file = roster_file::read(path).map_err(|error| {
+            CliError::failed(format!("{}: {error}", path.display()))
+                .next("ask the administrators for the coalition's roster file")
+        })?;
+        read.push(file);
+    }
+    let client = connect_or_embed(context)?;
+    let mut total = Imported {
+        roster_version: 0,
+        accepted: 0,
+        known: 0,
+        refused: Vec::new(),
+    };
+    for file in read {
+        // The order matters: cards are checked against the roster.
+        let rosters = file.rosters.into_iter().map(Document::Roster);
+        let cards = file.node_cards.into_iter().map(Document::Card);
+        let suspensions = file.suspensions.into_iter().map(Document::Suspension);
+        send(&client, rosters.chain(cards).chain(suspensions), &mut total)?;
+    }
+    for refused in &total.refused {
+        note(format!("refused: {refused}"));
+    }
+    let (version, accepted, known) = (total.roster_version, total.accepted, total.known);
+    let refused = total.refused.len();
+    context.output.line(format_args!(
+        "roster version {version}: {accepted} documents new, {known} known, {refused} refused"
+    ))?;
+    context.output.json(&total)?;
+    match (refused, accepted) {
+        (0, _) => Ok(()),
+        (_, 0) => Err(CliError::Quiet(Exit::Failed)),
+        _ => Err(CliError::Quiet(Exit::Partial)),
+    }
+}
+
+enum Document {
+    Roster(Bytes),
+    Card(Bytes),
+    Suspension(Bytes),
+}
+
+fn send(
+    client: &Client,
+    documents: impl Iterator<Item = Document>,
+    total: &mut Imported,
+) -> Result<(), CliError> {
+    let mut request = wire::ImportRosterRequest::default();
+    let mut bytes = 0;
+    for document in documents {
+        let (list, document) = match document {
+            Document::Roster(document) => (&mut request.rosters, document),
+            Document::Card(document) => (&mut request.node_cards, document),
+            Document::Suspension(document) => (&mut request.suspensions, document),
+        };
+        bytes += document.len();
+        list.push(document);
+        if bytes >= MESSAGE_BYTES {
+            send_some(client, std::mem::take(&mut request), total)?;
+            bytes = 0;
+        }
+    }
+    send_some(client, request, total)
+}
+
+fn send_some(
+    client: &Client,
+    request: wire::ImportRosterRequest,
+    total: &mut Imported,
+) -> Result<(), CliError> {
+    let answer = client.call(client.node().import_roster(request))?;
+    total.roster_version = answer.roster_version;
+    total.accepted = total.accepted.saturating_add(answer.accepted);
+    total.known = total.known.saturating_add(answer.known);
+    total.refused.extend(answer.refused);
+    Ok(())
+}
+
+fn show(context: &Context) -> Result<(), CliError> {
+    let client = connect_or_embed(context)?;
+    let answer = client.call(client.node().show_roster(wire::ShowRosterRequest {}))?;
+    let newest = answer.rosters.last().cloned().ok_or_else(|| {
+        CliError::failed("this node has no roster of the coalition yet")
+            .next("hashpact roster import FILE, or start the node with a peer to ask")
+    })?;
+    let suspensions = answer.suspensions.len();
+    let shown = read(newest, answer.node_cards, suspensions)
+        .map_err(|error| CliError::failed(format!("the node's roster cannot be shown: {error}")))?;
+    print(&shown, context)?;
+    context.output.json(&shown)
+}
+
+/// Reads documents that the node has verified.
+fn read(newest: Bytes, cards: Vec<Bytes>, suspensions: usize) -> Result<Shown, Rejection> {
+    let envelope = Envelope::decode(newest, PayloadType::Roster)?;
+    let roster = Roster::read(envelope.payload())?;
+    let cards: Result<Vec<NodeCard>, Rejection> = cards
+        .into_iter()
+        .map(|card| NodeCard::read(Envelope::decode(card, PayloadType::NodeCard)?.payload()))
+        .collect();
+    let cards = cards?;
+    let members = roster.members.iter().map(|member| object(member, &cards));
+    let groups = roster.groups.iter().map(|group| GroupObject {
+        name: group.name.to_string(),
+        members: group.members.iter().map(|number| number.value()).collect(),
+    });
+    Ok(Shown {
+        coalition: roster.coalition.to_string(),
+        version: roster.version,
+        digest: envelope.payload_digest().to_string(),
+        issued: time(roster.issued.0),
+        expires: time(roster.expires.0),
+        threshold: roster.threshold,
+        administrators: roster
+            .admins
+            .iter()
+            .map(|admin| admin.name.clone())
+            .collect(),
+        members: members.collect(),
+        groups: groups.collect(),
+        suspensions,
+    })
+}
+
+fn object(member: &Member, cards: &[NodeCard]) -> MemberObject {
+    let card = cards.iter().find(|card| card.slug == member.slug);
+    MemberObject {
+        number: member.number.value(),
+        slug: member.slug.to_string(),
+        display_name: member.display_name.clone(),
+        organisation: member.organisation_kind.clone(),
+        status: match member.status {
+            MemberStatus::Active => "active",
+            MemberStatus::Suspended => "suspended",
+            MemberStatus::Removed => "removed",
+        },
+        roles: member.roles.iter().copied().map(Role::as_str).collect(),
+        identity_key: member.identity.to_string(),
+        card_version: card.map_or(0, |card| card.version),
+        card_expires: time(card.map_or(0, |card| card.expires.0)),
+        nodes: card
+            .into_iter()
+            .flat_map(|card| &card.nodes)
+            .map(|node| node.name.to_string())
+            .collect(),
+    }
+}
+
+fn print(shown: &Shown, context: &Context) -> Result<(), CliError> {
+    let output = &context.output;
+    let (name, version) = (&shown.coalition, shown.version);
+    output.line(format_args!(
+        "{name}, roster version {version}, expires {}",
+        shown.expires
+    ))?;
+    output.line(format_args!("  digest     {}", shown.digest))?;
+    let admins = shown.administrators.join(", ");
+    output.line(format_args!(
+        "  approved by {} of: {admins}",
+        shown.threshold
+    ))?;
+    let mut members = table(
+        &["NO", "MEMBER", "NAME", "STATUS", "ROLES", "CARD"],
+        &[0, 5],
+    );
+    for member in &shown.members {
+        members.add_row([
+            member.number.to_string(),
+            member.slug.clone(),
+            member.display_name.clone(),
+            member.status.to_owned(),
+            member.roles.join(" "),
+            member.card_version.to_string(),
+        ]);
+    }
+    output.table(&members)?;
+    for group in &shown.groups {
+        let numbers: Vec<String> = group.members.iter().map(u32::to_string).collect();
+        output.line(format_args!("group {}: {}", group.name, numbers.join(", ")))?;
+    }
+    if shown.suspensions > 0 {
+        output.line(format_args!("suspensions known: {}", shown.suspensions))?;
+    }
+    Ok(())
 }

@@ -1,18 +1,136 @@
 //! `hashpact status`: how the node is.
 
 use clap::Args;
+use data_encoding::HEXLOWER;
+use hashpact_api::wire;
+use serde::Serialize;
 
+use super::Context;
+use super::client::connect_or_embed;
 use super::error::CliError;
-use super::{Context, not_available};
+use super::output::{bytes, count, time};
 
 /// Show how the node is: roster, feeds, peers, store, certificates, alarms
+///
+/// Where no node runs, shows its store at rest.
 #[derive(Debug, Args)]
 pub struct StatusArgs {}
+
+#[derive(Serialize)]
+struct StatusObject {
+    running: bool,
+    software: String,
+    member: String,
+    node: String,
+    coalition: String,
+    genesis: String,
+    ready: bool,
+    roster_version: u64,
+    roster_state: String,
+    roster_expires: String,
+    card_version: u64,
+    card_expires: String,
+    certificate_expires: String,
+    feeds: u64,
+    leaves: u64,
+    live_entries: u64,
+    store_bytes: u64,
+    resident_bytes: u64,
+    peers: u64,
+    peers_connected: u64,
+    started: String,
+    notices: Vec<String>,
+}
 
 /// Runs the command.
 ///
 /// # Errors
-/// When no node runs.
-pub fn run(_args: StatusArgs, _context: &Context) -> Result<(), CliError> {
-    Err(not_available("status"))
+/// When neither a node nor its store can be reached.
+pub fn run(_args: StatusArgs, context: &Context) -> Result<(), CliError> {
+    let client = connect_or_embed(context)?;
+    client.note_at_rest();
+    let status = client.call(client.node().status(wire::StatusRequest {}))?;
+    let running = !client.is_embedded();
+    print(&status, running, context)?;
+    context.output.json(&object(status, running))
+}
+
+fn print(status: &wire::StatusResponse, running: bool, context: &Context) -> Result<(), CliError> {
+    let output = &context.output;
+    let state = match (running, status.ready) {
+        (false, _) => "not running",
+        (true, false) => "running, not ready",
+        (true, true) => "ready",
+    };
+    let coalition = match status.coalition.as_str() {
+        "" => "no coalition yet",
+        name => name,
+    };
+    let (member, node) = (&status.member, &status.node);
+    output.line(format_args!("{member}/{node} in {coalition}: {state}"))?;
+    if status.roster_version > 0 {
+        let (version, state) = (status.roster_version, &status.roster_state);
+        let expires = time(status.roster_expires_ms);
+        output.line(format_args!(
+            "  roster       version {version}, {state}, expires {expires}"
+        ))?;
+    }
+    if status.card_version > 0 {
+        let (version, expires) = (status.card_version, time(status.card_expires_ms));
+        output.line(format_args!(
+            "  node card    version {version}, expires {expires}"
+        ))?;
+    }
+    if status.certificate_expires_ms > 0 {
+        let expires = time(status.certificate_expires_ms);
+        output.line(format_args!("  certificate  expires {expires}"))?;
+    }
+    let (feeds, entries) = (count(status.feeds), count(status.live_entries));
+    let leaves = count(status.leaves);
+    output.line(format_args!(
+        "  feeds        {feeds}, {entries} entries ({leaves} leaves)"
+    ))?;
+    let (connected, peers) = (status.peers_connected, status.peers);
+    output.line(format_args!(
+        "  peers        {connected} of {peers} connected"
+    ))?;
+    let (store, memory) = (bytes(status.store_bytes), bytes(status.resident_bytes));
+    output.line(format_args!(
+        "  store        {store} on disk, {memory} in memory"
+    ))?;
+    if running {
+        let (started, software) = (time(status.started_ms), &status.software);
+        output.line(format_args!("  started      {started}, {software}"))?;
+    }
+    for notice in &status.notices {
+        output.line(format_args!("  ! {notice}"))?;
+    }
+    Ok(())
+}
+
+fn object(status: wire::StatusResponse, running: bool) -> StatusObject {
+    StatusObject {
+        running,
+        software: status.software,
+        member: status.member,
+        node: status.node,
+        coalition: status.coalition,
+        genesis: HEXLOWER.encode(&status.genesis_digest),
+        ready: running && status.ready,
+        roster_version: status.roster_version,
+        roster_state: status.roster_state,
+        roster_expires: time(status.roster_expires_ms),
+        card_version: status.card_version,
+        card_expires: time(status.card_expires_ms),
+        certificate_expires: time(status.certificate_expires_ms),
+        feeds: status.feeds,
+        leaves: status.leaves,
+        live_entries: status.live_entries,
+        store_bytes: status.store_bytes,
+        resident_bytes: status.resident_bytes,
+        peers: status.peers,
+        peers_connected: status.peers_connected,
+        started: time(status.started_ms),
+        notices: status.notices,
+    }
 }

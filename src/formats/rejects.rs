@@ -33,15 +33,29 @@ impl<W: Write> RejectsWriter<W> {
     /// # Errors
     /// Writing failed.
     pub fn write(&mut self, reject: &Reject) -> io::Result<()> {
-        let reason = format!("{}: {}", reject.reason.code(), reject.reason);
-        let mut original = printable(&reject.original);
-        if reject.original.len() == ORIGINAL_MAX_BYTES {
-            original.push_str(" [cut off here]");
+        let reason = reject.reason.to_string();
+        self.write_refused(reject.line, reject.reason.code(), &reason, &reject.original)
+    }
+
+    /// Adds a line that was read and refused later, by the node.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub fn write_refused(
+        &mut self,
+        line: u64,
+        code: &str,
+        reason: &str,
+        original: &[u8],
+    ) -> io::Result<()> {
+        let mut text = printable(original);
+        if original.len() == ORIGINAL_MAX_BYTES {
+            text.push_str(" [cut off here]");
         }
         let record = [
-            reject.line.to_string(),
-            reason,
-            cell::guard(&original).into_owned(),
+            line.to_string(),
+            format!("{code}: {reason}"),
+            cell::guard(&text).into_owned(),
         ];
         self.csv.write_record(&record).map_err(io::Error::from)
     }

@@ -1,0 +1,247 @@
+//! How commands reach the node: over its socket, else in this process.
+//!
+//! There is one path only: the gRPC service. Where no node answers, the command
+//! takes the store's lock and serves the same service to itself.
+
+use std::future::Future;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use hashpact_api::wire::node_client::NodeClient;
+use hashpact_api::{About, CODE, Embedded, MESSAGE_MAX_BYTES, NodeService};
+use hyper_util::rt::TokioIo;
+use tokio::io::DuplexStream;
+use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+use super::error::CliError;
+use super::open::open_node;
+use super::{Context, output};
+use crate::config::Config;
+
+/// Name and version of this program, as nodes tell each other.
+pub const SOFTWARE: &str = concat!("hashpact ", env!("CARGO_PKG_VERSION"));
+
+/// A connection to the node, with the runtime that it runs on.
+pub struct Client {
+    runtime: Runtime,
+    node: NodeClient<Channel>,
+    server: Option<JoinHandle<()>>,
+    config: Config,
+}
+
+/// Reaches the node of the configuration: the one that answers on the socket, else
+/// this process, which opens the store itself.
+///
+/// # Errors
+/// A configuration that is wrong; a socket that may not be opened; a store that is
+/// in use though nobody answers.
+pub fn connect_or_embed(context: &Context) -> Result<Client, CliError> {
+    let config = context.config_text()?;
+    let runtime = Runtime::new().map_err(CliError::failed)?;
+    match answers(&config.api.socket)? {
+        true => {
+            let socket = config.api.socket.clone();
+            let node = runtime.block_on(over_socket(socket))?;
+            Ok(Client {
+                runtime,
+                node,
+                server: None,
+                config,
+            })
+        }
+        false => {
+            // The keys are needed now.
+            let config = context.config()?;
+            let node = open_node(&config, false)?;
+            let service = NodeService::new(node, about());
+            let (node, server) = runtime.block_on(in_process(service))?;
+            Ok(Client {
+                runtime,
+                node,
+                server: Some(server),
+                config,
+            })
+        }
+    }
+}
+
+/// What the service says of a command's own process.
+fn about() -> About {
+    About {
+        software: SOFTWARE.to_owned(),
+        certificate_expires: None,
+    }
+}
+
+/// Whether a node answers at the socket.
+fn answers(socket: &Path) -> Result<bool, CliError> {
+    let fail = |what: &dyn std::fmt::Display| {
+        CliError::failed(format!("api.socket: {}: {what}", socket.display()))
+    };
+    match std::os::unix::net::UnixStream::connect(socket) {
+        Ok(_) => Ok(true),
+        Err(error) => match error.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Ok(false),
+            ErrorKind::PermissionDenied => {
+                Err(fail(&error).next("call it as the user that runs the node"))
+            }
+            _ => Err(fail(&error)),
+        },
+    }
+}
+
+async fn over_socket(socket: PathBuf) -> Result<NodeClient<Channel>, CliError> {
+    let channel = endpoint()
+        .connect_with_connector(service_fn(move |_| {
+            let socket = socket.clone();
+            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+        }))
+        .await;
+    Ok(client(channel.map_err(|error| unreachable_node(&error))?))
+}
+
+/// Serves in this process and connects to it.
+async fn in_process(
+    service: NodeService,
+) -> Result<(NodeClient<Channel>, JoinHandle<()>), CliError> {
+    let Embedded { stream, server } = hashpact_api::embedded(service);
+    // There is one stream, and the channel connects once.
+    let stream: Mutex<Option<DuplexStream>> = Mutex::new(Some(stream));
+    let channel = endpoint()
+        .connect_with_connector(service_fn(move |_| {
+            let once = stream.lock().ok().and_then(|mut stream| stream.take());
+            let gone = || std::io::Error::from(ErrorKind::NotConnected);
+            std::future::ready(once.map(TokioIo::new).ok_or_else(gone))
+        }))
+        .await;
+    Ok((
+        client(channel.map_err(|error| unreachable_node(&error))?),
+        server,
+    ))
+}
+
+/// The address is not looked at: the connector knows where to go.
+fn endpoint() -> Endpoint {
+    Endpoint::from_static("http://node.invalid")
+        .initial_stream_window_size(1024 * 1024)
+        .initial_connection_window_size(4 * 1024 * 1024)
+}
+
+fn client(channel: Channel) -> NodeClient<Channel> {
+    NodeClient::new(channel)
+        .max_decoding_message_size(MESSAGE_MAX_BYTES)
+        .max_encoding_message_size(MESSAGE_MAX_BYTES)
+}
+
+fn unreachable_node(error: &tonic::transport::Error) -> CliError {
+    CliError::failed(format!("the node does not answer: {error}"))
+        .next("hashpact status, or the node's log, says more")
+}
+
+impl Client {
+    /// The service's stub; clones share the connection.
+    #[must_use]
+    pub fn node(&self) -> NodeClient<Channel> {
+        self.node.clone()
+    }
+
+    /// The configuration that the node was found by.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether this process serves itself, since no node runs.
+    #[must_use]
+    pub const fn is_embedded(&self) -> bool {
+        self.server.is_some()
+    }
+
+    /// Waits for a call.
+    pub fn wait<T>(&self, call: impl Future<Output = T>) -> T {
+        self.runtime.block_on(call)
+    }
+
+    /// Waits for a call and turns a status into an error that says what to do.
+    ///
+    /// # Errors
+    /// What the node answered.
+    pub fn call<T>(
+        &self,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, CliError> {
+        let answered = self.runtime.block_on(call);
+        answered
+            .map(tonic::Response::into_inner)
+            .map_err(|status| failed(&status))
+    }
+
+    /// Says on standard error that what is shown is the store of a node at rest.
+    pub fn note_at_rest(&self) {
+        if self.is_embedded() {
+            output::note("no node runs: this is its store at rest; hashpact run starts it");
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            // The service holds the node, and the node the store's lock.
+            server.abort();
+            let _ = self.runtime.block_on(server);
+        }
+    }
+}
+
+/// What the node answered, with the next step where the code tells one.
+#[must_use]
+pub fn failed(status: &Status) -> CliError {
+    let code = status
+        .metadata()
+        .get(CODE)
+        .and_then(|code| code.to_str().ok());
+    let message = status.message();
+    let next = match code {
+        Some("not_found") => "hashpact set list shows the sets that this node holds",
+        Some("publishing_closed") => "hashpact status shows what the node waits for",
+        Some("terms") => "without the list owner's permission a set stays on this node",
+        Some("busy") => "try again",
+        Some("store") => "hashpact verify checks the store; the node's log says more",
+        Some("internal") => "the node's log says more",
+        Some(_) => return CliError::failed(message),
+        None => {
+            return CliError::failed(format!("the node broke off: {message}"))
+                .next("the node's log says more; what was acknowledged stands");
+        }
+    };
+    CliError::failed(message).next(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_at_which_nobody_answers_means_no_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("api.sock");
+        assert_eq!(answers(&socket), Ok(false));
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert_eq!(answers(&socket), Ok(true));
+        drop(listener);
+        assert_eq!(answers(&socket), Ok(false));
+    }
+
+    #[test]
+    fn an_answer_without_a_code_is_a_broken_connection() {
+        let error = failed(&Status::unavailable("transport error"));
+        assert!(error.to_string().contains("broke off"));
+    }
+}
