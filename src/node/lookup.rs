@@ -3,6 +3,7 @@
 //! Blocking; the local API calls it off the reactor.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use hashpact_core::id::{EntryName, FeedId, MemberNumber, SetName};
@@ -58,10 +59,11 @@ fn answer(
     names: &mut HashMap<FeedNo, Option<Named>>,
     posting: Posting,
 ) -> Result<Option<Match>, NodeError> {
-    if !names.contains_key(&posting.feed) {
-        names.insert(posting.feed, named(store, posting.feed)?);
-    }
-    let Some(Some(feed)) = names.get(&posting.feed) else {
+    let feed = match names.entry(posting.feed) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(new) => new.insert(named(store, posting.feed)?),
+    };
+    let Some(feed) = feed else {
         return Ok(None);
     };
     let classification = match &posting.classification {

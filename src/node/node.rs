@@ -14,6 +14,7 @@ use hashpact_core::checkpoint;
 use hashpact_core::id::{Digest, MemberNumber, SetName, Slug, UnixMillis};
 use hashpact_core::keys::{Feed, Identity, SecretKey};
 use hashpact_core::reject::Rejection;
+use hashpact_core::roster::RosterChain;
 use hashpact_core::signal::Signal;
 use hashpact_store::sign_state::{SignState, SignStateError};
 use hashpact_store::{FeedInfo, Head, Store, StoreOptions, VerifyReport};
@@ -441,7 +442,7 @@ impl Node {
         } else {
             None
         };
-        let roster = state.chain.as_ref().map(|chain| chain.roster());
+        let roster = state.chain.as_ref().map(RosterChain::roster);
         views::set_info(feed, roster, closed).ok_or_else(|| NodeError::NotFound {
             what: "set",
             name: feed.id.to_string(),

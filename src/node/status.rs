@@ -1,5 +1,6 @@
 //! The node at a glance, with what wants attention.
 
+use hashpact_core::id::UnixMillis;
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::roster::RosterState;
 
@@ -32,9 +33,9 @@ impl Node {
             genesis: self.membership().genesis(),
             roster_version: 0,
             roster_state: "none",
-            roster_expires: Default::default(),
+            roster_expires: UnixMillis::default(),
             card_version: 0,
-            card_expires: Default::default(),
+            card_expires: UnixMillis::default(),
             ready: self.is_ready(),
             notices: Vec::new(),
             feeds: count(feeds.len()),
