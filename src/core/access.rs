@@ -331,3 +331,7 @@ fn found(yes: bool) -> Result<(), Rejection> {
         Err(Rejection::NotFound)
     }
 }
+
+#[cfg(test)]
+#[path = "access_tests.rs"]
+mod tests;

@@ -161,3 +161,6 @@ impl CardVersion {
         self.digest
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -344,4 +344,4 @@ impl RosterVersion {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

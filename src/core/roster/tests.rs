@@ -7,22 +7,22 @@ use crate::limits::DAY_MS;
 use crate::reject::Rejection;
 use crate::wire;
 
-const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+pub(crate) const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 const LIFE: u64 = 365 * DAY_MS;
 
-fn admin(seed: u8) -> SecretKey<Admin> {
+pub(crate) fn admin(seed: u8) -> SecretKey<Admin> {
     SecretKey::from_seed(&[seed; 32])
 }
 
-fn identity(seed: u8) -> PublicKey<Identity> {
+pub(crate) fn identity(seed: u8) -> PublicKey<Identity> {
     SecretKey::from_seed(&[seed; 32]).public()
 }
 
-fn slug(text: &str) -> Slug {
+pub(crate) fn slug(text: &str) -> Slug {
     Slug::parse(text).unwrap()
 }
 
-fn number(number: u32) -> MemberNumber {
+pub(crate) fn number(number: u32) -> MemberNumber {
     MemberNumber::new(number).unwrap()
 }
 
@@ -34,7 +34,7 @@ fn admins(seeds: &[u8]) -> Vec<RosterAdmin> {
     seeds.iter().map(admin).collect()
 }
 
-fn newcomer(name: &str, seed: u8) -> NewMember {
+pub(crate) fn newcomer(name: &str, seed: u8) -> NewMember {
     NewMember {
         slug: slug(name),
         display_name: name.to_owned(),
@@ -44,7 +44,7 @@ fn newcomer(name: &str, seed: u8) -> NewMember {
     }
 }
 
-fn signed(roster: &Roster, by: &[u8]) -> Envelope {
+pub(crate) fn signed(roster: &Roster, by: &[u8]) -> Envelope {
     let payload = wire::Roster::from(roster).encode_to_vec();
     let mut draft = EnvelopeDraft::new(PayloadType::Roster, payload.into());
     for seed in by {
@@ -54,7 +54,7 @@ fn signed(roster: &Roster, by: &[u8]) -> Envelope {
 }
 
 /// A coalition of administrators 1 to 3, two of whom decide, without members.
-fn founded() -> RosterChain {
+pub(crate) fn founded() -> RosterChain {
     let roster = Roster::found(
         CoalitionName::parse("csa-coalition.example").unwrap(),
         admins(&[1, 2, 3]),
@@ -66,20 +66,23 @@ fn founded() -> RosterChain {
     RosterChain::begin(envelope, &genesis, NOW).unwrap()
 }
 
-fn next(chain: &RosterChain, change: impl FnOnce(&mut Roster)) -> Roster {
+pub(crate) fn next(chain: &RosterChain, change: impl FnOnce(&mut Roster)) -> Roster {
     let mut roster = Roster::after(chain.current(), chain.genesis(), NOW, LIFE);
     change(&mut roster);
     roster
 }
 
 /// Accepts a change that administrators 1 and 2 signed.
-fn change(chain: &mut RosterChain, how: impl FnOnce(&mut Roster)) -> Result<Accepted, Rejection> {
+pub(crate) fn change(
+    chain: &mut RosterChain,
+    how: impl FnOnce(&mut Roster),
+) -> Result<Accepted, Rejection> {
     let roster = next(chain, how);
     chain.accept(signed(&roster, &[1, 2]), NOW)
 }
 
 /// A founded coalition with members north (1) and south (2).
-fn with_members() -> RosterChain {
+pub(crate) fn with_members() -> RosterChain {
     let mut chain = founded();
     let accepted = change(&mut chain, |r| {
         r.admit(newcomer("north", 101)).unwrap();
@@ -89,7 +92,7 @@ fn with_members() -> RosterChain {
     chain
 }
 
-fn code<T>(result: Result<T, Rejection>) -> &'static str {
+pub(crate) fn code<T>(result: Result<T, Rejection>) -> &'static str {
     result.err().map_or("accepted", |r| r.code())
 }
 
