@@ -250,7 +250,7 @@ pub(crate) fn is_header(line: &[u8]) -> bool {
 
 /// The most frequent of the usual delimiters; `,` where there is none.
 fn delimiter_of(header: &[u8]) -> u8 {
-    let count = |delimiter: &u8| header.iter().filter(|byte| *byte == delimiter).count();
+    let count = |delimiter: &u8| header.split(|byte| byte == delimiter).count();
     // `max_by_key` takes the last of equals, so the most usual stands last.
     let usual = [b'|', b'\t', b';', b','];
     usual.into_iter().max_by_key(count).unwrap_or(b',')

@@ -138,10 +138,10 @@ impl Draft {
         if let Some(quality) = self.quality {
             // It belongs to one PDQ; further ones of the row bring their own.
             let mut signals = self.record.signals.iter_mut();
-            if let Some(pdq) = signals.find(|signal| signal.kind() == SignalKind::Pdq) {
-                if pdq.quality().is_none() {
-                    *pdq = with_quality(pdq.clone(), Some(quality))?;
-                }
+            if let Some(pdq) = signals.find(|signal| signal.kind() == SignalKind::Pdq)
+                && pdq.quality().is_none()
+            {
+                *pdq = with_quality(pdq.clone(), Some(quality))?;
             }
         }
         if self.record.signals.is_empty() {

@@ -17,7 +17,7 @@ use crate::reject::RejectReason;
 #[serde(default, rename_all = "PascalCase")]
 pub(super) struct Media {
     #[serde(rename = "MediaID", skip_serializing_if = "Loose::is_none")]
-    media_id: Loose,
+    id: Loose,
     #[serde(skip_serializing_if = "Loose::is_none")]
     category: Loose,
     #[serde(rename = "MD5", skip_serializing_if = "Loose::is_none")]
@@ -42,8 +42,8 @@ pub(super) struct Media {
     is_distributed: Loose,
     #[serde(skip_serializing_if = "Option::is_none")]
     alternative_hashes: Option<Vec<AlternativeHash>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    media_files: Option<Vec<MediaFile>>,
+    #[serde(rename = "MediaFiles", skip_serializing_if = "Option::is_none")]
+    files: Option<Vec<MediaFile>>,
 }
 
 #[derive(Default, Deserialize, Serialize)]
@@ -71,7 +71,7 @@ impl Media {
         options: &Options,
     ) -> Result<Record, RejectReason> {
         let mut draft = Draft::default();
-        draft.set(Field::Reference, self.media_id.bytes())?;
+        draft.set(Field::Reference, self.id.bytes())?;
         draft.set(Field::Signal(SignalKind::Md5), self.md5.bytes())?;
         draft.set(Field::Signal(SignalKind::Sha1), self.sha1.bytes())?;
         draft.set(Field::Signal(SignalKind::Sha256), self.sha256.bytes())?;
@@ -96,7 +96,7 @@ impl Media {
 
     /// The hash that all file occurrences share.
     fn of_files(&self, hash: impl Fn(&MediaFile) -> &Loose) -> Result<&str, RejectReason> {
-        let files = self.media_files.iter().flatten();
+        let files = self.files.iter().flatten();
         let mut hashes = files.filter_map(|file| hash(file).text());
         let Some(first) = hashes.next() else {
             return Ok("");

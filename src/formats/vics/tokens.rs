@@ -197,12 +197,13 @@ impl<R: Read> Tokens<R> {
                     self.bump(1);
                     continue;
                 }
-                b'}' | b']' if depth == 0 => return Err(Broken::Syntax("a value was expected")),
+                b'}' | b']' | b',' | b':' if depth == 0 => {
+                    return Err(Broken::Syntax("a value was expected"));
+                }
                 b'}' | b']' => {
                     depth -= 1;
                     self.take(byte, kept.as_deref_mut());
                 }
-                b',' | b':' if depth == 0 => return Err(Broken::Syntax("a value was expected")),
                 b',' | b':' => {
                     self.take(byte, kept.as_deref_mut());
                     continue;
