@@ -38,11 +38,12 @@ impl Draft {
         if text.is_empty() || self.cells && cell::is_nothing(text) {
             return Ok(());
         }
-        let text = utf8(text, field.name())?;
+        // Any cell may be guarded: a value in base64 can begin with `+` too.
+        let text = self.unguarded(utf8(text, field.name())?);
         match field {
             Field::Signal(kind) => self.signal(kind, text)?,
             Field::Reference => {
-                let reference = self.plain(text, field)?;
+                let reference = plain(text, field)?;
                 cap(&reference, field, REFERENCE_MAX_BYTES)?;
                 self.record.reference = Some(reference);
             }
@@ -61,10 +62,10 @@ impl Draft {
                 }
             }
             Field::MediaKind => self.record.media_kind = Some(media_kind(text)?),
-            Field::Classification => self.class = Some(self.plain(text, field)?),
-            Field::ClassScheme => self.scheme = Some(self.plain(text, field)?),
+            Field::Classification => self.class = Some(plain(text, field)?),
+            Field::ClassScheme => self.scheme = Some(plain(text, field)?),
             Field::Labels => {
-                for label in cell::split(self.unguarded(text)) {
+                for label in cell::split(text) {
                     self.label(&label)?;
                 }
             }
@@ -159,14 +160,6 @@ impl Draft {
         }
     }
 
-    fn plain(&self, text: &str, field: Field) -> Result<String, RejectReason> {
-        let text = self.unguarded(text);
-        if text.chars().any(char::is_control) {
-            return Err(RejectReason::ControlCharacter { what: field.name() });
-        }
-        Ok(text.to_owned())
-    }
-
     fn lacks(&self, field: Field) -> bool {
         let record = &self.record;
         match field {
@@ -240,6 +233,14 @@ pub(crate) fn with_quality(signal: Signal, quality: Option<u8>) -> Result<Signal
 
 pub(crate) fn utf8<'a>(text: &'a [u8], what: &'static str) -> Result<&'a str, RejectReason> {
     std::str::from_utf8(text).map_err(|_| RejectReason::NotUtf8 { what })
+}
+
+/// Takes text as it is, without control characters.
+fn plain(text: &str, field: Field) -> Result<String, RejectReason> {
+    if text.chars().any(char::is_control) {
+        return Err(RejectReason::ControlCharacter { what: field.name() });
+    }
+    Ok(text.to_owned())
 }
 
 fn quality(text: &str) -> Result<u8, RejectReason> {

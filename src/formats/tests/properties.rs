@@ -1,4 +1,10 @@
 //! No input panics, every line is accounted for, and an export is read again.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::naive_bytecount,
+    reason = "a failed unwrap is a failed test"
+)]
 
 use hashpact_core::leaf::{Basis, Classification, MediaKind};
 use hashpact_core::signal::{Signal, SignalKind};
@@ -189,10 +195,9 @@ proptest! {
     }
 }
 
-#[test]
-fn a_retracted_row_of_an_export_is_not_imported() {
+fn retracted() -> ExportRow {
     let value = vec![1; 16].into();
-    let row = ExportRow {
+    ExportRow {
         set: "a/b".into(),
         entry: "a/b#1".into(),
         publisher: "a".into(),
@@ -205,7 +210,12 @@ fn a_retracted_row_of_an_export_is_not_imported() {
         basis: None,
         first_seen_ms: None,
         expires_ms: None,
-    };
+    }
+}
+
+#[test]
+fn a_retracted_row_of_an_export_is_not_imported() {
+    let row = retracted();
     let mut csv = CsvExport::new(Vec::new()).unwrap();
     csv.write(&row).unwrap();
     let csv = csv.finish().unwrap();
@@ -214,4 +224,21 @@ fn a_retracted_row_of_an_export_is_not_imported() {
         panic!("it is imported");
     };
     assert_eq!(reject.reason.code(), "withdrawn");
+}
+
+#[test]
+fn a_value_that_looks_like_a_formula_survives_its_export() {
+    // In base64 these bytes begin with `+`, which a spreadsheet takes for a formula.
+    let value = vec![0xfb; 144].into();
+    let photodna = Signal::new(SignalKind::PhotoDna, value, None).unwrap();
+    assert!(photodna.to_text().starts_with('+'));
+    let row = ExportRow {
+        signals: vec![photodna.clone()],
+        state: State::Active,
+        ..retracted()
+    };
+    let mut csv = CsvExport::new(Vec::new()).unwrap();
+    csv.write(&row).unwrap();
+    let records = imported(Format::Csv, &csv.finish().unwrap());
+    assert_eq!(records[0].signals, [photodna]);
 }

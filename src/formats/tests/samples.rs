@@ -1,8 +1,9 @@
 //! The synthetic sample files, and bad input of every kind, through the readers.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::io::Read;
 
-use hashpact_core::signal::SignalKind;
+use hashpact_core::signal::{Signal, SignalKind};
 use hashpact_formats::{FatalError, Format, Item, Options, Reader, Record, Reject};
 
 const SET_CSV: &[u8] = include_bytes!("../../../tests/data/set.csv");
@@ -127,7 +128,7 @@ fn a_vics_set_of_cases_is_read() {
     assert!(read.rejects.is_empty(), "{:?}", read.rejects);
     let classes: Vec<_> = read.records.iter().filter_map(class).collect();
     assert_eq!(classes, ["vics:2", "vics:0", "vics:1"]);
-    let kinds: Vec<_> = read.records[0].signals.iter().map(|s| s.kind()).collect();
+    let kinds: Vec<_> = read.records[0].signals.iter().map(Signal::kind).collect();
     assert_eq!(kinds, [SignalKind::PhotoDna, SignalKind::Md5]);
 }
 
@@ -281,6 +282,8 @@ fn kind_and_value_columns_make_a_signal() {
 
 #[test]
 fn plain_lists_are_read_and_ambiguous_values_are_not_guessed() {
+    use SignalKind::{Md5, Pdq, Sha1, Sha256};
+
     let long = MD5.repeat(2);
     let text = format!(
         "# list\n{MD5}\n{}\nPDQ:{long}\npdq {long}\nPDQ:{long}#80\n{long}\nnonsense\nfoo:{MD5}\nMD5 (a) = {MD5}\n{long}  a b\n",
@@ -288,7 +291,6 @@ fn plain_lists_are_read_and_ambiguous_values_are_not_guessed() {
     );
     let plain = read(text.as_bytes(), "x");
     let kinds: Vec<_> = plain.records.iter().map(|r| r.signals[0].kind()).collect();
-    use SignalKind::{Md5, Pdq, Sha1, Sha256};
     assert_eq!(kinds, [Md5, Sha1, Pdq, Pdq, Pdq, Md5, Sha256]);
     assert_eq!(
         codes(&plain),
