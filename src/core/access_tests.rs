@@ -177,11 +177,11 @@ fn any_key_on_a_known_card_may_fetch_the_roster() {
         card,
     };
     change(&mut chain, |r| {
-        r.set_status(number(2), MemberStatus::Suspended).unwrap()
+        r.set_status(number(2), MemberStatus::Suspended).unwrap();
     })
     .unwrap();
     change(&mut chain, |r| {
-        r.set_status(number(3), MemberStatus::Removed).unwrap()
+        r.set_status(number(3), MemberStatus::Removed).unwrap();
     })
     .unwrap();
     change(&mut chain, |_| ()).unwrap();

@@ -522,9 +522,9 @@ mod tests {
             let full = rebuilt(&leaves);
             let mut pulled = leaves.clone();
             let mut elided = Vec::new();
-            for index in 0..leaves.len() {
+            for (index, leaf) in pulled.iter_mut().enumerate() {
                 if mask & (1 << index) != 0 && full.may_elide(number(index), full.size()) {
-                    pulled[index] = Model::Elided;
+                    *leaf = Model::Elided;
                     elided.push(number(index));
                 }
             }

@@ -189,6 +189,7 @@ pub struct Retraction {
 /// that a thief with a feed key cannot spread a mass over invented days backwards;
 /// nodes that see such leaves arrive faster than their times say pass the time of
 /// arrival where that is later.
+#[must_use]
 pub fn held_for_review(retractions: &[Retraction]) -> Vec<u64> {
     let mut unsigned: Vec<Retraction> = retractions.iter().copied().filter(|r| !r.signed).collect();
     unsigned.sort_unstable_by_key(|retraction| retraction.index);
@@ -444,7 +445,7 @@ mod tests {
                 r.indexes.push(IndexRange {
                     first: 90,
                     count: 1,
-                })
+                });
             },
             |r| r.reason = RetractReason::Other,
             |r| r.recheck = false,

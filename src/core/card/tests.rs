@@ -305,7 +305,7 @@ fn a_thief_of_an_identity_key_binds_nobody_after_its_rotation() {
     let (mut chain, mut book) = (with_members(), CardBook::default());
     offer(&mut book, &chain, u64::MAX, |_| ()).unwrap();
     change(&mut chain, |r| {
-        r.rotate_identity(number(1), identity(111)).unwrap()
+        r.rotate_identity(number(1), identity(111)).unwrap();
     })
     .unwrap();
     let owner = book.by_tls_key(&Keys::of(11).digest(), chain.roster(), NOW);
@@ -323,7 +323,7 @@ fn a_removed_members_new_card_is_refused_and_the_old_one_known() {
     let (mut chain, mut book) = (with_members(), CardBook::default());
     offer(&mut book, &chain, 1, |_| ()).unwrap();
     change(&mut chain, |r| {
-        r.set_status(number(1), MemberStatus::Removed).unwrap()
+        r.set_status(number(1), MemberStatus::Removed).unwrap();
     })
     .unwrap();
     assert_eq!(code(offer(&mut book, &chain, 2, |_| ())), "unknown");

@@ -40,8 +40,7 @@ impl Fault {
         match self {
             Self::Cut => 250,
             Self::Busy => 1_000,
-            Self::Refused => 5_000,
-            Self::Silent => 5_000,
+            Self::Refused | Self::Silent => 5_000,
             Self::Lie => 60_000,
         }
     }

@@ -151,9 +151,9 @@ impl Puller {
         out: &mut Vec<Action>,
     ) -> bool {
         let window = self.settings.window_bytes;
-        let Some((feed, head)) = self.feeds.get_mut(&id).and_then(|feed| {
-            let head = feed.round.as_ref()?.head.clone();
-            Some((feed, head))
+        let Some((feed, goal)) = self.feeds.get_mut(&id).and_then(|feed| {
+            let goal = feed.round.as_ref()?.head.clone();
+            Some((feed, goal))
         }) else {
             out.push(Action::Drop { chunk: held.chunk });
             return false;
@@ -183,14 +183,14 @@ impl Puller {
                 held: feed.basis.clone(),
             };
             let rejection = Rejection::NotAnExtension { held: feed.next };
-            self.fork(id, conflict, head, Some(odd.chunk), rejection, out);
+            self.fork(id, conflict, goal, Some(odd.chunk), rejection, out);
             return true;
         }
         let opened = feed.next > from;
         if let Some(round) = &mut feed.round {
             round.opened |= opened;
             if opened {
-                feed.basis = Some(head);
+                feed.basis = Some(goal);
             }
         }
         self.throttle(id, out);

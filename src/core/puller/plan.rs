@@ -87,11 +87,10 @@ impl Puller {
             return;
         };
         if feed.root != head.root {
-            let held = feed.cursor;
             let conflict = Conflict {
                 held: feed.basis.clone(),
             };
-            let rejection = Rejection::NotAnExtension { held };
+            let rejection = Rejection::NotAnExtension { held: feed.cursor };
             self.fork(id, conflict, head, None, rejection, out);
             return;
         }

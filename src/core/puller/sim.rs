@@ -341,8 +341,12 @@ impl World {
         }
         let cut = match server.manner {
             Manner::Cuts(share) if self.dice.up_to(99) < share => Some(self.dice.up_to(4)),
-            Manner::Cuts(_) | Manner::Honest | Manner::Truncates | Manner::Elides => None,
-            Manner::Wrong | Manner::Silent => None,
+            Manner::Cuts(_)
+            | Manner::Honest
+            | Manner::Truncates
+            | Manner::Elides
+            | Manner::Wrong
+            | Manner::Silent => None,
         };
         let mut from = span.from;
         let mut count = 0;
