@@ -48,7 +48,7 @@ pub(crate) fn lookup(store: &Store, signals: &[Signal]) -> Result<Vec<Vec<Match>
         .map(|postings| {
             let matches = postings
                 .into_iter()
-                .map(|posting| answer(store, &mut names, posting));
+                .map(|posting| answer(store, &mut names, &posting));
             matches.filter_map(Result::transpose).collect()
         })
         .collect()
@@ -57,7 +57,7 @@ pub(crate) fn lookup(store: &Store, signals: &[Signal]) -> Result<Vec<Vec<Match>
 fn answer(
     store: &Store,
     names: &mut HashMap<FeedNo, Option<Named>>,
-    posting: Posting,
+    posting: &Posting,
 ) -> Result<Option<Match>, NodeError> {
     let feed = match names.entry(posting.feed) {
         Entry::Occupied(known) => known.into_mut(),

@@ -405,7 +405,7 @@ impl Node {
             outcome.note(self.membership.accept_suspension(bytes))?;
         }
         let state = self.membership.state();
-        outcome.version = state.chain.as_ref().map_or(0, |chain| chain.version());
+        outcome.version = state.chain.as_ref().map_or(0, RosterChain::version);
         Ok(outcome)
     }
 

@@ -90,7 +90,7 @@ impl Node {
 }
 
 /// The set's name; of a feed that is not described yet, the beginning of its id.
-fn name_of(feed: &FeedInfo) -> String {
+pub(crate) fn name_of(feed: &FeedInfo) -> String {
     views::describe_of(feed).map_or_else(|| feed.id.0.short(), |describe| describe.name.to_string())
 }
 

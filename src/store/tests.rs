@@ -103,6 +103,10 @@ fn sound(store: &Store) {
     assert_eq!(report.findings, []);
 }
 
+fn at(index: u64) -> usize {
+    index.try_into().unwrap()
+}
+
 /// What a feed should hold, kept as a list.
 #[derive(Default)]
 struct Model {
@@ -124,7 +128,7 @@ impl Model {
 
     fn range(&self, a: u64, b: u64) -> CompactRange {
         let mut range = CompactRange::empty(a);
-        for leaf in &self.leaves[a as usize..b as usize] {
+        for leaf in &self.leaves[at(a)..at(b)] {
             range.push(leaf.hash());
         }
         range
@@ -186,16 +190,16 @@ proptest! {
                     let count = (from - first).min(3);
                     model.push(retract(vec![IndexRange { first, count }]), None);
                     for index in first..first + count {
-                        if model.entries[index as usize].is_some() {
+                        if model.entries[at(index)].is_some() {
                             model.dead.insert(index);
                         }
                     }
                 }
-                1 if from > 0 && model.entries[(count % from) as usize].is_some()
+                1 if from > 0 && model.entries[at(count % from)].is_some()
                     && !model.dead.contains(&(count % from)) =>
                 {
                     let old = count % from;
-                    let first = store.lookup(&[signals(model.entries[old as usize].unwrap())[0].index_key()]).unwrap();
+                    let first = store.lookup(&[signals(model.entries[at(old)].unwrap())[0].index_key()]).unwrap();
                     let first = first[0].iter().find(|p| p.index == old).unwrap().first;
                     let mut replaces: Vec<u64> = vec![first, old];
                     replaces.dedup();
@@ -208,7 +212,7 @@ proptest! {
                     model.push(publish(n, &[]), Some(n));
                 },
             }
-            writer.append(&model.leaves[from as usize..]).unwrap();
+            writer.append(&model.leaves[at(from)..]).unwrap();
             if step == 4 {
                 // Stored, not indexed, then lost: the next open finds it.
                 writer.sync().unwrap();
@@ -308,11 +312,11 @@ fn references_name_the_latest_version() {
         .append(&[publish(5, &[]), publish(6, &[]), changed])
         .unwrap();
     commit_signed(&mut writer);
-    let digest = |leaf: &RawLeaf| match hashpact_core::leaf::read(leaf, 9) {
-        hashpact_core::leaf::Leaf::Publish(p) => {
-            (crate::reference_digest(&p), crate::content_digest(&p))
-        }
-        other => panic!("{other:?}"),
+    let digest = |leaf: &RawLeaf| {
+        let hashpact_core::leaf::Leaf::Publish(p) = hashpact_core::leaf::read(leaf, 9) else {
+            panic!("no publish leaf");
+        };
+        (crate::reference_digest(&p), crate::content_digest(&p))
     };
     let (known, content) = digest(&publish(5, &[]));
     let (unknown, _) = digest(&publish(7, &[]));

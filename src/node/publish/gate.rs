@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use super::Publisher;
 use crate::error::NodeError;
 use crate::views;
+use crate::words::name_of;
 
 /// Whether a feed may be signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,10 +74,10 @@ impl Publisher {
             match &gate {
                 Gate::Open => {}
                 Gate::AwaitingPeers => {
-                    info!(set = %self.name_of(&feed), "publishing waits for a peer to say what it holds");
+                    info!(set = %name_of(&feed), "publishing waits for a peer to say what it holds");
                 }
                 Gate::Behind { .. } | Gate::NoSignState | Gate::Contradiction(_) => {
-                    error!(set = %self.name_of(&feed), why = gate.reason(), "publishing is closed");
+                    error!(set = %name_of(&feed), why = gate.reason(), "publishing is closed");
                 }
             }
             self.gates().insert(feed.id, gate);
@@ -118,7 +119,7 @@ impl Publisher {
     fn settle(&self, feed: &FeedInfo, signed: SignedState) -> Result<(), NodeError> {
         if feed.stored > signed.size {
             warn!(
-                set = %self.name_of(feed), unsigned = feed.stored - signed.size,
+                set = %name_of(feed), unsigned = feed.stored - signed.size,
                 "leaves that were never signed are dropped: nobody was told of them"
             );
             self.store.writer(feed.no)?.truncate_unsigned(signed.size)?;
@@ -161,13 +162,13 @@ impl Publisher {
             let size = head.size();
             Gate::Contradiction(format!("a peer holds another signed head of {size} leaves"))
         } else if self.gates().get(&feed.id) == Some(&Gate::AwaitingPeers) {
-            info!(set = %self.name_of(feed), "publishing is open: a peer holds no more than this node");
+            info!(set = %name_of(feed), "publishing is open: a peer holds no more than this node");
             Gate::Open
         } else {
             return Ok(());
         };
         if gate != Gate::Open {
-            error!(set = %self.name_of(feed), why = gate.reason(), "publishing is closed");
+            error!(set = %name_of(feed), why = gate.reason(), "publishing is closed");
         }
         self.gates().insert(feed.id, gate);
         Ok(())
@@ -221,12 +222,12 @@ impl Publisher {
             Gate::NoSignState => self.adopt_applied(feed)?,
             Gate::Behind { .. } | Gate::Contradiction(_) => {
                 return Err(NodeError::PublishingClosed {
-                    set: self.name_of(feed),
+                    set: name_of(feed),
                     why: gate.reason(),
                 });
             }
         }
-        warn!(set = %self.name_of(feed), reason, "publishing was opened by the operator");
+        warn!(set = %name_of(feed), reason, "publishing was opened by the operator");
         self.gates().insert(feed.id, Gate::Open);
         Ok(())
     }

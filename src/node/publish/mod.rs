@@ -30,6 +30,7 @@ use crate::clock::Clock;
 use crate::error::NodeError;
 use crate::hub::Hub;
 use crate::membership::Membership;
+use crate::words::name_of;
 
 /// What publishing needs; one a node.
 pub struct Publisher {
@@ -116,15 +117,10 @@ impl Publisher {
         match self.closed(&feed.id) {
             None => Ok(()),
             Some(why) => Err(NodeError::PublishingClosed {
-                set: self.name_of(feed),
+                set: name_of(feed),
                 why,
             }),
         }
-    }
-
-    fn name_of(&self, feed: &FeedInfo) -> String {
-        crate::views::describe_of(feed)
-            .map_or_else(|| feed.id.to_string(), |describe| describe.name.to_string())
     }
 }
 
