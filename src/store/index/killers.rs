@@ -53,6 +53,29 @@ pub(crate) fn rebuild_without(
 }
 
 impl Store {
+    /// What is dead by the first `size` leaves alone, at most those that are indexed:
+    /// from memory for all of them, else from every leaf below that kills.
+    ///
+    /// # Errors
+    /// [`StoreError::OutOfRange`] beyond what is indexed, or what RocksDB answers.
+    pub fn liveness_at(&self, no: FeedNo, size: u64) -> Result<Liveness> {
+        let newest = self.with_liveness(no, |liveness| {
+            (liveness.size() == size).then(|| liveness.clone())
+        })?;
+        if let Some(newest) = newest {
+            return Ok(newest);
+        }
+        let indexed = self.feed(no)?.indexed;
+        if size > indexed {
+            return Err(StoreError::OutOfRange {
+                from: 0,
+                to: size,
+                held: indexed,
+            });
+        }
+        rebuild(&self.inner, no, size)
+    }
+
     /// The describe leaves that are indexed, newest first with their indexes, at most
     /// `limit`.
     ///
