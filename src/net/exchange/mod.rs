@@ -16,3 +16,6 @@ pub mod serve;
 mod served;
 
 pub use inbox::{Heard, Inbox, Said};
+
+#[cfg(test)]
+mod scenes;

@@ -8,13 +8,14 @@
 //! The database is read on blocking threads, a few at a time over all pulls, and a
 //! little ahead of the connection, so that TLS does not wait for disk.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::{StreamExt as _, future, stream};
 use hashpact_core::chunk::{ChunkParts, ProofParts};
 use hashpact_core::id::MemberNumber;
 use hashpact_core::leaf::RawLeaf;
 use hashpact_core::limits::{CHUNK_TARGET_BYTES, PAGE_LEAVES};
+use hashpact_core::liveness::Liveness;
 use hashpact_core::page;
 use hashpact_core::reject::Rejection;
 use hashpact_node::Node;
@@ -63,6 +64,7 @@ impl Pulls {
             readers: Arc::clone(&self.readers),
             caller,
             request,
+            at_head: OnceLock::new(),
         });
         let begun = Arc::clone(&pull);
         pull.reading(move || begun.check_head()).await?;
@@ -91,6 +93,8 @@ struct Pull {
     readers: Arc<Semaphore>,
     caller: MemberNumber,
     request: PullRequest,
+    /// What is dead at the head asked for, once it matters.
+    at_head: OnceLock<Liveness>,
 }
 
 impl Pull {
@@ -168,7 +172,7 @@ impl Pull {
             )
             .map_err(of_store)?;
         let counts = &reach.feed.counts;
-        if counts.elided > 0 || counts.erase > 0 || request.elide_dead {
+        if counts.elided > 0 || counts.erase > 0 {
             self.check_elided(&reach, &chunk)?;
         }
         Ok(chunk)
@@ -179,16 +183,26 @@ impl Pull {
     fn check_elided(&self, reach: &Reach, chunk: &ChunkParts) -> Result<(), ServiceError> {
         let elided = elided(chunk).map_err(ServiceError::Rejected);
         let elided = elided.inspect_err(|error| tracing::error!(%error, "reading own pages"))?;
-        let head_size = self.request.head_size;
-        let justified = self.node.store().with_liveness(reach.feed.no, |liveness| {
-            let mut elided = elided.iter();
-            elided.all(|index| liveness.may_elide(*index, head_size))
-        });
-        if justified.map_err(of_store)? {
+        if elided.is_empty() || self.justified(reach, &elided)? {
             Ok(())
         } else {
             Err(Rejection::NotFound.into())
         }
+    }
+
+    /// Whether leaves below the head asked for, and no later ones, killed all of
+    /// these. Computed once in a pull: publishing goes on meanwhile.
+    fn justified(&self, reach: &Reach, elided: &[u64]) -> Result<bool, ServiceError> {
+        let head_size = self.request.head_size;
+        let at_head = if let Some(at_head) = self.at_head.get() {
+            at_head
+        } else {
+            let at_head = self.node.store().liveness_at(reach.feed.no, head_size);
+            let at_head = at_head.map_err(of_store)?;
+            self.at_head.get_or_init(|| at_head)
+        };
+        let mut elided = elided.iter();
+        Ok(elided.all(|index| at_head.may_elide(*index, head_size)))
     }
 
     async fn read_ahead(self: Arc<Self>, chunks: mpsc::Sender<Result<ChunkParts, ServiceError>>) {

@@ -1,0 +1,200 @@
+//! What a member hears on a watch.
+
+use hashpact_core::leaf::RawLeaf;
+use hashpact_core::merkle::proof::verify_inclusion;
+use hashpact_core::page;
+use hashpact_node::hub::Change;
+
+use super::*;
+use crate::exchange::announce::{announcements, told_to};
+use crate::types::GrantEnded;
+
+fn watch(node: &Arc<Node>, to: u32) -> Answers<Announcement> {
+    told_to(Arc::clone(node), number(to))
+}
+
+fn feeds(said: &[Announcement]) -> Vec<FeedId> {
+    let mut feeds = Vec::new();
+    for item in said {
+        if let Announcement::Head(head) = item {
+            feeds.push(head.feed);
+        }
+    }
+    feeds
+}
+
+fn ended(said: &[Announcement]) -> Vec<&GrantEnded> {
+    let mut ended = Vec::new();
+    for item in said {
+        if let Announcement::GrantEnded(leaf) = item {
+            ended.push(&**leaf);
+        }
+    }
+    ended
+}
+
+#[tokio::test]
+async fn a_watch_begins_with_roster_cards_and_the_heads_that_the_member_may_read() {
+    let coalition = Coalition::new();
+    let north = coalition.open(NORTH);
+    let granted = create_set(&north, "granted", &[("south", false)]);
+    create_set(&north, "private", &[]);
+    let said = snapshot_of(&mut watch(&north, SOUTH)).await;
+    let Announcement::Roster { version: 2, digest } = &said[0] else {
+        panic!("the roster comes first: {said:?}");
+    };
+    assert_eq!(
+        *digest,
+        north.membership().roster().unwrap().current().digest()
+    );
+    let cards = said
+        .iter()
+        .filter(|i| matches!(i, Announcement::NodeCard(_)));
+    assert_eq!(cards.count(), 4);
+    assert_eq!(feeds(&said), [granted]);
+    assert!(ended(&said).is_empty());
+}
+
+#[tokio::test]
+async fn a_new_head_is_told_and_an_old_one_not_again() {
+    let coalition = Coalition::new();
+    let north = coalition.open(NORTH);
+    let feed = create_set(&north, "set", &[("south", false)]);
+    let mut said = watch(&north, SOUTH);
+    snapshot_of(&mut said).await;
+    publish(&north, "set", 0, 5);
+    let Announcement::Head(head) = next(&mut said).await else {
+        panic!("no head");
+    };
+    let stored = north
+        .store()
+        .applied_head(feed_of(&north, &feed).no)
+        .unwrap()
+        .unwrap();
+    assert_eq!(head.note, stored.note());
+    assert_eq!(head.publisher, number(NORTH));
+    north.hub().tell(Change::Access);
+    north.hub().tell(Change::Head(feed));
+    assert!(is_quiet(&mut said).await);
+}
+
+#[tokio::test]
+async fn a_feed_is_named_once_it_is_granted_and_to_nobody_else() {
+    let coalition = Coalition::new();
+    let north = coalition.open(NORTH);
+    let feed = create_set(&north, "set", &[]);
+    let (mut south, mut west) = (watch(&north, SOUTH), watch(&north, WEST));
+    assert!(feeds(&snapshot_of(&mut south).await).is_empty());
+    assert!(feeds(&snapshot_of(&mut west).await).is_empty());
+    publish(&north, "set", 0, 3);
+    assert!(is_quiet(&mut south).await);
+    change_grants(&north, "set", &[("south", false)], &[]);
+    assert_eq!(feeds(&[next(&mut south).await]), [feed]);
+    assert!(is_quiet(&mut west).await);
+}
+
+#[tokio::test]
+async fn a_witness_hears_all_heads() {
+    let coalition = Coalition::new();
+    let north = coalition.open(NORTH);
+    let feed = create_set(&north, "private", &[]);
+    let said = snapshot_of(&mut watch(&north, WITNESS)).await;
+    assert_eq!(feeds(&said), [feed]);
+}
+
+#[tokio::test]
+async fn a_lost_grant_is_told_once_with_the_leaf_that_ends_it_and_its_proof() {
+    let coalition = Coalition::new();
+    let north = coalition.open(NORTH);
+    let feed = create_set(&north, "set", &[("south", false)]);
+    publish(&north, "set", 0, 300);
+    let mut live = watch(&north, SOUTH);
+    snapshot_of(&mut live).await;
+    change_grants(&north, "set", &[], &["south"]);
+    let live_said = [next(&mut live).await];
+    let ended_at = |said: &[Announcement]| {
+        let GrantEnded {
+            head,
+            index,
+            leaf,
+            inclusion,
+        } = ended(said)[0].clone();
+        assert_eq!(head.feed, feed);
+        assert!(head.receipts.is_empty());
+        let leaf = page::decode_leaf(&leaf).unwrap();
+        let keys = |epoch| {
+            let membership = north.membership();
+            membership.feed_keys(number(NORTH), None, feed, epoch)
+        };
+        let name = CoalitionName::parse(COALITION).unwrap();
+        let head = checkpoint::verify(&head.note, &name, &feed, keys).unwrap();
+        verify_inclusion(&leaf.hash(), index, head.size(), &inclusion, &head.root()).unwrap();
+        (index, leaf)
+    };
+    let (index, leaf): (u64, RawLeaf) = ended_at(&live_said);
+    assert_eq!((index, leaf.kind), (301, hashpact_core::leaf::DESCRIBE));
+    // Later changes are not for who is out.
+    change_grants(&north, "set", &[("west", false)], &[]);
+    publish(&north, "set", 300, 310);
+    assert!(is_quiet(&mut live).await);
+    // A member that was away hears of the same leaf.
+    let said = snapshot_of(&mut watch(&north, SOUTH)).await;
+    assert_eq!(ended_at(&said), (index, leaf));
+    assert!(feeds(&said).is_empty());
+    // One that never had a grant hears nothing, and one that has it no end.
+    for other in [WEST, WITNESS] {
+        let said = snapshot_of(&mut watch(&north, other)).await;
+        assert!(ended(&said).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_relay_tells_readers_of_a_feed_only_under_a_relay_grant() {
+    let coalition = Coalition::new();
+    let (north, west) = (coalition.open(NORTH), coalition.open(WEST));
+    let feed = create_set(&north, "set", &[("south", false), ("west", false)]);
+    bring(&north, &west, &feed, false).await;
+    let mut south = watch(&west, SOUTH);
+    assert!(feeds(&snapshot_of(&mut south).await).is_empty());
+    // Its publisher and the witnesses hear of it all the same.
+    for other in [NORTH, WITNESS] {
+        let said = snapshot_of(&mut watch(&west, other)).await;
+        assert_eq!(feeds(&said), [feed]);
+    }
+    change_grants(&north, "set", &[("west", true)], &[]);
+    bring(&north, &west, &feed, false).await;
+    assert_eq!(feeds(&[next(&mut south).await]), [feed]);
+}
+
+#[tokio::test]
+async fn a_suspended_member_s_watch_ends_and_the_others_hear_why() {
+    let coalition = Coalition::new();
+    let north = coalition.open(NORTH);
+    let (mut south, mut west) = (watch(&north, SOUTH), watch(&north, WEST));
+    snapshot_of(&mut south).await;
+    snapshot_of(&mut west).await;
+    suspend(&north, SOUTH);
+    let last = timeout(Duration::from_secs(10), south.next())
+        .await
+        .unwrap();
+    assert_eq!(last, Some(Err(ServiceError::NotActive)));
+    assert_eq!(south.next().await, None);
+    assert!(matches!(next(&mut west).await, Announcement::Suspension(_)));
+    let mut dialled = announcements(Arc::clone(&north), number(SOUTH));
+    assert_eq!(dialled.next().await, None);
+}
+
+#[tokio::test]
+async fn a_watcher_that_falls_behind_starts_again_from_the_state() {
+    let coalition = Coalition::new();
+    let north = coalition.open(NORTH);
+    create_set(&north, "set", &[("south", false)]);
+    let mut said = watch(&north, SOUTH);
+    snapshot_of(&mut said).await;
+    let feed = create_set(&north, "other", &[("south", false)]);
+    for _ in 0..10_000 {
+        north.hub().tell(Change::Card(number(WEST)));
+    }
+    assert_eq!(feeds(&[next(&mut said).await]), [feed]);
+    assert!(is_quiet(&mut said).await);
+}
