@@ -57,7 +57,7 @@ pub(crate) fn status(error: &NodeError) -> Status {
         NodeError::Terms { .. } | NodeError::PublishingClosed { .. } => Code::FailedPrecondition,
         NodeError::Busy(_) => Code::Unavailable,
         // The enum grows; what is not known here is ours.
-        _ => Code::Internal,
+        NodeError::Store(_) | NodeError::Internal(_) | _ => Code::Internal,
     };
     if code == Code::Internal {
         tracing::error!(code = error.code(), %error, "a call failed");

@@ -211,3 +211,38 @@ fn describe() {
         describe_gauge!(name, text);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use tempfile::TempDir;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    async fn page(router: &Router, path: &str) -> (StatusCode, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_that_is_not_ready_says_why_and_lives_all_the_same() {
+        let folder = TempDir::new().unwrap();
+        let node = crate::tests::node(&folder);
+        let handle = PrometheusBuilder::new().build_recorder().handle();
+        let router = Pages::new(Arc::clone(&node), About::default(), handle).router();
+        assert_eq!(page(&router, "/ready").await.0, StatusCode::OK);
+        assert_eq!(page(&router, "/metrics").await.0, StatusCode::OK);
+        node.set_ready(false);
+        let (status, body) = page(&router, "/ready").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(body.contains("starting"), "{body}");
+        assert_eq!(page(&router, "/live").await.0, StatusCode::OK);
+        assert_eq!(page(&router, "/entries").await.0, StatusCode::NOT_FOUND);
+    }
+}

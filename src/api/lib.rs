@@ -25,6 +25,9 @@ pub use self::embedded::{Embedded, embedded};
 pub use self::error::{ApiError, CODE};
 pub use self::service::{About, LOOKUP_MAX, NodeService, SELECTORS_MAX};
 
+#[cfg(test)]
+mod tests;
+
 /// A message on the local socket, each way: 10,000 answers, or 4,096 entries with
 /// all that an entry may have.
 pub const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;

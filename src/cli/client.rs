@@ -44,31 +44,22 @@ pub struct Client {
 pub fn connect_or_embed(context: &Context) -> Result<Client, CliError> {
     let config = context.config_text()?;
     let runtime = Runtime::new().map_err(CliError::failed)?;
-    match answers(&config.api.socket)? {
-        true => {
-            let socket = config.api.socket.clone();
-            let node = runtime.block_on(over_socket(socket))?;
-            Ok(Client {
-                runtime,
-                node,
-                server: None,
-                config,
-            })
-        }
-        false => {
-            // The keys are needed now.
-            let config = context.config()?;
-            let node = open_node(&config, false)?;
-            let service = NodeService::new(node, about());
-            let (node, server) = runtime.block_on(in_process(service))?;
-            Ok(Client {
-                runtime,
-                node,
-                server: Some(server),
-                config,
-            })
-        }
-    }
+    let socket = config.api.socket.clone();
+    let (node, server, config) = if answers(&socket)? {
+        (runtime.block_on(over_socket(socket))?, None, config)
+    } else {
+        // The keys are needed now.
+        let config = context.config()?;
+        let service = NodeService::new(open_node(&config, false)?, about());
+        let (node, server) = runtime.block_on(in_process(service))?;
+        (node, Some(server), config)
+    };
+    Ok(Client {
+        runtime,
+        node,
+        server,
+        config,
+    })
 }
 
 /// What the service says of a command's own process.
@@ -81,19 +72,15 @@ fn about() -> About {
 
 /// Whether a node answers at the socket.
 fn answers(socket: &Path) -> Result<bool, CliError> {
-    let fail = |what: &dyn std::fmt::Display| {
-        CliError::failed(format!("api.socket: {}: {what}", socket.display()))
+    let Err(error) = std::os::unix::net::UnixStream::connect(socket) else {
+        return Ok(true);
     };
-    match std::os::unix::net::UnixStream::connect(socket) {
-        Ok(_) => Ok(true),
-        Err(error) => match error.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Ok(false),
-            ErrorKind::PermissionDenied => {
-                Err(fail(&error).next("call it as the user that runs the node"))
-            }
-            _ => Err(fail(&error)),
-        },
+    let kind = error.kind();
+    if matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
+        return Ok(false);
     }
+    let failed = CliError::failed(format!("api.socket: {}: {error}", socket.display()));
+    Err(failed.next("call it as the user that runs the node"))
 }
 
 async fn over_socket(socket: PathBuf) -> Result<NodeClient<Channel>, CliError> {

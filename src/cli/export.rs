@@ -65,7 +65,7 @@ struct Summary {
 ///
 /// # Errors
 /// When a set is not held, may not leave, or the file cannot be written.
-pub fn run(args: ExportArgs, context: &Context) -> Result<(), CliError> {
+pub fn run(args: &ExportArgs, context: &Context) -> Result<(), CliError> {
     let to_stdout = args.output == Path::new("-");
     if to_stdout && context.output.is_json() {
         return Err(CliError::usage(
@@ -80,7 +80,7 @@ pub fn run(args: ExportArgs, context: &Context) -> Result<(), CliError> {
         );
     }
     let client = connect_or_embed(context)?;
-    let (sets, left_out) = chosen(&client, &args)?;
+    let (sets, left_out) = chosen(&client, args)?;
     for set in &left_out {
         note(format!("left out: {set}"));
     }
@@ -220,14 +220,14 @@ fn signal(message: wire::Signal) -> Result<Signal, Rejection> {
 }
 
 enum Writer<W: Write> {
-    Csv(CsvExport<W>),
+    Csv(Box<CsvExport<W>>),
     Json(JsonExport<W>),
 }
 
 impl<W: Write> Writer<W> {
     fn new(format: ExportFormat, output: W) -> io::Result<Self> {
         Ok(match format {
-            ExportFormat::Csv => Self::Csv(CsvExport::new(output)?),
+            ExportFormat::Csv => Self::Csv(Box::new(CsvExport::new(output)?)),
             ExportFormat::Jsonl => Self::Json(JsonExport::new(output)),
         })
     }

@@ -47,7 +47,7 @@ struct FeedList {
 ///
 /// # Errors
 /// When neither a node nor its store can be reached.
-pub fn run(args: FeedsArgs, context: &Context) -> Result<(), CliError> {
+pub fn run(args: &FeedsArgs, context: &Context) -> Result<(), CliError> {
     let client = connect_or_embed(context)?;
     client.note_at_rest();
     let mut feeds = client

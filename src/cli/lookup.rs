@@ -101,7 +101,7 @@ struct Asking<'a> {
 ///
 /// # Errors
 /// When no node can be asked, or a signal on the command line cannot be read.
-pub fn run(args: LookupArgs, context: &Context) -> Result<(), CliError> {
+pub fn run(args: &LookupArgs, context: &Context) -> Result<(), CliError> {
     let mut given = Vec::new();
     for (at, text) in (1..).zip(&args.signals) {
         let item = item(text, args.kind).map_err(|error| {

@@ -44,7 +44,7 @@ struct PeerList {
 ///
 /// # Errors
 /// When neither a node nor its store can be reached.
-pub fn run(args: PeersArgs, context: &Context) -> Result<(), CliError> {
+pub fn run(args: &PeersArgs, context: &Context) -> Result<(), CliError> {
     let client = connect_or_embed(context)?;
     client.note_at_rest();
     let answer = client.call(client.node().peers(wire::PeersRequest {}))?;

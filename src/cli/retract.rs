@@ -112,9 +112,9 @@ struct NotFound {
 ///
 /// # Errors
 /// When an entry is not known or not this member's.
-pub fn run(args: RetractArgs, context: &Context) -> Result<(), CliError> {
-    let set = set_of(&args)?;
-    let mut selectors = given(&args)?;
+pub fn run(args: &RetractArgs, context: &Context) -> Result<(), CliError> {
+    let set = set_of(args)?;
+    let mut selectors = given(args)?;
     if let Some(path) = &args.file {
         read(path, &mut selectors)?;
     }
@@ -122,10 +122,10 @@ pub fn run(args: RetractArgs, context: &Context) -> Result<(), CliError> {
         return Err(CliError::usage("nothing is named to take back")
             .next("give entries, --signal, --reference or a --file with some"));
     }
-    confirm(&args, &set, selectors.len())?;
+    confirm(args, &set, selectors.len())?;
     let asked = selectors.len();
     let client = connect_or_embed(context)?;
-    let requests = tokio_stream::iter(messages(&args, &set, selectors));
+    let requests = tokio_stream::iter(messages(args, &set, selectors));
     let answer = client.call(client.node().retract(requests))?;
     report(set, asked, answer, context)
 }

@@ -159,16 +159,13 @@ struct SetList {
 /// # Errors
 /// When the set does not fit, or no store can be reached.
 pub fn run(args: SetArgs, context: &Context) -> Result<(), CliError> {
-    let command = match args.command {
-        SetCommand::Create(create) => {
-            check(&create)?;
-            return made(&create, context);
-        }
-        other => other,
-    };
+    if let SetCommand::Create(create) = &args.command {
+        check(create)?;
+    }
     let client = connect_or_embed(context)?;
     let mut node = client.node();
-    let set = match command {
+    let set = match args.command {
+        SetCommand::Create(create) => client.call(node.create_set(create.message()))?,
         SetCommand::List => return list(&client, context),
         SetCommand::Show { set } => {
             let set = set.to_string();
@@ -194,7 +191,6 @@ pub fn run(args: SetArgs, context: &Context) -> Result<(), CliError> {
             let set = set.to_string();
             client.call(node.confirm_head(wire::ConfirmHeadRequest { set, reason }))?
         }
-        SetCommand::Create(_) => return Ok(()),
     };
     show(set, context)
 }
@@ -222,27 +218,19 @@ fn check(create: &CreateArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn made(create: &CreateArgs, context: &Context) -> Result<(), CliError> {
-    let client = connect_or_embed(context)?;
-    let own = create.source == "own";
-    let request = wire::CreateSetRequest {
-        set: create.name.to_string(),
-        title: create
-            .title
-            .clone()
-            .unwrap_or_else(|| create.name.to_string()),
-        list_owner: if own {
-            String::new()
-        } else {
-            create.source.clone()
-        },
-        may_share: own || create.may_share,
-        terms_text: create.terms.clone(),
-        classification_scheme: create.scheme.clone(),
-        grants: create.grants.iter().map(GrantArg::message).collect(),
-    };
-    let set = client.call(client.node().create_set(request))?;
-    show(set, context)
+impl CreateArgs {
+    fn message(self) -> wire::CreateSetRequest {
+        let own = self.source == "own";
+        wire::CreateSetRequest {
+            set: self.name.to_string(),
+            title: self.title.unwrap_or_else(|| self.name.to_string()),
+            list_owner: if own { String::new() } else { self.source },
+            may_share: own || self.may_share,
+            terms_text: self.terms,
+            classification_scheme: self.scheme,
+            grants: self.grants.iter().map(GrantArg::message).collect(),
+        }
+    }
 }
 
 fn list(client: &Client, context: &Context) -> Result<(), CliError> {

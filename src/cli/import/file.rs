@@ -1,6 +1,6 @@
 //! One input file through the node: entries there, progress back.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -96,10 +96,10 @@ impl Importer<'_> {
     ///
     /// # Errors
     /// When the node does not take it, or the rejects file cannot be written.
-    pub(super) fn file(&mut self, path: &Path, rejects: PathBuf) -> Result<FileSummary, CliError> {
+    pub(super) fn file(&mut self, path: &Path, rejects: &Path) -> Result<FileSummary, CliError> {
         self.progress.name(path.display().to_string());
         let transfer = Transfer {
-            rejects: Arc::new(Mutex::new(Rejects::new(rejects.clone()))),
+            rejects: Arc::new(Mutex::new(Rejects::new(rejects.to_owned()))),
             in_flight: InFlight::default(),
             bytes: Arc::default(),
         };
@@ -117,7 +117,7 @@ impl Importer<'_> {
             .unwrap_or_else(PoisonError::into_inner);
         let file = written
             .finish()
-            .map_err(|error| rejects_error(&rejects, &error))?;
+            .map_err(|error| rejects_error(rejects, &error))?;
         summary.rejects_file = file.map(|file| file.display().to_string());
         summary.rejected_by_reader = written.by_reader;
         summary.rejected_by_node = written.by_node;

@@ -53,7 +53,7 @@ pub struct ImportArgs {
     #[arg(long = "column", value_name = "NAME=FIELD")]
     pub columns: Vec<String>,
     /// A value for rows that leave a field empty, such as classification=A1,
-    /// basis=automated, media_kind=video or labels=x; may be repeated
+    /// basis=automated, media=video or labels=x; may be repeated
     #[arg(long = "constant", value_name = "FIELD=VALUE")]
     pub constants: Vec<String>,
     /// The country whose categories a VICS file uses, where it does not say so
@@ -110,8 +110,8 @@ struct Summary {
 ///
 /// # Errors
 /// When a file cannot be read or the set cannot be published.
-pub fn run(args: ImportArgs, context: &Context) -> Result<(), CliError> {
-    let options = options(&args)?;
+pub fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> {
+    let options = options(args)?;
     if args.rejects.is_some() && args.files.len() > 1 {
         return Err(
             CliError::usage("--rejects names one file, and there are several to read")
@@ -142,7 +142,7 @@ pub fn run(args: ImportArgs, context: &Context) -> Result<(), CliError> {
     let mut files = Vec::new();
     for path in &args.files {
         let rejects = args.rejects.clone().unwrap_or_else(|| rejects_beside(path));
-        let summary = importer.file(path, rejects)?;
+        let summary = importer.file(path, &rejects)?;
         importer.progress.around(|| print(context, &summary))?;
         files.push(summary);
     }
@@ -257,7 +257,7 @@ fn print(context: &Context, file: &FileSummary) -> Result<(), CliError> {
     Ok(())
 }
 
-fn end(args: ImportArgs, files: Vec<FileSummary>, context: &Context) -> Result<(), CliError> {
+fn end(args: &ImportArgs, files: Vec<FileSummary>, context: &Context) -> Result<(), CliError> {
     let sum = |of: fn(&FileSummary) -> u64| files.iter().map(of).sum();
     let failed = files.iter().any(|file| file.error.is_some());
     let rejected: u64 = sum(FileSummary::rejected);

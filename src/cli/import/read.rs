@@ -33,6 +33,9 @@ pub(super) struct Kept {
 /// Entries under way, a queue of messages; bounded as the messages are.
 pub(super) type InFlight = Arc<Mutex<VecDeque<Vec<Kept>>>>;
 
+/// A reader that may have looked at the beginning already.
+type Input = Reader<io::Chain<Cursor<Vec<u8>>, Counting>>;
+
 /// What one reading needs.
 pub(super) struct Reading {
     pub(super) path: PathBuf,
@@ -100,10 +103,7 @@ impl Reading {
         Ok(())
     }
 
-    fn reader(
-        &self,
-        input: Counting,
-    ) -> Result<Reader<io::Chain<Cursor<Vec<u8>>, Counting>>, FatalError> {
+    fn reader(&self, input: Counting) -> Result<Input, FatalError> {
         let options = self.options.clone();
         match self.format {
             Some(format) => {
@@ -114,10 +114,7 @@ impl Reading {
         }
     }
 
-    fn items(
-        &self,
-        reader: &mut Reader<io::Chain<Cursor<Vec<u8>>, Counting>>,
-    ) -> Result<(), String> {
+    fn items(&self, reader: &mut Input) -> Result<(), String> {
         let mut batch = Batch::default();
         for item in reader {
             match item.map_err(|error| error.to_string())? {
