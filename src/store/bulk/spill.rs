@@ -3,40 +3,44 @@
 //! A partition is a family and the first byte of the key that tells its records
 //! apart: the first byte of a signal's value (digests are even in it), of a
 //! reference's digest. Partitions fill buffers; when all of them together reach
-//! the bound, the largest go to one temporary file in the store's folder. The
-//! partitions of a family in order are its key order, so each is sorted by itself.
+//! the bound, they go to one temporary file in the store's folder, and from then on
+//! each goes there whenever its buffer is full. The partitions of a family in order
+//! are its key order, so each is sorted by itself.
 //!
 //! The file is as sensitive as the store, and on the same volume.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use crate::error::{Result, StoreError};
 use crate::families::Family;
-use crate::keys::SIGNAL_KEY_BYTES;
 use crate::store::Inner;
 
 /// A record is `key length ‖ value length ‖ key ‖ value`; both fit a byte.
 const HEADER_BYTES: usize = 2;
-/// A buffer that is worth a write by itself.
-const EXTENT_BYTES: usize = 32 << 10;
+/// What is written at once once records go to the file, where the bound allows.
+const EXTENT_MAX_BYTES: usize = 32 << 10;
+const EXTENT_MIN_BYTES: usize = 2 << 10;
+/// Partitions of signals (two bytes of their keys), then of references (one byte).
+const SIGNAL_SLOTS: usize = 1 << 16;
+const SLOTS: usize = SIGNAL_SLOTS + 256;
+/// The slot has no partition yet.
+const NONE: u32 = u32::MAX;
 
 /// Which partition a record is in, in key order within a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Slot {
-    /// Signals before references.
-    rank: u8,
-    front: u8,
-    next: u8,
-}
+pub(super) struct Slot(usize);
 
 /// Records on their way into sorted files.
 pub(crate) struct Spill {
-    partitions: BTreeMap<Slot, Partition>,
+    /// Where a slot's partition is; most slots never have one.
+    places: Box<[u32]>,
+    partitions: Vec<(Slot, Partition)>,
     held: usize,
     bound: usize,
+    /// Buffers of this size go to the file, once there is one.
+    extent: usize,
     path: PathBuf,
     file: Option<File>,
     file_end: u64,
@@ -54,9 +58,11 @@ impl Spill {
     /// Makes an empty spill.
     pub(crate) fn new(inner: &Inner) -> Self {
         Self {
-            partitions: BTreeMap::new(),
+            places: vec![NONE; SLOTS].into_boxed_slice(),
+            partitions: Vec::new(),
             held: 0,
             bound: inner.options.bulk_memory_bytes,
+            extent: EXTENT_MAX_BYTES,
             path: super::file::new_path(inner, Family::Signals).with_extension("spill"),
             file: None,
             file_end: 0,
@@ -65,17 +71,30 @@ impl Spill {
 
     /// Adds a record.
     pub(crate) fn put(&mut self, family: Family, key: &[u8], value: &[u8]) -> Result<()> {
-        let partition = self.partitions.entry(Slot::of(family, key)).or_default();
-        let before = partition.buffer.capacity();
         let lengths = u8::try_from(key.len())
             .ok()
             .zip(u8::try_from(value.len()).ok());
         let (key_len, value_len) =
             lengths.ok_or(StoreError::corrupt("a record is too long to spill"))?;
+        let added = HEADER_BYTES + key.len() + value.len();
+        let place = self.place(Slot::of(family, key))?;
+        let extent = self.extent;
+        let Some((_, partition)) = self.partitions.get_mut(place) else {
+            return Err(LOST);
+        };
+        if let Some(file) = &self.file {
+            if partition.buffer.len().saturating_add(added) > extent {
+                partition.write(file, &mut self.file_end)?;
+            }
+            if partition.buffer.capacity() == 0 {
+                partition.buffer.reserve_exact(extent);
+                self.held = self.held.saturating_add(extent);
+            }
+        }
+        let before = partition.buffer.capacity();
         partition.buffer.extend_from_slice(&[key_len, value_len]);
         partition.buffer.extend_from_slice(key);
         partition.buffer.extend_from_slice(value);
-        let added = HEADER_BYTES + key.len() + value.len();
         partition.bytes = partition.bytes.saturating_add(added);
         let grown = partition.buffer.capacity().saturating_sub(before);
         self.held = self.held.saturating_add(grown);
@@ -87,48 +106,52 @@ impl Spill {
 
     /// All partitions in key order, by family, with the file that they read from.
     pub(super) fn into_parts(mut self) -> (Vec<(Slot, Partition)>, Option<File>, PathBuf) {
-        let partitions = std::mem::take(&mut self.partitions);
+        let mut partitions = std::mem::take(&mut self.partitions);
+        partitions.sort_unstable_by_key(|(slot, _)| *slot);
         let path = std::mem::take(&mut self.path);
-        (partitions.into_iter().collect(), self.file.take(), path)
+        (partitions, self.file.take(), path)
     }
 
-    /// Writes what is held to the file, all of it when no buffer is large.
+    /// Where the slot's partition is; a new one where there was none.
+    fn place(&mut self, slot: Slot) -> Result<usize> {
+        let place = self.places.get_mut(slot.0).ok_or(LOST)?;
+        if *place == NONE {
+            *place = u32::try_from(self.partitions.len()).map_err(|_| LOST)?;
+            self.partitions.push((slot, Partition::default()));
+        }
+        usize::try_from(*place).map_err(|_| LOST)
+    }
+
+    /// Writes all that is held to the file. From here on each partition has a
+    /// buffer of such a size that all of them together keep the bound; with very
+    /// many partitions they do not, and are all written again.
     fn flush(&mut self) -> Result<()> {
-        let what = "writing to the spill file";
         if self.file.is_none() {
             let file = File::options()
                 .create_new(true)
                 .read(true)
                 .write(true)
                 .open(&self.path)
-                .map_err(StoreError::io(what))?;
+                .map_err(StoreError::io(WRITING))?;
             self.file = Some(file);
         }
         let Some(file) = &self.file else {
-            return Ok(());
+            return Err(LOST);
         };
-        let large = self
-            .partitions
-            .values()
-            .any(|p| p.buffer.len() >= EXTENT_BYTES);
-        let least = if large { EXTENT_BYTES } else { 1 };
-        for partition in self.partitions.values_mut() {
-            if partition.buffer.len() < least {
-                continue;
-            }
-            file.write_all_at(&partition.buffer, self.file_end)
-                .map_err(StoreError::io(what))?;
-            let len = partition.buffer.len();
-            partition.extents.push((self.file_end, len));
-            self.file_end = self
-                .file_end
-                .saturating_add(u64::try_from(len).unwrap_or(0));
-            self.held = self.held.saturating_sub(partition.buffer.capacity());
+        for (_, partition) in &mut self.partitions {
+            partition.write(file, &mut self.file_end)?;
             partition.buffer = Vec::new();
         }
+        self.held = 0;
+        // Room for as many partitions again: later leaves may bring other kinds.
+        let most = self.bound / self.partitions.len().saturating_add(1) / 5 * 4;
+        self.extent = most.clamp(EXTENT_MIN_BYTES, EXTENT_MAX_BYTES);
         Ok(())
     }
 }
+
+const WRITING: &str = "writing to the spill file";
+const LOST: StoreError = StoreError::corrupt("a spill lost a partition");
 
 impl Drop for Spill {
     fn drop(&mut self) {
@@ -141,25 +164,17 @@ impl Drop for Spill {
 
 impl Slot {
     fn of(family: Family, key: &[u8]) -> Self {
-        let at = |n: usize| key.get(n).copied().unwrap_or(0);
-        if key.len() == SIGNAL_KEY_BYTES && family == Family::Signals {
-            Self {
-                rank: 0,
-                front: at(0),
-                next: at(1),
-            }
+        let at = |n: usize| usize::from(key.get(n).copied().unwrap_or(0));
+        if family == Family::Signals {
+            Self(at(0) << 8 | at(1))
         } else {
             // One feed's references: the first byte of the digest tells them apart.
-            Self {
-                rank: 1,
-                front: 0,
-                next: at(4),
-            }
+            Self(SIGNAL_SLOTS + at(4))
         }
     }
 
     pub(super) const fn family(self) -> Family {
-        if self.rank == 0 {
+        if self.0 < SIGNAL_SLOTS {
             Family::Signals
         } else {
             Family::Refs
@@ -170,6 +185,20 @@ impl Slot {
 impl Partition {
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Moves what is in memory to the end of the file; the buffer stays.
+    fn write(&mut self, file: &File, end: &mut u64) -> Result<()> {
+        let len = self.buffer.len();
+        if len == 0 {
+            return Ok(());
+        }
+        file.write_all_at(&self.buffer, *end)
+            .map_err(StoreError::io(WRITING))?;
+        self.extents.push((*end, len));
+        *end = end.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
+        self.buffer.clear();
+        Ok(())
     }
 
     /// Reads the whole partition into memory.
