@@ -15,6 +15,7 @@ use hashpact_core::leaf::{self, Leaf, PUBLISH, Publish, RawLeaf};
 use hashpact_core::reject::Rejection;
 use hashpact_store::{FeedInfo, Reference};
 
+use super::append::Appender;
 use super::{Publisher, Session, salt};
 use crate::error::NodeError;
 use crate::model::{ImportProgress, LineRejection, NewEntry};
@@ -22,19 +23,30 @@ use crate::model::{ImportProgress, LineRejection, NewEntry};
 /// Leaves under one signature of a long import: what a crash can make it say
 /// again, and what bounds the memory for finding repetitions (some 60 bytes each).
 const LEAVES_PER_HEAD: u64 = 12_000_000;
+/// Leaves from which on appending goes on beside the rest; fewer are done sooner
+/// than a thread would help.
+const BESIDE_FROM_LEAVES: u64 = 16_384;
 
 /// A running import into one set; holds the set's writer.
 pub struct Import<'a> {
     publisher: &'a Publisher,
     set: Slug,
-    session: Option<Session<'a>>,
+    turn: Option<Turn<'a>>,
     feed: FeedInfo,
+    /// The index of the next leaf.
+    next: u64,
     /// What this session appended, which the store cannot answer for yet.
     appended: HashMap<[u8; 16], Appended>,
     /// All indexes of the entries that this session replaced.
     chains: HashMap<[u8; 16], Vec<u64>>,
     progress: ImportProgress,
     now: UnixMillis,
+}
+
+/// The session, at hand or with its writer at work elsewhere.
+enum Turn<'a> {
+    Here(Session<'a>),
+    Beside(Appender, FeedInfo),
 }
 
 /// An entry that this session appended.
@@ -67,7 +79,8 @@ impl Publisher {
             publisher: self,
             set: set.clone(),
             feed: session.info().clone(),
-            session: Some(session),
+            next: session.size(),
+            turn: Some(Turn::Here(session)),
             appended: HashMap::new(),
             chains: HashMap::new(),
             progress: ImportProgress {
@@ -92,10 +105,7 @@ impl<'a> Import<'a> {
             .iter()
             .map(|entry| hashpact_store::reference_digest(&entry.body))
             .collect();
-        let held = self
-            .publisher
-            .store
-            .lookup_refs(self.feed.no, &identities)?;
+        let held = self.held(&identities)?;
         let mut leaves = Vec::with_capacity(entries.len());
         for ((entry, identity), held) in entries.into_iter().zip(identities).zip(held) {
             self.progress.received += 1;
@@ -107,10 +117,8 @@ impl<'a> Import<'a> {
                 Err(error) => return Err(error),
             }
         }
-        let before = self.feed.stored;
-        let session = self.session()?;
-        session.append(&leaves)?;
-        if session.size().saturating_sub(before) >= LEAVES_PER_HEAD {
+        self.append(leaves)?;
+        if self.next.saturating_sub(self.feed.stored) >= LEAVES_PER_HEAD {
             self.sign()?;
         }
         let rejected = std::mem::take(&mut self.progress.rejected);
@@ -129,26 +137,54 @@ impl<'a> Import<'a> {
         Ok(self.progress)
     }
 
-    fn session(&mut self) -> Result<&mut Session<'a>, NodeError> {
-        let none = || NodeError::Internal("the import has no writer".to_owned());
-        self.session.as_mut().ok_or_else(none)
+    /// What the set held of these entries when the session began.
+    fn held(&self, identities: &[[u8; 16]]) -> Result<Vec<Option<Reference>>, NodeError> {
+        if self.feed.counts.publish == 0 {
+            return Ok(vec![None; identities.len()]);
+        }
+        let store = &self.publisher.store;
+        Ok(store.lookup_refs(self.feed.no, identities)?)
+    }
+
+    fn append(&mut self, leaves: Vec<RawLeaf>) -> Result<(), NodeError> {
+        self.next += u64::try_from(leaves.len()).unwrap_or(0);
+        let many = self.next.saturating_sub(self.feed.stored) >= BESIDE_FROM_LEAVES;
+        let turn = match self.turn.take() {
+            Some(Turn::Here(session)) if many => {
+                let (writer, info) = session.into_writer();
+                Some(Turn::Beside(Appender::start(writer)?, info))
+            }
+            turn => turn,
+        };
+        match self.turn.insert(turn.ok_or_else(no_writer)?) {
+            Turn::Here(session) => session.append(&leaves).map(|_| ()),
+            Turn::Beside(appender, _) => appender.append(leaves),
+        }
     }
 
     fn sign(&mut self) -> Result<(), NodeError> {
-        if let Some(session) = self.session.take() {
-            let head = if session.size() > session.info().applied.map_or(0, |head| head.size) {
-                let head = session.sign()?;
-                (head.size, head.root)
-            } else {
-                let applied = session.info().applied;
-                applied.map_or((0, Digest::of(b"")), |head| (head.size, head.root))
-            };
-            self.progress.head = Some(head);
-        }
+        let session = match self.turn.take().ok_or_else(no_writer)? {
+            Turn::Here(session) => session,
+            Turn::Beside(appender, info) => {
+                Session::resume(self.publisher, appender.finish()?, info)
+            }
+        };
+        let applied = session.info().applied;
+        let head = if session.size() > applied.map_or(0, |head| head.size) {
+            let head = session.sign()?;
+            (head.size, head.root)
+        } else {
+            // The feed has one writer at a time.
+            drop(session);
+            applied.map_or((0, Digest::of(b"")), |head| (head.size, head.root))
+        };
+        self.progress.head = Some(head);
         self.appended.clear();
         self.chains.clear();
         self.feed = self.publisher.own_set(&self.set)?;
-        self.session = Some(self.publisher.session(&self.feed)?);
+        let session = self.publisher.session(&self.feed)?;
+        self.next = session.size();
+        self.turn = Some(Turn::Here(session));
         Ok(())
     }
 
@@ -161,7 +197,7 @@ impl<'a> Import<'a> {
     ) -> Result<Option<RawLeaf>, NodeError> {
         let content = hashpact_store::content_digest(&body);
         let known = self.known(identity, content, held)?;
-        let index = self.session()?.size() + u64::try_from(waiting).unwrap_or(u64::MAX);
+        let index = self.next + u64::try_from(waiting).unwrap_or(0);
         body.published = self.now;
         body.replaces = match known {
             Known::Same => return Ok(None),
@@ -219,6 +255,10 @@ impl<'a> Import<'a> {
             reason: rejection.to_string(),
         });
     }
+}
+
+fn no_writer() -> NodeError {
+    NodeError::Internal("the import has no writer".to_owned())
 }
 
 /// All indexes of the entry whose latest version is at `latest`, ascending.

@@ -7,6 +7,7 @@
 //! A feed is closed until it is known that nobody holds a newer head of it than
 //! this node does: a restored backup must never fork a feed.
 
+mod append;
 mod gate;
 mod import;
 mod retract;

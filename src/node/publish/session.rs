@@ -38,7 +38,25 @@ impl Publisher {
     }
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    /// Takes up a turn again whose writer was given away.
+    pub(super) const fn resume(
+        publisher: &'a Publisher,
+        writer: FeedWriter,
+        info: FeedInfo,
+    ) -> Self {
+        Self {
+            publisher,
+            writer,
+            info,
+        }
+    }
+
+    /// Gives the writer away, to append elsewhere.
+    pub(super) fn into_writer(self) -> (FeedWriter, FeedInfo) {
+        (self.writer, self.info)
+    }
+
     /// Leaves that an earlier turn appended and did not sign are dropped: nobody
     /// was told of them.
     fn drop_unsigned(&mut self) -> Result<(), NodeError> {

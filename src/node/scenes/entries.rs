@@ -1,6 +1,7 @@
 //! What entries become: known again, replaced, taken back, exported.
 
 use hashpact_core::leaf::RetractReason;
+use hashpact_store::FindingKind;
 
 use super::{Scene, entry, hits, import, own_work, sha256_of, slug};
 use crate::error::NodeError;
@@ -60,6 +61,41 @@ fn a_repetition_within_one_import_is_said_once() {
     assert_eq!(
         (progress.received, progress.added, progress.unchanged),
         (3, 2, 1)
+    );
+}
+
+#[test]
+fn a_long_import_is_as_a_short_one() {
+    let scene = Scene::new();
+    let node = scene.open();
+    node.create_set(&own_work("confirmed")).unwrap();
+    let mut session = node.import(&slug("confirmed")).unwrap();
+    // Appending moves to a thread of its own in between.
+    for from in (0..40_000).step_by(4_000) {
+        let batch = (from..from + 4_000).map(|n| entry(n % 30_000, "one"));
+        session.push(batch.collect()).unwrap();
+    }
+    session.push(vec![entry(29_999, "two")]).unwrap();
+    let progress = session.finish().unwrap();
+    assert_eq!(
+        (progress.added, progress.unchanged, progress.replaced),
+        (30_000, 10_000, 1)
+    );
+    assert_eq!(progress.head.unwrap().0, 30_002);
+    assert_eq!([0, 17_000, 29_999].map(|n| hits(&node, n)), [1, 1, 1]);
+    // Without node cards in this scene no head's key is known.
+    let mut findings = node.verify(|_, _| ()).unwrap().findings;
+    findings.retain(|finding| finding.kind != FindingKind::HeadSignature);
+    assert!(findings.is_empty(), "{findings:?}");
+    // Given up, it leaves the set as it was, and free for the next.
+    let mut given_up = node.import(&slug("confirmed")).unwrap();
+    let more = (50_000..70_000).map(|n| entry(n, "one"));
+    given_up.push(more.collect()).unwrap();
+    drop(given_up);
+    assert_eq!(hits(&node, 60_000), 0);
+    assert_eq!(
+        import(&node, "confirmed", vec![entry(60_000, "one")]).added,
+        1
     );
 }
 
