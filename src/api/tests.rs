@@ -19,9 +19,15 @@ use tonic::{Code, Status};
 use tower::service_fn;
 
 use crate::wire::node_client::NodeClient;
+use crate::wire::selector::By;
 use crate::{About, CODE, MESSAGE_MAX_BYTES, NodeService, embedded, wire};
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
+
+/// The default of a type that this crate does not name: the store's options.
+fn default<T: Default>() -> T {
+    T::default()
+}
 
 fn signed(roster: &Roster, admin: &SecretKey<Admin>) -> Bytes {
     let mut draft = roster.to_envelope().unwrap();
@@ -54,7 +60,7 @@ pub(crate) fn node(folder: &TempDir) -> Arc<Node> {
     }
     let node = Node::open(NodeOptions {
         store_dir: folder.path().join("store"),
-        store: Default::default(),
+        store: default(),
         sign_state_dir: folder.path().join("sign-state"),
         member: Slug::parse("north").unwrap(),
         node: Slug::parse("n1").unwrap(),
@@ -313,7 +319,6 @@ async fn what_is_retracted_is_not_answered() {
     scene
         .import_entries(vec![entry(1, "A1"), entry(2, "A1"), entry(3, "A1")])
         .await;
-    use wire::selector::By;
     let selectors = [
         By::Entry("#1".to_owned()),
         By::Signal(md5(2)),

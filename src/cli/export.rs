@@ -123,24 +123,36 @@ pub fn run(args: &ExportArgs, context: &Context) -> Result<(), CliError> {
 fn chosen(client: &Client, args: &ExportArgs) -> Result<(Vec<String>, Vec<String>), CliError> {
     if !args.all {
         let own = &client.config().member.slug;
-        let sets = args.sets.iter().map(|set| set.resolve(own).to_string());
-        return Ok((sets.collect(), Vec::new()));
+        let mut names = Vec::new();
+        for set in &args.sets {
+            // Asked before anything is written; the node refuses it as well.
+            let set = set.resolve(own).to_string();
+            let set = client.call(client.node().show_set(wire::ShowSetRequest { set }))?;
+            if !set.may_share {
+                let refused = CliError::failed(format!("not shared on: {}", terms(&set)));
+                return Err(refused.next("without the list owner's permission it stays here"));
+            }
+            names.push(set.name);
+        }
+        return Ok((names, Vec::new()));
     }
     let all = client
         .call(client.node().list_sets(wire::ListSetsRequest {}))?
         .sets;
     let (may, may_not): (Vec<_>, Vec<_>) = all.into_iter().partition(|set| set.may_share);
-    let terms = may_not.into_iter().map(|set| match set.terms.as_str() {
-        "" => format!(
-            "{}: a list of {} that may not be shared on",
-            set.name, set.source
-        ),
-        terms => format!("{}: a list of {}: {terms}", set.name, set.source),
-    });
     Ok((
         may.into_iter().map(|set| set.name).collect(),
-        terms.collect(),
+        may_not.iter().map(terms).collect(),
     ))
+}
+
+/// The terms that keep a set here, as they are quoted.
+fn terms(set: &wire::SetInfo) -> String {
+    let (name, owner) = (&set.name, &set.source);
+    match set.terms.as_str() {
+        "" => format!("{name}: a list of {owner} that may not be shared on"),
+        terms => format!("{name}: a list of {owner}: {terms}"),
+    }
 }
 
 async fn export<W: Write>(
