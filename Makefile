@@ -26,8 +26,8 @@ help: ## Say what there is
 setup: ## Install what the build needs (Debian, Ubuntu), or say what it is
 	@./.ci/setup
 
-build: ## Build target/release/hashpact
-	cargo build --release --locked
+build: ## Build target/release/hashpact (the same selection as the tests: features, and so RocksDB, stay the same)
+	cargo build --release --locked --workspace
 
 demo: build ## Three members on this machine exchange real hash sets
 	$(BINARY) demo $(DEMO_ARGS)

@@ -42,13 +42,23 @@ pub enum NodeError {
     Rejected(#[from] Rejection),
     /// The store failed.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// Something passing: a shutdown, a full queue. Trying again helps.
     #[error("{0}; try again")]
     Busy(&'static str),
     /// A defect or damage of ours.
     #[error("{0}")]
     Internal(String),
+}
+
+impl From<StoreError> for NodeError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::FeedBusy(_) => Self::Busy("another command is writing this set"),
+            StoreError::Rejected(rejection) => Self::Rejected(rejection),
+            error => Self::Store(error),
+        }
+    }
 }
 
 impl NodeError {
