@@ -5,8 +5,19 @@
 //! so that [`unguard`] is the exact inverse.
 
 use std::borrow::Cow;
+use std::io;
 
 const STARTERS: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
+
+/// What the output said when a row was not written, with its kind: the crate's own
+/// conversion hides a closed pipe and a full disk.
+pub(crate) fn write_error(error: csv::Error) -> io::Error {
+    let text = error.to_string();
+    if let csv::ErrorKind::Io(error) = error.into_kind() {
+        return error;
+    }
+    io::Error::other(text)
+}
 
 /// Makes text safe as a cell.
 pub(crate) fn guard(text: &str) -> Cow<'_, str> {
@@ -78,6 +89,12 @@ pub(crate) fn split(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_closed_pipe_is_still_one_behind_a_csv_writer() {
+        let error = csv::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(write_error(error).kind(), io::ErrorKind::BrokenPipe);
+    }
     use proptest::prelude::*;
 
     #[test]

@@ -99,7 +99,7 @@ impl<W: Write> CsvExport<W> {
             "expires",
         ];
         csv.write_record(before.into_iter().chain(kinds).chain(after))
-            .map_err(io::Error::from)?;
+            .map_err(cell::write_error)?;
         Ok(Self { csv })
     }
 
@@ -145,7 +145,7 @@ impl<W: Write> CsvExport<W> {
             row.expires_ms.and_then(time::format).unwrap_or_default(),
         ]);
         let guarded = cells.iter().map(|cell| cell::guard(cell).into_owned());
-        self.csv.write_record(guarded).map_err(io::Error::from)
+        self.csv.write_record(guarded).map_err(cell::write_error)
     }
 
     /// Writes everything out and gives the output back.

@@ -24,7 +24,7 @@ impl<W: Write> RejectsWriter<W> {
     pub fn new(output: W) -> io::Result<Self> {
         let mut csv = csv::Writer::from_writer(output);
         csv.write_record(["line", "reason", "original"])
-            .map_err(io::Error::from)?;
+            .map_err(cell::write_error)?;
         Ok(Self { csv })
     }
 
@@ -57,7 +57,7 @@ impl<W: Write> RejectsWriter<W> {
             format!("{code}: {reason}"),
             cell::guard(&text).into_owned(),
         ];
-        self.csv.write_record(&record).map_err(io::Error::from)
+        self.csv.write_record(&record).map_err(cell::write_error)
     }
 
     /// Writes everything out and gives the output back.
