@@ -202,7 +202,7 @@ pub fn failed(status: &Status) -> CliError {
         Some("busy") => "try again",
         Some("store") => "hashpact verify checks the store; the node's log says more",
         Some("internal") => "the node's log says more",
-        Some(_) => return CliError::failed(message),
+        Some(_) => "hashpact help COMMAND says what it takes, hashpact set list what is here",
         None => {
             return CliError::failed(format!("the node broke off: {message}"))
                 .next("the node's log says more; what was acknowledged stands");

@@ -208,6 +208,7 @@ fn print(context: &Context, file: &FileSummary) -> Result<(), CliError> {
     }
     if let Some(error) = &file.error {
         note(format!("error: {}: {error}", file.file));
+        note("next: see to the file and import it again; what stands already adds nothing");
     }
     let output = &context.output;
     let lines = count(file.lines);
