@@ -1,1 +1,25 @@
-//! Integration tests.
+//! Integration tests: processes of the built binary, TLS on 127.0.0.1, RocksDB in
+//! temporary folders.
+//!
+//! One binary holds them all, so that RocksDB is linked once. `world` makes
+//! coalitions and runs their nodes; every other module is one promise of the
+//! program. When a world ends, everything its processes wrote is searched for
+//! signal values and keys (`secrets`).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a failed unwrap is a failed test; what a test skips is said on standard error"
+)]
+
+mod config;
+mod crash;
+mod exchange;
+mod import;
+mod proofs;
+mod restore;
+mod secrets;
+mod world;

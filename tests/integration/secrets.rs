@@ -1,0 +1,146 @@
+//! No signal value and no key stands in a log, a metric or an error text.
+//!
+//! Every world is searched when it ends. A value is found in hexadecimal of any
+//! case, in base64, and as Rust prints bytes; a key as its seed, and as any line of
+//! its PEM body. Only results that were asked for (look-up, export, hash) and the
+//! rejects file may hold values; they are not searched.
+
+use std::collections::HashMap;
+
+use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
+
+use crate::world::Evidence;
+
+/// So much of a value's text gives it away.
+const WINDOW: usize = 16;
+
+/// Fails when anything in the evidence gives a value or a key away.
+pub(crate) fn assert_silent(evidence: &Evidence) {
+    let found = findings(evidence);
+    assert!(
+        found.is_empty(),
+        "secrets were written:\n{}",
+        found.join("\n")
+    );
+}
+
+/// Where which secret stands; the secret itself is not shown.
+fn findings(evidence: &Evidence) -> Vec<String> {
+    let needles = Needles::of(evidence);
+    let mut found = Vec::new();
+    for piece in evidence.pieces() {
+        for line in piece.text.lines() {
+            if let Some(what) = needles.find(line) {
+                let shown: String = line.chars().take(60).collect();
+                found.push(format!("{what} in {}: {shown}…", piece.from));
+            }
+        }
+    }
+    found.truncate(20);
+    found
+}
+
+/// The first characters of every way to write every secret.
+struct Needles {
+    /// Compared without regard to case.
+    hex: HashMap<String, &'static str>,
+    exact: HashMap<String, &'static str>,
+}
+
+impl Needles {
+    fn of(evidence: &Evidence) -> Self {
+        let mut needles = Self {
+            hex: HashMap::new(),
+            exact: HashMap::new(),
+        };
+        for value in evidence.values() {
+            needles.add(&value, "a signal");
+        }
+        for file in evidence.key_files() {
+            needles.add_key(&file);
+        }
+        needles
+    }
+
+    fn add(&mut self, secret: &[u8], what: &'static str) {
+        let window = |text: &str| text.chars().take(WINDOW).collect::<String>();
+        self.hex.insert(window(&HEXLOWER.encode(secret)), what);
+        self.exact.insert(window(&BASE64.encode(secret)), what);
+        self.exact
+            .insert(window(&BASE64URL_NOPAD.encode(secret)), what);
+        let listed: Vec<String> = secret.iter().map(u8::to_string).collect();
+        self.exact.insert(window(&listed.join(", ")), what);
+    }
+
+    fn add_key(&mut self, pem: &str) {
+        let body: Vec<&str> = pem
+            .lines()
+            .filter(|line| !line.starts_with("-----") && !line.starts_with('#'))
+            .collect();
+        let der = BASE64.decode(body.concat().as_bytes()).unwrap();
+        // An Ed25519 key's PKCS #8 ends with its seed. A line of the body that holds
+        // no more than what all keys of a kind begin with gives nothing away.
+        if der.len() == 48 {
+            self.add(&der[16..], "a key's seed");
+        } else {
+            // P-256: the secret stands at 36, after the same bytes in every file.
+            self.add(&der[36..68], "a key's secret");
+        }
+        let last: String = body.concat().chars().skip(48).take(WINDOW).collect();
+        if last.len() == WINDOW {
+            self.exact.insert(last, "a line of a key file");
+        }
+    }
+
+    fn find(&self, line: &str) -> Option<&'static str> {
+        if line.len() < WINDOW {
+            return None;
+        }
+        let lower = line.to_ascii_lowercase();
+        let windows = |text: &str, table: &HashMap<String, &'static str>| {
+            (0..=text.len() - WINDOW).find_map(|at| {
+                let window = text.get(at..at + WINDOW)?;
+                table.get(window).copied()
+            })
+        };
+        windows(&lower, &self.hex).or_else(|| windows(line, &self.exact))
+    }
+}
+
+#[test]
+fn the_search_finds_a_secret_however_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let value: Vec<u8> = (100..132).collect();
+    let evidence = Evidence::default();
+    evidence.guard_value(&value);
+    let hex = HEXLOWER.encode(&value);
+    std::fs::write(folder.path().join("a.key"), pem()).unwrap();
+    evidence.keep_keys_of(folder.path());
+    assert_silent(&evidence);
+    let seed = vec![9_u8; 32];
+    let spoken = [
+        hex.clone(),
+        hex.to_uppercase(),
+        BASE64.encode(&value),
+        format!("{value:?}"),
+        HEXLOWER.encode(&seed),
+        format!("{seed:?}"),
+        pem().lines().nth(2).unwrap().to_owned(),
+    ];
+    for text in spoken {
+        let evidence_now = Evidence::default();
+        evidence_now.guard_value(&value);
+        evidence_now.keep_keys_of(folder.path());
+        evidence_now.keep("a log", &format!("said {text} here"));
+        assert_eq!(findings(&evidence_now).len(), 1, "{text}");
+    }
+}
+
+fn pem() -> String {
+    let mut der = HEXLOWER
+        .decode(b"302e020100300506032b657004220420")
+        .unwrap();
+    der.extend([9_u8; 32]);
+    let body = BASE64.encode(&der);
+    format!("# hashpact feed key\n-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")
+}

@@ -1,0 +1,209 @@
+//! A coalition on this machine: members made and joined by the command line, their
+//! nodes run as processes.
+//!
+//! A world keeps everything that its processes write. When it ends, its nodes are
+//! stopped and the evidence is searched for what must never be written.
+
+mod call;
+mod evidence;
+mod member;
+mod reader;
+pub(crate) mod signals;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) use call::{BINARY, Call, Outcome};
+pub(crate) use evidence::Evidence;
+pub(crate) use member::Member;
+pub(crate) use reader::{Reader, checkpoint};
+
+/// The coalition of every world.
+pub(crate) const COALITION: &str = "csa-coalition.example";
+/// What anything may take that is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at what is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// A coalition, its members and all that was written.
+pub(crate) struct World {
+    /// In order of their numbers in the roster.
+    members: Vec<Member>,
+    folder: TempDir,
+    evidence: Arc<Evidence>,
+}
+
+impl World {
+    /// Founds a coalition of these members; every node has the roster, none runs.
+    pub(crate) fn new(slugs: &[&str]) -> Self {
+        let world = Self::founded(slugs);
+        for member in &world.members {
+            member.import_roster(&world.roster_file());
+        }
+        world
+    }
+
+    /// As [`new`](Self::new), but no node has seen the roster yet.
+    pub(crate) fn founded(slugs: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let evidence = Arc::new(Evidence::default());
+        let mut world = Self {
+            members: Vec::new(),
+            folder,
+            evidence,
+        };
+        let admins = world.admins().display().to_string();
+        let founded =
+            world
+                .call()
+                .json(&["coalition", "init", "--name", COALITION, "--dir", &admins]);
+        let genesis = text(&founded, "genesis");
+        for slug in slugs {
+            let member = Member::init(slug, world.path(), &genesis, &world.evidence);
+            world.members.push(member);
+        }
+        world.admit(slugs);
+        world.evidence.keep_keys_of(world.path());
+        world
+    }
+
+    /// Adds members to the roster from their requests.
+    fn admit(&self, slugs: &[&str]) {
+        let admins = self.admins().display().to_string();
+        let mut line = vec!["coalition", "add", "--dir", &admins, "--yes"];
+        let requests: Vec<String> = slugs
+            .iter()
+            .map(|slug| self.member(slug).request().display().to_string())
+            .collect();
+        line.extend(requests.iter().map(String::as_str));
+        self.call().json(&line);
+    }
+
+    /// The member of this slug.
+    pub(crate) fn member(&self, slug: &str) -> &Member {
+        let found = self.members.iter().find(|member| member.slug() == slug);
+        found.unwrap_or_else(|| panic!("no member {slug} in this world"))
+    }
+
+    /// All members.
+    pub(crate) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Starts the nodes of all members; each is ready.
+    pub(crate) fn start_all(&self) {
+        self.members.iter().for_each(Member::spawn);
+        self.members.iter().for_each(Member::wait_ready);
+    }
+
+    /// The folder that all of it lies in.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The roster as the administrators hand it out.
+    pub(crate) fn roster_file(&self) -> PathBuf {
+        self.admins().join("roster.hashpact")
+    }
+
+    /// What was written so far.
+    pub(crate) fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// A call that belongs to no member.
+    pub(crate) fn call(&self) -> Call<'_> {
+        Call::new(&self.evidence, self.path())
+    }
+
+    /// Writes a file into the world's folder.
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    fn admins(&self) -> PathBuf {
+        self.path().join("admins")
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for member in &self.members {
+            member.end();
+            self.evidence.keep_logs(member);
+        }
+        if thread::panicking() {
+            self.evidence.show_end();
+            if std::env::var_os("HASHPACT_KEEP").is_some() {
+                self.folder.disable_cleanup(true);
+                eprintln!("kept: {}", self.path().display());
+            }
+            return;
+        }
+        crate::secrets::assert_silent(&self.evidence);
+    }
+}
+
+/// Looks until there is something to see.
+///
+/// # Panics
+/// When nothing is there within [`PATIENCE`].
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(started.elapsed() < PATIENCE, "waited for {what} in vain");
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// As [`until`], for something that is true or not.
+pub(crate) fn until_true(what: &str, mut look: impl FnMut() -> bool) {
+    until(what, || look().then_some(()));
+}
+
+/// A port that nobody listens at. Below the range that the system hands out, so
+/// that no outgoing connection takes it meanwhile; a process hands out each once.
+pub(crate) fn free_port() -> u16 {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap();
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + (start.wrapping_add(step)) % COUNT;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A field of a JSON object that is text.
+pub(crate) fn text(object: &Value, field: &str) -> String {
+    let value = object[field].as_str();
+    value
+        .unwrap_or_else(|| panic!("no text {field} in {object}"))
+        .to_owned()
+}
+
+/// A field of a JSON object that is a number.
+pub(crate) fn number(object: &Value, field: &str) -> u64 {
+    let value = object[field].as_u64();
+    value.unwrap_or_else(|| panic!("no number {field} in {object}"))
+}
+
+/// A field of a JSON object that is a list.
+pub(crate) fn list<'a>(object: &'a Value, field: &str) -> &'a [Value] {
+    let value = object[field].as_array();
+    value.unwrap_or_else(|| panic!("no list {field} in {object}"))
+}

@@ -1,0 +1,132 @@
+//! A member's key in the test's own hands: what a node says and serves to it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use hashpact::keyfile;
+use hashpact_core::checkpoint::Checkpoint;
+use hashpact_core::chunk::ChunkParts;
+use hashpact_core::id::{MemberNumber, Slug, UnixMillis};
+use hashpact_net::types::{Announcement, Head, PullPart, PullRequest};
+use hashpact_net::{
+    Connections, Dialler, Expected, Identity, NetError, Peer, PeerIdentity, PeerStatus, PeerTable,
+    Settings,
+};
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+
+use super::{Member, PATIENCE};
+
+/// A connection to one node under another member's TLS key.
+pub(crate) struct Reader {
+    runtime: Runtime,
+    peer: Peer,
+}
+
+impl Reader {
+    /// Dials `to` with the TLS key of `caller`, whose own node need not run.
+    pub(crate) fn dial(caller: &Member, to: &Member) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let key = caller.folder().join("keys/tls.key");
+        let peer = runtime.block_on(dial(&key, to)).unwrap();
+        Self { runtime, peer }
+    }
+
+    /// The heads that the node announces to the caller, by name of their feed's
+    /// origin, once it has said all that stands.
+    pub(crate) fn heads(&self) -> BTreeMap<String, Head> {
+        self.runtime.block_on(async {
+            let nothing = Box::pin(futures_util::stream::pending());
+            let mut heard = self.peer.watch(nothing).await.unwrap();
+            let mut heads = BTreeMap::new();
+            loop {
+                let next = timeout(PATIENCE, heard.next()).await.unwrap();
+                match next.expect("a watch that goes on").unwrap() {
+                    Announcement::Head(said) => {
+                        heads.insert(said.feed.to_string(), *said);
+                    }
+                    Announcement::SnapshotEnd => return heads,
+                    Announcement::Roster { .. }
+                    | Announcement::NodeCard(_)
+                    | Announcement::Suspension(_)
+                    | Announcement::Alive { .. }
+                    | Announcement::Evidence(_)
+                    | Announcement::GrantEnded(_) => {}
+                }
+            }
+        })
+    }
+
+    /// Pulls a range of leaves under this head.
+    pub(crate) fn pull(
+        &self,
+        head: &Head,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<ChunkParts>, NetError> {
+        let checkpoint = checkpoint(head);
+        let request = PullRequest {
+            feed: head.feed,
+            from,
+            to,
+            head_size: checkpoint.size,
+            head_root: checkpoint.root,
+            proof_only: false,
+            elide_dead: false,
+        };
+        self.pull_exactly(&request)
+    }
+
+    /// Pulls what the request says.
+    pub(crate) fn pull_exactly(&self, request: &PullRequest) -> Result<Vec<ChunkParts>, NetError> {
+        self.runtime.block_on(async {
+            let mut parts = self.peer.pull(request).await?;
+            let mut chunks = Vec::new();
+            while let Some(part) = timeout(PATIENCE, parts.next()).await.unwrap() {
+                match part? {
+                    PullPart::Chunk(chunk) => chunks.push(chunk),
+                    PullPart::Proof(_) => panic!("a proof where leaves were asked for"),
+                }
+            }
+            Ok(chunks)
+        })
+    }
+}
+
+/// What a head's note says, unverified.
+pub(crate) fn checkpoint(head: &Head) -> Checkpoint {
+    let note = std::str::from_utf8(&head.note).unwrap();
+    let end = note.find("\n\n").unwrap();
+    Checkpoint::parse_body(&note[..=end]).unwrap()
+}
+
+/// Whoever answers at the endpoint is taken for the node: tests trust themselves.
+async fn dial(key: &Path, to: &Member) -> Result<Peer, NetError> {
+    let now = UnixMillis(1_795_325_998_000);
+    let credentials = keyfile::load_tls(key, None, "reader.test.invalid", now).unwrap();
+    let table = Arc::new(PeerTable::default());
+    let settings = Settings {
+        handshake_timeout: Duration::from_secs(20),
+        ..Settings::default()
+    };
+    let identity = Identity {
+        credentials,
+        directory: table.clone(),
+        connections: Connections::new(),
+        settings,
+    };
+    let dialler = Dialler::new(identity, Arc::new(move || now));
+    let stranger = dialler.dial_stranger(to.endpoint()).await?;
+    let member = MemberNumber::new(1).unwrap();
+    table.replace([PeerIdentity {
+        member,
+        slug: Slug::parse(to.slug()).unwrap(),
+        node: Slug::parse("main").unwrap(),
+        status: PeerStatus::Active,
+        tls_key: *stranger.key(),
+    }]);
+    stranger.pin(&Expected::Member(member))
+}
