@@ -6,9 +6,11 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Poll};
 
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use hashpact_core::id::{Digest, UnixMillis};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -29,7 +31,9 @@ use crate::settings::{self, MESSAGE_MAX_BYTES, Settings};
 use crate::stream::Guarded;
 use crate::streams::{incoming, with_alive};
 use crate::tls::{self, Pinned, Refusal};
-use crate::types::{Announcement, Incoming, NodeInfo, Outgoing, PullPart, PullRequest, RosterItem};
+use crate::types::{
+    Announcement, BoxStream, Incoming, NodeInfo, Outgoing, PullPart, PullRequest, RosterItem,
+};
 use crate::wire::federation_client::FederationClient;
 use crate::{convert, proxy, status, wire};
 
@@ -323,6 +327,7 @@ impl Peer {
         // HTTP/2 ends a stream only when neither side of it is in use any more.
         let over = CancellationToken::new();
         let said = said.take_until(over.clone().cancelled_owned());
+        let said = ToSay(Box::pin(said));
         let over = over.drop_guard();
         let heard = in_time("watch", &self.settings, client.watch(said)).await?;
         let patience = self.settings.progress_timeout;
@@ -344,6 +349,18 @@ impl Peer {
         let convert = move |item| convert::pull_part(item, proof_only);
         let patience = self.settings.progress_timeout;
         Ok(incoming("a pull", parts, patience, convert))
+    }
+}
+
+/// What is said on a watch, under a plain name: with the stream's own type, the
+/// compiler cannot prove that the call may move between threads.
+struct ToSay(BoxStream<wire::Announcement>);
+
+impl Stream for ToSay {
+    type Item = wire::Announcement;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(context)
     }
 }
 

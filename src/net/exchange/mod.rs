@@ -7,15 +7,29 @@
 //! Trust: none in any peer. A head counts after its publisher's signature, a chunk
 //! after its proof, a document after its whole acceptance rules.
 
+mod allowed;
 pub mod announce;
+mod dial;
 pub mod directory;
 mod documents;
+mod documents_in;
+mod driver;
+mod fork;
+mod heard;
 pub mod inbox;
+mod pipeline;
 mod reach;
+mod rejections;
 pub mod serve;
 mod served;
+mod standing;
+mod start;
+mod storing;
+mod view;
 
+pub use dial::Bootstrap;
 pub use inbox::{Heard, Inbox, Said};
+pub use start::{Exchange, ExchangeOptions, pull_settings};
 
 #[cfg(test)]
 mod scenes;

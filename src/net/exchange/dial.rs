@@ -1,0 +1,488 @@
+//! Dials the nodes on the newest cards and keeps one watch with each.
+//!
+//! One task per node, begun and ended as cards and access change. A connection
+//! lives as long as its watch; the next one is dialled with exponential back-off
+//! and full jitter. Connections of either direction end at once when their member
+//! may not be spoken to any more, or their key has left the card.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashpact_core::card::{CardState, Endpoint, EndpointPolicy};
+use hashpact_core::id::{MemberNumber, Slug, UnixMillis};
+use hashpact_core::limits::CLOCK_SKEW_MS;
+use hashpact_core::reject::Rejection;
+use hashpact_node::Node;
+use hashpact_node::hub::Change;
+use hashpact_node::model::PeerView;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::announce::announcements;
+use super::directory::Snapshots;
+use super::documents_in;
+use super::driver::Inside;
+use super::inbox::Inbox;
+use super::rejections::Rejections;
+use super::serve::node_info;
+use super::view::{Board, PeerKey};
+use crate::client::{Dialler, Peer};
+use crate::connections::{Connection, Connections};
+use crate::error::NetError;
+use crate::peer::Expected;
+
+/// The span of the first wait after a failure; it doubles each time.
+const WAIT_FIRST: Duration = Duration::from_secs(1);
+/// The longest span.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// A session that lasted so long was a good one: the next wait is a first one.
+const GOOD_SESSION: Duration = Duration::from_secs(10);
+/// Time alone changes who may be dialled: cards expire, suspensions end.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Addresses tried of one name.
+const ADDRESSES_MAX: usize = 4;
+
+/// A node to ask for the roster before its card is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bootstrap {
+    /// The member that is meant; a node of any other is not gone on with.
+    pub member: Slug,
+    /// Where its node listens, `host:port`.
+    pub endpoint: String,
+}
+
+/// What all dial tasks share.
+pub(crate) struct Dialling {
+    pub(crate) node: Arc<Node>,
+    pub(crate) dialler: Dialler,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) inbox: Inbox,
+    pub(crate) driver: mpsc::Sender<Inside>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) rejections: Arc<Rejections>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    pub(crate) policy: EndpointPolicy,
+    /// Names are resolved by the proxy, if there is one.
+    pub(crate) proxied: bool,
+    pub(crate) bootstrap: Vec<Bootstrap>,
+}
+
+/// A node that is dialled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Target {
+    key: PeerKey,
+    endpoints: Vec<Endpoint>,
+}
+
+struct Running {
+    target: Target,
+    stop: CancellationToken,
+}
+
+impl Dialling {
+    /// Keeps the tasks in line with cards and access until told to stop.
+    pub(crate) async fn supervise(self: Arc<Self>) {
+        for bootstrap in self.bootstrap.clone() {
+            let dialling = Arc::clone(&self);
+            self.tasks
+                .spawn(async move { dialling.bootstrap(bootstrap).await });
+        }
+        let mut changes = self.node.hub().watch();
+        let mut running = BTreeMap::new();
+        loop {
+            self.align(&mut running);
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = relevant(&mut changes) => {}
+                () = tokio::time::sleep(self.until_next_look()) => {}
+            }
+        }
+    }
+
+    /// Begins tasks for new targets, ends those of others, and cuts connections
+    /// that may not stand.
+    fn align(self: &Arc<Self>, running: &mut BTreeMap<PeerKey, Running>) {
+        let (targets, rows) = self.targets();
+        self.board.plan(rows);
+        running.retain(|key, task| {
+            let stays = targets.get(key) == Some(&task.target);
+            if !stays {
+                task.stop.cancel();
+            }
+            stays
+        });
+        self.connections
+            .cut(|connection| !self.may_stand(connection));
+        for (key, target) in targets {
+            running.entry(key).or_insert_with(|| {
+                let stop = self.stop.child_token();
+                let dialling = Arc::clone(self);
+                let (task, ended) = (target.clone(), stop.clone());
+                self.tasks
+                    .spawn(async move { dialling.keep(task, ended).await });
+                Running { target, stop }
+            });
+        }
+    }
+
+    /// The nodes to dial, and the rows of all nodes for the board.
+    fn targets(&self) -> (BTreeMap<PeerKey, Target>, Vec<PeerView>) {
+        let (mut targets, mut rows) = (BTreeMap::new(), Vec::new());
+        let state = self.node.membership().state();
+        let (Some(snapshot), Some(chain)) = (self.snapshots.newest(), state.chain.as_ref()) else {
+            return (targets, rows);
+        };
+        let (roster, now) = (chain.roster(), self.node.clock().now());
+        for member in &roster.members {
+            let Some(card) = state.cards.current(member.number, roster, now) else {
+                continue;
+            };
+            let may = snapshot.may_connect(member.number);
+            let own = member.slug == *self.node.member_slug();
+            let others = card.card().nodes.iter();
+            for node in others.filter(|node| !own || node.name != *self.node.name()) {
+                let key = (member.number, node.name.clone());
+                let (dial, status) = match (may, node.endpoints.is_empty()) {
+                    (false, _) => (false, "not active"),
+                    (true, true) => (false, "no endpoint"),
+                    (true, false) => (true, "connecting"),
+                };
+                rows.push(row(&key, member.slug.clone(), &node.endpoints, status));
+                if dial {
+                    let endpoints = node.endpoints.clone();
+                    targets.insert(key.clone(), Target { key, endpoints });
+                }
+            }
+        }
+        (targets, rows)
+    }
+
+    /// Whether a connection's key still belongs to that node of an active member. A
+    /// member that is not active may dial again, for the roster.
+    fn may_stand(&self, connection: &Connection) -> bool {
+        let peer = &connection.peer;
+        let state = self.node.membership().state();
+        let Some(chain) = state.chain.as_ref() else {
+            return true;
+        };
+        let now = self.node.clock().now();
+        let owner = state.cards.by_tls_key(&peer.tls_key, chain.roster(), now);
+        let same =
+            owner.is_some_and(|owner| owner.member == peer.member && owner.node == peer.node);
+        let was_active = peer.status.is_active();
+        let active = self
+            .snapshots
+            .newest()
+            .is_none_or(|s| s.may_connect(peer.member));
+        same && (active || !was_active)
+    }
+
+    fn until_next_look(&self) -> Duration {
+        let until = self.snapshots.newest().and_then(|s| s.valid_until());
+        let now = self.node.clock().now();
+        let left = until.map_or(LOOK_AGAIN, |until| Duration::from_millis(until.since(now)));
+        left.clamp(Duration::from_millis(100), LOOK_AGAIN)
+    }
+
+    /// Keeps a session with one node, one after the other.
+    async fn keep(self: Arc<Self>, target: Target, stop: CancellationToken) {
+        let mut failures = 0;
+        loop {
+            self.board.peer(&target.key, |row| {
+                row.state = "connecting";
+                row.next_attempt = UnixMillis(0);
+            });
+            let began = tokio::time::Instant::now();
+            let ended = tokio::select! {
+                () = stop.cancelled() => break,
+                ended = self.session(&target, &stop) => ended,
+            };
+            self.board.tried(&target.key);
+            failures = if began.elapsed() >= GOOD_SESSION {
+                0
+            } else {
+                failures + 1
+            };
+            let wait = wait(failures);
+            self.note_end(&target, ended, wait);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    fn note_end(&self, target: &Target, ended: Result<(), NetError>, wait: Duration) {
+        let next = self.node.clock().now().plus(millis(wait));
+        let error = ended.err();
+        if let Some(error) = &error {
+            let (member, node) = &target.key;
+            let code = error.code();
+            tracing::info!(%member, %node, code, %error, wait_ms = millis(wait), "no connection");
+            metrics::counter!("hashpact_dial_failures_total", "code" => code).increment(1);
+        }
+        self.board.peer(&target.key, |row| {
+            row.state = "backing off";
+            row.next_attempt = next;
+            if let Some(error) = error {
+                row.last_error = (error.code().to_owned(), error.to_string());
+            }
+        });
+    }
+
+    /// One connection, from the dial to the end of its watch.
+    async fn session(&self, target: &Target, stop: &CancellationToken) -> Result<(), NetError> {
+        let peer = self.reach(target).await?;
+        let connection = peer.connection().clone();
+        // However this ends, dropped in the middle as well: the connection goes.
+        let _cut = Cut(connection.clone());
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            () = connection.closed() => Err(NetError::Closed("by the peer".to_owned())),
+            ended = self.exchange(target, &peer) => ended,
+        }
+    }
+
+    async fn exchange(&self, target: &Target, peer: &Peer) -> Result<(), NetError> {
+        self.greet(target, peer).await?;
+        let up = Inside::LinkUp { peer: peer.clone() };
+        if self.driver.send(up).await.is_err() {
+            return Ok(());
+        }
+        let _down = Down {
+            driver: self.driver.clone(),
+            peer: peer.clone(),
+        };
+        let (member, _) = target.key;
+        let said = announcements(Arc::clone(&self.node), member);
+        let heard = peer.watch(said).await?;
+        self.board.tried(&target.key);
+        self.board.peer(&target.key, |row| {
+            row.state = "connected";
+            row.last_error = (String::new(), String::new());
+        });
+        tracing::info!(peer = %peer.identity(), "connected");
+        match self.inbox.listen(peer.identity(), heard).await {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Hello, and the roster where the peer's is newer.
+    async fn greet(&self, target: &Target, peer: &Peer) -> Result<(), NetError> {
+        let own = node_info(&self.node);
+        let info = peer.hello(&own).await?;
+        if info.genesis != own.genesis {
+            return Err(Rejection::WrongGenesis { what: "hello" }.into());
+        }
+        let now = self.node.clock().now();
+        let skew = now.since(info.clock).max(info.clock.since(now));
+        if skew > CLOCK_SKEW_MS {
+            tracing::warn!(peer = %peer.identity(), skew_ms = skew, "the clocks differ");
+        }
+        self.board.peer(&target.key, |row| {
+            row.last_seen = now;
+            row.roster_version = info.roster_version;
+            row.software.clone_from(&info.software);
+        });
+        if info.roster_version > own.roster_version {
+            let documents = peer.roster(own.roster_version.saturating_add(1)).await?;
+            let name = peer.identity().to_string();
+            documents_in::take_in(&self.node, &self.rejections, &name, documents).await?;
+        }
+        Ok(())
+    }
+
+    /// Tries the node's endpoints in order, and each of their addresses.
+    async fn reach(&self, target: &Target) -> Result<Peer, NetError> {
+        let (member, node) = target.key.clone();
+        let expected = Expected::Node(member, node);
+        let mut last = NetError::Endpoint("no address that may be dialled".to_owned());
+        for endpoint in &target.endpoints {
+            let addresses = match self.addresses(endpoint).await {
+                Ok(addresses) => addresses,
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            };
+            for address in addresses {
+                match self.dialler.dial(&address, expected.clone()).await {
+                    Ok(peer) => return Ok(peer),
+                    Err(error) => last = error,
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// What to dial for an endpoint. ⚠ A name can point anywhere: the policy is
+    /// asked for each address that it resolves to.
+    async fn addresses(&self, endpoint: &Endpoint) -> Result<Vec<String>, NetError> {
+        let text = endpoint.to_string();
+        if self.policy.check(endpoint).is_err() {
+            return Err(NetError::Endpoint(text));
+        }
+        if self.proxied {
+            return Ok(vec![text]);
+        }
+        let resolved = tokio::net::lookup_host(text.clone())
+            .await
+            .map_err(NetError::Connect)?;
+        let allowed = self.allowed(resolved);
+        if allowed.is_empty() {
+            return Err(NetError::Endpoint(text));
+        }
+        Ok(allowed)
+    }
+
+    fn allowed(&self, resolved: impl Iterator<Item = SocketAddr>) -> Vec<String> {
+        let allowed = resolved.filter(|address| self.policy.allows_address(address.ip()));
+        let addresses = allowed.take(ADDRESSES_MAX);
+        addresses.map(|address| address.to_string()).collect()
+    }
+
+    /// Asks a configured peer for the roster until its member's card is known. ⚠ Who
+    /// answers is a stranger: it is asked for nothing but the roster, which is
+    /// verified from the genesis digest.
+    async fn bootstrap(self: Arc<Self>, bootstrap: Bootstrap) {
+        let mut failures = 0;
+        while !self.knows(&bootstrap.member) {
+            let wait = tokio::select! {
+                () = self.stop.cancelled() => return,
+                asked = self.ask_stranger(&bootstrap) => match asked {
+                    Ok(()) => return,
+                    Err(error) => {
+                        let code = error.code();
+                        tracing::info!(endpoint = bootstrap.endpoint, code, %error, "no roster yet");
+                        failures += 1;
+                        wait(failures)
+                    }
+                },
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn ask_stranger(&self, bootstrap: &Bootstrap) -> Result<(), NetError> {
+        let stranger = self.dialler.dial_stranger(&bootstrap.endpoint).await?;
+        let from = node_info(&self.node).roster_version.saturating_add(1);
+        let documents = stranger.roster(from).await?;
+        let name = &bootstrap.endpoint;
+        documents_in::take_in(&self.node, &self.rejections, name, documents).await?;
+        let Some(member) = self.number_of(&bootstrap.member) else {
+            return Err(Rejection::Unknown {
+                what: "bootstrap member",
+                why: format!("{} is not in the roster", bootstrap.member),
+            }
+            .into());
+        };
+        // The key that was met must be on the card of the member that was meant; the
+        // connection itself is not kept: the card says where to dial.
+        stranger.pin(&Expected::Member(member)).map(drop)
+    }
+
+    fn number_of(&self, slug: &Slug) -> Option<MemberNumber> {
+        let state = self.node.membership().state();
+        let roster = state.chain.as_ref()?.roster();
+        roster.member_by_slug(slug).map(|member| member.number)
+    }
+
+    fn knows(&self, slug: &Slug) -> bool {
+        let state = self.node.membership().state();
+        let (Some(chain), Some(number)) = (state.chain.as_ref(), self.number_of(slug)) else {
+            return false;
+        };
+        let newest = state.cards.newest(number);
+        let now = self.node.clock().now();
+        newest.is_some_and(|card| card.state(chain.roster(), now) == CardState::Current)
+    }
+}
+
+/// Cuts a connection when dropped.
+struct Cut(Connection);
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        self.0.cut();
+    }
+}
+
+/// Tells the driver that a link is down when dropped.
+struct Down {
+    driver: mpsc::Sender<Inside>,
+    peer: Peer,
+}
+
+impl Drop for Down {
+    fn drop(&mut self) {
+        let down = Inside::LinkDown {
+            peer: self.peer.identity().clone(),
+            connection: self.peer.connection().id,
+        };
+        if let Err(mpsc::error::TrySendError::Full(down)) = self.driver.try_send(down) {
+            let driver = self.driver.clone();
+            tokio::spawn(async move { driver.send(down).await });
+        }
+    }
+}
+
+/// Waits for a change of who may be dialled, and where.
+async fn relevant(changes: &mut broadcast::Receiver<Change>) {
+    loop {
+        match changes.recv().await {
+            Ok(Change::Head(_) | Change::Evidence(_)) => {}
+            Ok(Change::Roster | Change::Card(_) | Change::Suspension | Change::Access)
+            | Err(RecvError::Lagged(_)) => return,
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+fn row(key: &PeerKey, slug: Slug, endpoints: &[Endpoint], state: &'static str) -> PeerView {
+    PeerView {
+        member: key.0,
+        slug,
+        node: key.1.clone(),
+        endpoints: endpoints.iter().map(Endpoint::to_string).collect(),
+        state,
+        last_seen: UnixMillis(0),
+        next_attempt: UnixMillis(0),
+        last_error: (String::new(), String::new()),
+        roster_version: 0,
+        software: String::new(),
+    }
+}
+
+/// Exponential, with full jitter.
+fn wait(failures: u32) -> Duration {
+    let doubled = WAIT_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(10));
+    doubled.min(WAIT_MAX).mul_f64(rand::random::<f64>())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_minute_and_are_drawn_from_the_whole_span() {
+        let longest = |failures| (0..200).map(|_| wait(failures)).max().unwrap();
+        assert!(longest(0) <= WAIT_FIRST && longest(1) <= WAIT_FIRST);
+        assert!(longest(3) > WAIT_FIRST * 2 && longest(3) <= WAIT_FIRST * 4);
+        assert!(longest(40) > WAIT_MAX / 2 && longest(40) <= WAIT_MAX);
+        assert!((0..200).map(|_| wait(9)).min().unwrap() < WAIT_MAX / 10);
+    }
+}

@@ -1,0 +1,309 @@
+//! What peers announce, taken in: heads, documents, evidence, ended grants.
+//!
+//! Each is verified here, by the core, before the puller or the store hears of it.
+//! Heads of this node's own feeds go to the publisher: they say whether it may sign.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashpact_core::access::Grants;
+use hashpact_core::checkpoint::SignedCheckpoint;
+use hashpact_core::evidence::ForkEvidence;
+use hashpact_core::id::{Digest, FeedId};
+use hashpact_core::merkle::proof::verify_inclusion;
+use hashpact_core::page;
+use hashpact_core::puller::{Event, Head, PeerId};
+use hashpact_core::reject::Rejection;
+use hashpact_core::verified::Verified;
+use hashpact_node::NodeError;
+use hashpact_node::hub::Change;
+use hashpact_store::FeedInfo;
+
+use super::documents_in;
+use super::driver::Driver;
+use super::fork;
+use super::inbox::{Heard, Said};
+use super::pipeline::{read_describe, verify_head};
+use super::storing;
+use crate::types::{self, Announcement, GrantEnded, RosterItem};
+
+/// Heads remembered, over all peers and feeds; beyond it a change of access waits
+/// for the next announcement.
+const ANNOUNCED_MAX: usize = 200_000;
+/// Feeds whose publisher is remembered before anything of them is held.
+const PUBLISHERS_MAX: usize = 65_536;
+/// Rosters remembered as asked for.
+const ASKED_MAX: usize = 256;
+
+impl Driver {
+    /// Takes in one thing that a peer said.
+    pub(super) fn hear(&mut self, heard: Heard) {
+        let Heard { peer, said } = heard;
+        let id = self.peer_id(&peer);
+        let watches = metrics::gauge!("hashpact_watches");
+        match said {
+            Said::Began => watches.increment(1),
+            Said::Ended => watches.decrement(1),
+            Said::Refused(rejection) => {
+                let feed = None;
+                self.tell(Event::HeadRejected {
+                    peer: id,
+                    feed,
+                    rejection,
+                });
+            }
+            Said::Announced(announcement) => {
+                let key = (peer.member, peer.node);
+                self.board.heard(&key, self.node.clock().now());
+                self.tell(Event::PeerHeard { peer: id });
+                self.announcement(id, announcement);
+            }
+        }
+    }
+
+    fn announcement(&mut self, peer: PeerId, announcement: Announcement) {
+        let taken = match announcement {
+            Announcement::Roster { version, digest } => {
+                self.roster_named(peer, version, digest);
+                Ok(())
+            }
+            Announcement::NodeCard(bytes) => self.document(RosterItem::NodeCard(bytes)),
+            Announcement::Suspension(bytes) => self.document(RosterItem::Suspension(bytes)),
+            Announcement::Head(head) => return self.head(peer, *head),
+            Announcement::SnapshotEnd => {
+                self.node.publisher().peer_confirmed();
+                Ok(())
+            }
+            Announcement::Alive { .. } => Ok(()),
+            Announcement::Evidence(bytes) => self.evidence(&bytes),
+            Announcement::GrantEnded(ended) => self.grant_ended(&ended),
+        };
+        match taken {
+            Ok(()) => {}
+            Err(NodeError::Rejected(rejection)) => self.reject(peer, None, &rejection),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn failed(&self, error: &NodeError) {
+        tracing::error!(%error, code = error.code(), "taking an announcement in");
+    }
+
+    fn document(&self, item: RosterItem) -> Result<(), NodeError> {
+        documents_in::accept(&self.node, item).map(drop)
+    }
+
+    /// A peer names its newest roster: a newer one, or another of the same version,
+    /// is asked for, over the connection that we dialled.
+    fn roster_named(&mut self, peer: PeerId, version: u64, digest: Digest) {
+        let state = self.node.membership().state();
+        let held = state.chain.as_ref();
+        let (held_version, held_digest) = held.map_or((0, None), |chain| {
+            (chain.version(), Some(chain.current().digest()))
+        });
+        self.show_roster(peer, version);
+        if version < held_version || held_digest == Some(digest) {
+            return;
+        }
+        let Some(link) = self.links.get(&peer).cloned() else {
+            return;
+        };
+        if self.asked_for.len() >= ASKED_MAX {
+            self.asked_for.clear();
+        }
+        // The same roster of another peer is asked for only if this peer fails, by
+        // the next greeting.
+        if !self.asked_for.insert(digest) {
+            return;
+        }
+        let from = version.min(held_version.saturating_add(1));
+        let (node, rejections) = (Arc::clone(&self.node), Arc::clone(&self.rejections));
+        let name = self.name(peer).to_owned();
+        self.tasks.spawn(async move {
+            let taken = match link.roster(from).await {
+                Ok(documents) => documents_in::take_in(&node, &rejections, &name, documents).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = taken {
+                tracing::info!(peer = name, code = error.code(), %error, "asking for the roster");
+            }
+        });
+    }
+
+    fn show_roster(&self, peer: PeerId, version: u64) {
+        if let Some(known) = self.peers.get(&peer) {
+            self.board
+                .peer(&known.key, |row| row.roster_version = version);
+        }
+    }
+
+    /// A head: verified with the publisher's keys, then the puller's.
+    fn head(&mut self, peer: PeerId, announced: types::Head) {
+        let feed = announced.feed;
+        let held = self.held_feed(&feed);
+        match self.verified(&announced, held.as_ref()) {
+            Ok(None) => {}
+            Err(rejection) => self.tell(Event::HeadRejected {
+                peer,
+                feed: Some(feed),
+                rejection,
+            }),
+            Ok(Some(head)) if self.is_own(&head, held.as_ref(), &announced) => {
+                if let Err(error) = self.own_head(peer, &announced, head, held) {
+                    self.failed(&error);
+                }
+            }
+            Ok(Some(head)) => self.offer(peer, &announced, Head::from(head)),
+        }
+    }
+
+    /// Checks a head; `None` for one of a publisher whose feeds are not pulled.
+    fn verified(
+        &self,
+        announced: &types::Head,
+        held: Option<&FeedInfo>,
+    ) -> Result<Option<Verified<SignedCheckpoint>>, Rejection> {
+        let (feed, publisher) = (announced.feed, announced.publisher);
+        let own = self.node.membership().own().ok();
+        let publishes = self.snapshot().is_some_and(|s| s.may_publish(publisher));
+        if !publishes && own != Some(publisher) {
+            return Ok(None);
+        }
+        if held.is_some_and(|held| held.publisher != publisher) {
+            return Err(Rejection::WrongOrigin { feed });
+        }
+        let set = held.and_then(Self::set_of);
+        verify_head(&self.node, publisher, set.as_ref(), feed, &announced.note).map(Some)
+    }
+
+    /// Whether this node publishes the feed: by its store, or, when the store has
+    /// lost it, by the node on the card whose key signed.
+    fn is_own(
+        &self,
+        head: &Verified<SignedCheckpoint>,
+        held: Option<&FeedInfo>,
+        announced: &types::Head,
+    ) -> bool {
+        if let Some(held) = held {
+            return held.own;
+        }
+        let membership = self.node.membership();
+        if membership.own().ok() != Some(announced.publisher) {
+            return false;
+        }
+        let state = membership.state();
+        let card = state.cards.newest(announced.publisher);
+        let node = card.and_then(|card| card.card().node(self.node.name()));
+        node.is_some_and(|node| node.feed_keys.iter().any(|key| key.key == head.key))
+    }
+
+    /// DESIGN 5: a head of an own feed that is ahead of what is held closes the feed
+    /// for publishing, and its leaves are pulled back.
+    fn own_head(
+        &mut self,
+        peer: PeerId,
+        announced: &types::Head,
+        head: Verified<SignedCheckpoint>,
+        held: Option<FeedInfo>,
+    ) -> Result<(), NodeError> {
+        let feed = announced.feed;
+        if let Some(held) = held {
+            if !self.returning.contains(&feed) {
+                self.node.publisher().saw_own_head(&held, &head)?;
+            }
+            if head.size() <= held.applied.map_or(0, |applied| applied.size) {
+                return Ok(());
+            }
+            if self.returning.insert(feed) {
+                self.hold(&held);
+            }
+        } else {
+            self.returning.insert(feed);
+        }
+        self.offer(peer, announced, Head::from(head));
+        Ok(())
+    }
+
+    /// Tells the puller of a head that a peer can serve.
+    fn offer(&mut self, peer: PeerId, announced: &types::Head, head: Head) {
+        let (feed, publisher) = (announced.feed, announced.publisher);
+        if !self.publishers.contains_key(&feed) {
+            if self.publishers.len() >= PUBLISHERS_MAX {
+                return;
+            }
+            self.publishers.insert(feed, publisher);
+        }
+        let pair = (peer, feed);
+        let is_new = !self.announced.contains_key(&pair);
+        if self.links.contains_key(&peer) && (!is_new || self.announced.len() < ANNOUNCED_MAX) {
+            self.announced.insert(pair, head.clone());
+        }
+        if is_new && self.deny_pair(peer, feed) {
+            self.tell(Event::AccessChanged(self.denied.clone()));
+        }
+        self.tell(Event::HeadAnnounced {
+            peer,
+            publisher,
+            head,
+        });
+    }
+
+    /// Evidence of a fork from elsewhere: checked as strictly as a chunk, kept, and
+    /// the feed freezes.
+    fn evidence(&mut self, bytes: &Bytes) -> Result<(), NodeError> {
+        let evidence = ForkEvidence::decode(bytes)?;
+        let feed = evidence.feed;
+        let Some(publisher) = self.publishers.get(&feed).copied() else {
+            return Ok(()); // nothing of the feed is known here
+        };
+        fork::check(&self.node, publisher, &evidence)?;
+        if self.node.store().put_evidence(bytes)? {
+            tracing::error!(feed = %feed.0.short(), "a peer proved that the publisher forked a feed");
+            self.freeze(feed);
+            self.tell(Event::ForkFound { feed });
+            self.node.hub().tell(Change::Evidence(feed));
+        }
+        Ok(())
+    }
+
+    /// DESIGN 6: a member that loses its grant gets that one describe leaf, stops
+    /// matching and drops the data.
+    fn grant_ended(&mut self, ended: &GrantEnded) -> Result<(), NodeError> {
+        let feed = ended.head.feed;
+        let Some(held) = self.held_feed(&feed).filter(|held| !held.own) else {
+            return Ok(());
+        };
+        if held
+            .describe
+            .as_ref()
+            .is_some_and(|(index, _)| ended.index <= *index)
+        {
+            return Ok(()); // an older leaf than the one in force
+        }
+        let set = Self::set_of(&held);
+        let note = &ended.head.note;
+        let head = verify_head(&self.node, held.publisher, set.as_ref(), feed, note)?;
+        let mut leaves = page::decode_plain(&ended.leaf, 1)?;
+        let what = "ended grant";
+        let leaf = leaves
+            .pop()
+            .ok_or_else(|| Rejection::invalid(what, "no leaf"))?;
+        let (index, size) = (ended.index, head.size());
+        verify_inclusion(&leaf.hash(), index, size, &ended.inclusion, &head.root())?;
+        let describe = read_describe(&leaf, index)
+            .ok_or_else(|| Rejection::invalid(what, "the leaf describes nothing"))?;
+        if self.may_read(&held, &Grants::of(&describe)) {
+            return Err(Rejection::invalid(what, "the leaf grants this member").into());
+        }
+        tracing::warn!(set = %describe.name, "the grant has ended: the set is dropped");
+        self.lost(feed);
+        Ok(())
+    }
+
+    /// Stops matching at once, and drops the data.
+    fn lost(&mut self, feed: FeedId) {
+        self.tell(Event::FeedGone { feed });
+        self.announced.retain(|(_, of), _| *of != feed);
+        self.desk(feed, storing::Order::DropFeed);
+    }
+}

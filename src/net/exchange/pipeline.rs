@@ -1,0 +1,234 @@
+//! One pull: from the peer's stream to verified chunks.
+//!
+//! Receiving, verifying and storing overlap: a stream is read by its own task,
+//! chunks are verified on blocking threads (as many at once as there are cores, at
+//! most two per pull), and go to the driver in order. What waits is bounded: two
+//! chunks per pull here, the stream's window before, the puller's window after.
+
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt as _};
+use hashpact_core::checkpoint;
+use hashpact_core::chunk::{self, ChunkParts, PinnedHead, VerifiedChunk};
+use hashpact_core::id::{CoalitionName, Digest, FeedId, MemberNumber, Slug};
+use hashpact_core::leaf::{self, DESCRIBE, Describe, Leaf, RawLeaf};
+use hashpact_core::puller::{ChunkFacts, Head, JobId, Span};
+use hashpact_core::reject::Rejection;
+use hashpact_node::Node;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::spawn_blocking;
+
+use super::driver::Inside;
+use crate::client::Peer;
+use crate::error::NetError;
+use crate::types::{PullPart, PullRequest};
+
+/// Chunks of one pull that are verified at once.
+const VERIFYING_PER_PULL: usize = 2;
+
+/// A chunk that was verified, with what a proof of a fork needs of it.
+#[derive(Debug)]
+pub(crate) struct Pulled {
+    pub(crate) chunk: VerifiedChunk,
+    pub(crate) facts: ChunkFacts,
+    /// The compact range from the chunk's end to the head, as it came.
+    pub(crate) after: Vec<Digest>,
+}
+
+/// What one pull is for.
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    pub(crate) job: JobId,
+    pub(crate) publisher: MemberNumber,
+    pub(crate) head: Head,
+    pub(crate) span: Span,
+    pub(crate) elide: bool,
+}
+
+/// Carries one pull out, and tells the driver of every chunk and of the end.
+pub(crate) async fn pull(
+    node: Arc<Node>,
+    peer: Peer,
+    order: Order,
+    verifiers: Arc<Semaphore>,
+    driver: mpsc::Sender<Inside>,
+) {
+    let job = order.job;
+    let end = match run(node, peer, order, verifiers, &driver).await {
+        Ok(()) => Inside::PullEnded { job },
+        Err(NetError::Rejected(rejection)) => Inside::PullRejected { job, rejection },
+        Err(error) => Inside::PullFailed { job, error },
+    };
+    // Without a driver the exchange has stopped.
+    let _ = driver.send(end).await;
+}
+
+async fn run(
+    node: Arc<Node>,
+    peer: Peer,
+    order: Order,
+    verifiers: Arc<Semaphore>,
+    driver: &mpsc::Sender<Inside>,
+) -> Result<(), NetError> {
+    let request = PullRequest {
+        feed: order.head.feed(),
+        from: order.span.from,
+        to: order.span.to,
+        head_size: order.head.size(),
+        head_root: order.head.root(),
+        proof_only: false,
+        elide_dead: order.elide,
+    };
+    let job = order.job;
+    let parts = peer.pull(&request).await?;
+    let mut chunks = Box::pin(verified(node, parts, Arc::new(order), verifiers));
+    while let Some(pulled) = chunks.next().await {
+        let pulled = Box::new(pulled?);
+        if driver.send(Inside::Pulled { job, pulled }).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Verifies what comes, several chunks at once, and yields them in order.
+fn verified(
+    node: Arc<Node>,
+    parts: impl Stream<Item = Result<PullPart, NetError>> + Send,
+    order: Arc<Order>,
+    verifiers: Arc<Semaphore>,
+) -> impl Stream<Item = Result<Pulled, NetError>> + Send {
+    parts
+        .map(move |part| {
+            let (node, order) = (Arc::clone(&node), Arc::clone(&order));
+            let verifiers = Arc::clone(&verifiers);
+            async move {
+                let parts = match part? {
+                    PullPart::Chunk(parts) => parts,
+                    PullPart::Proof(_) => {
+                        return Err(
+                            Rejection::invalid("pull", "a proof where leaves are due").into()
+                        );
+                    }
+                };
+                let stopping = |_| NetError::Closed("stopping".to_owned());
+                let permit = verifiers.acquire_owned().await.map_err(stopping)?;
+                let verified = spawn_blocking(move || {
+                    let verified = verify(&node, parts, &order);
+                    drop(permit);
+                    verified
+                });
+                let lost = |_| NetError::Closed("a verifier was lost".to_owned());
+                Ok(verified.await.map_err(lost)??)
+            }
+        })
+        .buffered(VERIFYING_PER_PULL)
+}
+
+/// All checks of one chunk. Blocking.
+fn verify(node: &Node, mut parts: ChunkParts, order: &Order) -> Result<Pulled, Rejection> {
+    let head = PinnedHead {
+        size: order.head.size(),
+        root: order.head.root(),
+    };
+    let checked = chunk::verify(&parts, &head);
+    if checked.is_err() {
+        metrics::counter!("hashpact_verify_failures_total").increment(1);
+    }
+    let chunk = checked?;
+    let facts = ChunkFacts::of(&chunk)?;
+    if !order.elide {
+        refuse_elided(&chunk)?;
+    }
+    if chunk.from == 0 {
+        check_first(node, &chunk, order)?;
+    }
+    metrics::counter!("hashpact_pulled_leaves_total")
+        .increment(chunk.to.saturating_sub(chunk.from));
+    Ok(Pulled {
+        chunk,
+        facts,
+        after: std::mem::take(&mut parts.after),
+    })
+}
+
+/// Leaves were asked for whole.
+fn refuse_elided(chunk: &VerifiedChunk) -> Result<(), Rejection> {
+    let mut elided = chunk.leaves().filter(|(_, leaf)| leaf.is_elided());
+    match elided.next() {
+        None => Ok(()),
+        Some((index, _)) => Err(Rejection::ElidedWithoutReason { index }),
+    }
+}
+
+/// DESIGN 5: the feed id is a digest over publisher and first payload. The leaf
+/// names the set, too, and with it which keys may sign its heads.
+fn check_first(node: &Node, chunk: &VerifiedChunk, order: &Order) -> Result<(), Rejection> {
+    let feed = order.head.feed();
+    let wrong = || Rejection::WrongFirstLeaf { feed };
+    let (_, first) = chunk.leaves().next().ok_or_else(wrong)?;
+    let payload = first.payload().ok_or_else(wrong)?;
+    let describe = read_describe(first, 0).ok_or_else(wrong)?;
+    let member = node
+        .membership()
+        .member(order.publisher)
+        .ok_or_else(wrong)?;
+    let genesis = node.membership().genesis();
+    if FeedId::derive(&genesis, &member.slug, payload) != feed {
+        return Err(wrong());
+    }
+    describe.check_belongs(&genesis, &member.slug)?;
+    verify_head(
+        node,
+        order.publisher,
+        Some(&describe.name.set),
+        feed,
+        order.head.note(),
+    )?;
+    Ok(())
+}
+
+/// Verifies a head's note with the keys that its set has.
+///
+/// # Errors
+/// As [`checkpoint::verify`]; [`Rejection::Unknown`] without a roster.
+pub(crate) fn verify_head(
+    node: &Node,
+    publisher: MemberNumber,
+    set: Option<&Slug>,
+    feed: FeedId,
+    note: &[u8],
+) -> Result<hashpact_core::verified::Verified<checkpoint::SignedCheckpoint>, Rejection> {
+    let keys = |epoch| node.membership().feed_keys(publisher, set, feed, epoch);
+    checkpoint::verify(note, &coalition(node)?, &feed, keys)
+}
+
+/// The coalition's name.
+pub(crate) fn coalition(node: &Node) -> Result<CoalitionName, Rejection> {
+    node.membership()
+        .coalition()
+        .map_err(|_| Rejection::Unknown {
+            what: "coalition",
+            why: "this node has no roster yet".to_owned(),
+        })
+}
+
+/// Reads a describe leaf; `None` for one that is void, or another leaf.
+pub(crate) fn read_describe(leaf: &RawLeaf, index: u64) -> Option<Describe> {
+    match leaf::read(leaf, index) {
+        Leaf::Describe(describe) => Some(*describe),
+        Leaf::Publish(_)
+        | Leaf::Retract(_)
+        | Leaf::Opinion(_)
+        | Leaf::Erase(_)
+        | Leaf::Unknown(_)
+        | Leaf::Void(_)
+        | Leaf::Elided => None,
+    }
+}
+
+/// The describe leaf in force of a feed that is held.
+pub(crate) fn describe_of(feed: &hashpact_store::FeedInfo) -> Option<Describe> {
+    let (index, payload) = feed.describe.clone()?;
+    read_describe(&RawLeaf::new(DESCRIBE, payload), index)
+}

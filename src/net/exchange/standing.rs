@@ -1,0 +1,45 @@
+//! What the store holds of a feed, in the puller's terms.
+
+use hashpact_core::checkpoint;
+use hashpact_core::puller::{Event, Head};
+use hashpact_node::{Node, NodeError};
+use hashpact_store::{FeedInfo, FeedStatus};
+
+use super::pipeline::describe_of;
+
+/// Says what is held of a feed.
+///
+/// # Errors
+/// What the store answers.
+pub(crate) fn held(node: &Node, feed: &FeedInfo) -> Result<Event, NodeError> {
+    let root = node.store().root_at(feed.no, feed.stored)?;
+    Ok(Event::FeedHeld {
+        feed: feed.id,
+        publisher: feed.publisher,
+        cursor: feed.stored,
+        root,
+        applied: applied(node, feed)?,
+        frozen: match feed.status {
+            FeedStatus::Frozen | FeedStatus::Dropping => true,
+            FeedStatus::Active | FeedStatus::Silent => false,
+        },
+    })
+}
+
+/// The head that was applied last, if a key that ever was the feed's signed it.
+fn applied(node: &Node, feed: &FeedInfo) -> Result<Option<Head>, NodeError> {
+    let Some(head) = node.store().applied_head(feed.no)? else {
+        return Ok(None);
+    };
+    let state = node.membership().state();
+    let (Some(chain), Some(describe)) = (state.chain.as_ref(), describe_of(feed)) else {
+        return Ok(None);
+    };
+    let (roster, set) = (chain.roster(), &describe.name.set);
+    let keys = |epoch| {
+        let cards = &state.cards;
+        cards.feed_keys(feed.publisher, set, feed.id, epoch, roster)
+    };
+    let verified = checkpoint::verify(head.note(), &roster.coalition, &feed.id, keys);
+    Ok(verified.ok().map(Head::from))
+}

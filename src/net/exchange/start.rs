@@ -1,0 +1,251 @@
+//! Puts the exchange together, and takes it apart again.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashpact_core::card::EndpointPolicy;
+use hashpact_core::puller;
+use hashpact_node::{ExchangeView, Node};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::dial::{Bootstrap, Dialling};
+use super::directory::{Directory, Snapshots};
+use super::driver::{Driver, Parts};
+use super::inbox::Inbox;
+use super::rejections::Rejections;
+use super::serve::NodeService;
+use super::view::Board;
+use crate::client::Dialler;
+use crate::connections::Connections;
+use crate::error::NetError;
+use crate::server::{self, Identity};
+use crate::settings::Settings;
+use crate::tls::Credentials;
+
+/// Reports that wait for the driver: each pull has at most a few.
+const REPORTS_MAX: usize = 256;
+/// Between looks at whether the node is ready.
+const READY_LOOK: Duration = Duration::from_millis(50);
+
+/// What an exchange is started with.
+#[derive(Debug, Clone)]
+pub struct ExchangeOptions {
+    /// The node's TLS key and certificate.
+    pub credentials: Credentials,
+    /// Limits of connections, streams and calls.
+    pub settings: Settings,
+    /// Limits of pulls. Dead leaves are pulled whole: what was elided without reason
+    /// cannot be filled in later yet.
+    pub pull: puller::Settings,
+    /// Where to listen; `None` for a node that only dials.
+    pub listen: Option<SocketAddr>,
+    /// Whom to ask for the roster first.
+    pub bootstrap: Vec<Bootstrap>,
+    /// Which addresses are dialled.
+    pub endpoint_policy: EndpointPolicy,
+    /// The HTTP proxy to dial through, `host:port`.
+    pub proxy: Option<String>,
+    /// How long streams may take to end.
+    pub grace: Duration,
+    /// The longest that readiness waits for peers to be tried.
+    pub ready_within: Duration,
+}
+
+impl ExchangeOptions {
+    /// Everything as shipped, for a node that only dials.
+    #[must_use]
+    pub fn new(credentials: Credentials) -> Self {
+        Self {
+            credentials,
+            settings: Settings::default(),
+            pull: pull_settings(),
+            listen: None,
+            bootstrap: Vec::new(),
+            endpoint_policy: EndpointPolicy::default(),
+            proxy: None,
+            grace: Duration::from_secs(10),
+            ready_within: Duration::from_secs(15),
+        }
+    }
+}
+
+/// The puller's bounds as shipped: leaves come whole.
+#[must_use]
+pub fn pull_settings() -> puller::Settings {
+    puller::Settings {
+        elide: false,
+        ..puller::Settings::default()
+    }
+}
+
+/// A node's running exchange with others.
+pub struct Exchange {
+    local_addr: Option<SocketAddr>,
+    board: Arc<Board>,
+    connections: Arc<Connections>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    grace: Duration,
+}
+
+impl Exchange {
+    /// Listens, dials and pulls until `shutdown`. Sets the node ready once every
+    /// peer that can be dialled was tried, or at the latest after
+    /// [`ready_within`](ExchangeOptions::ready_within).
+    ///
+    /// # Errors
+    /// [`NetError::Connect`] when the address cannot be listened on,
+    /// [`NetError::Tls`] when the credentials cannot be used.
+    pub async fn start(
+        node: Arc<Node>,
+        options: ExchangeOptions,
+        shutdown: CancellationToken,
+    ) -> Result<Self, NetError> {
+        let listener = match options.listen {
+            Some(address) => Some(
+                TcpListener::bind(address)
+                    .await
+                    .map_err(NetError::Connect)?,
+            ),
+            None => None,
+        };
+        let address = listener.as_ref().map(TcpListener::local_addr);
+        let exchange = Self {
+            local_addr: address.transpose().map_err(NetError::Connect)?,
+            board: Arc::default(),
+            connections: Connections::new(),
+            tasks: TaskTracker::new(),
+            shutdown,
+            grace: options.grace,
+        };
+        let identity = Identity {
+            credentials: options.credentials.clone(),
+            directory: Directory::of(&node),
+            connections: Arc::clone(&exchange.connections),
+            settings: options.settings,
+        };
+        let rejections = Arc::new(Rejections::default());
+        let (inbox, heard) = Inbox::new();
+        let (report, reports) = mpsc::channel(REPORTS_MAX);
+        if let Some(listener) = listener {
+            exchange.serve(&node, identity.clone(), listener, inbox.clone())?;
+        }
+        let parts = Parts {
+            node: Arc::clone(&node),
+            settings: options.pull.clone(),
+            heard,
+            reports,
+            report: report.clone(),
+            board: Arc::clone(&exchange.board),
+            rejections: Arc::clone(&rejections),
+            tasks: exchange.tasks.clone(),
+            stop: exchange.shutdown.clone(),
+        };
+        let (handle, driver) = (Handle::current(), Driver::new(parts));
+        exchange
+            .tasks
+            .spawn_blocking(move || handle.block_on(driver.run()));
+        let clock = node.clock().clone();
+        let dialler = Dialler::new(identity, Arc::new(move || clock.now()));
+        let dialling = Dialling {
+            dialler: match options.proxy.clone() {
+                Some(proxy) => dialler.through(proxy),
+                None => dialler,
+            },
+            connections: Arc::clone(&exchange.connections),
+            snapshots: Snapshots::of(&node),
+            inbox,
+            driver: report,
+            board: Arc::clone(&exchange.board),
+            rejections,
+            tasks: exchange.tasks.clone(),
+            stop: exchange.shutdown.clone(),
+            policy: options.endpoint_policy,
+            proxied: options.proxy.is_some(),
+            bootstrap: options.bootstrap,
+            node: Arc::clone(&node),
+        };
+        exchange.tasks.spawn(Arc::new(dialling).supervise());
+        exchange.await_ready(&node, options.ready_within);
+        node.set_exchange(exchange.view());
+        Ok(exchange)
+    }
+
+    fn serve(
+        &self,
+        node: &Arc<Node>,
+        identity: Identity,
+        listener: TcpListener,
+        inbox: Inbox,
+    ) -> Result<(), NetError> {
+        crate::tls::server_config(&identity.credentials, identity.directory.clone())?;
+        let service = NodeService::new(Arc::clone(node), inbox);
+        // Watches never end by themselves: they are cut with time to spare.
+        let (stop, grace) = (self.shutdown.clone(), self.grace / 2);
+        self.tasks.spawn(async move {
+            if let Err(error) = server::serve(listener, identity, service, stop, grace).await {
+                tracing::error!(%error, code = error.code(), "the federation server ended");
+            }
+        });
+        Ok(())
+    }
+
+    fn await_ready(&self, node: &Arc<Node>, within: Duration) {
+        let (node, board) = (Arc::clone(node), Arc::clone(&self.board));
+        let stop = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            let tried = async {
+                while !board.all_tried() {
+                    tokio::time::sleep(READY_LOOK).await;
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tried => {}
+                () = tokio::time::sleep(within) => {}
+            }
+            node.set_ready(true);
+        });
+    }
+
+    /// Where it listens, with the port that the system gave.
+    #[must_use]
+    pub const fn local_addr(&self) -> Option<SocketAddr> {
+        self.local_addr
+    }
+
+    /// How it stands; the node has it, too.
+    #[must_use]
+    pub fn view(&self) -> Arc<dyn ExchangeView> {
+        Arc::clone(&self.board) as Arc<dyn ExchangeView>
+    }
+
+    /// The connections of both directions.
+    #[must_use]
+    pub const fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
+    /// Whether no feed is behind a head that was heard of.
+    #[must_use]
+    pub fn caught_up(&self) -> bool {
+        self.board.caught_up()
+    }
+
+    /// Waits, after the shutdown was asked for, until everything has ended, at most
+    /// the grace; then connections are cut. Answers whether it ended in time.
+    pub async fn wait(self) -> bool {
+        self.shutdown.cancelled().await;
+        self.tasks.close();
+        let in_time = tokio::time::timeout(self.grace, self.tasks.wait()).await;
+        if in_time.is_err() {
+            self.connections.cut(|_| true);
+        }
+        in_time.is_ok()
+    }
+}

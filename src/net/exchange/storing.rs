@@ -1,0 +1,282 @@
+//! Storing what was pulled of one feed: in order, one thread at a time.
+//!
+//! A desk keeps the feed's writer between orders, so that a round of many chunks
+//! goes through one, and gives it back once a head is applied or the feed rests.
+//! Its queue is bounded by the puller's window. After a failure it does nothing
+//! until it is told to begin anew: what was named before does not follow any more.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hashpact_core::chunk::VerifiedChunk;
+use hashpact_core::id::{FeedId, MemberNumber};
+use hashpact_core::leaf::FeedKind as DescribedKind;
+use hashpact_core::puller::{ChunkId, Head};
+use hashpact_node::hub::Change;
+use hashpact_node::{Node, NodeError};
+use hashpact_store::{FeedKind, FeedStatus, FeedWriter, NewFeed, StoreError};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::driver::Inside;
+use super::pipeline::{describe_of, read_describe, verify_head};
+
+/// What a desk is asked to do.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Append a chunk.
+    Store(ChunkId, Box<VerifiedChunk>),
+    /// Make all durable and indexed, with a head over it.
+    Apply(Head),
+    /// Compare a head with the tree that is held.
+    Compare(Head),
+    /// Make durable what there is and give the writer back.
+    Rest,
+    /// Begin anew after a failure.
+    Reset,
+    /// Remove the feed and all that was derived from it.
+    DropFeed,
+}
+
+/// The one place where a pulled feed is written.
+pub(crate) struct Desk {
+    node: Arc<Node>,
+    feed: FeedId,
+    publisher: MemberNumber,
+    /// This node's own feed, which comes back.
+    own: bool,
+    driver: mpsc::Sender<Inside>,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    orders: VecDeque<Order>,
+    /// A thread is at the desk.
+    running: bool,
+    work: Option<Work>,
+}
+
+/// What stays at the desk between orders; the thread that is there has it.
+#[derive(Default)]
+struct Work {
+    writer: Option<FeedWriter>,
+    failed: bool,
+}
+
+impl Desk {
+    pub(crate) fn new(
+        node: Arc<Node>,
+        feed: FeedId,
+        publisher: MemberNumber,
+        own: bool,
+        driver: mpsc::Sender<Inside>,
+    ) -> Arc<Self> {
+        let queue = Mutex::default();
+        Arc::new(Self {
+            node,
+            feed,
+            publisher,
+            own,
+            driver,
+            queue,
+        })
+    }
+
+    /// Queues an order, and puts a thread to the desk if there is none.
+    pub(crate) fn order(self: &Arc<Self>, tasks: &TaskTracker, order: Order) {
+        let mut queue = self.queue();
+        queue.orders.push_back(order);
+        if !std::mem::replace(&mut queue.running, true) {
+            let desk = Arc::clone(self);
+            tasks.spawn_blocking(move || desk.run());
+        }
+    }
+
+    /// Whether nothing is to do and no writer is held.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let queue = self.queue();
+        let holds = queue
+            .work
+            .as_ref()
+            .is_some_and(|work| work.writer.is_some());
+        !queue.running && !holds
+    }
+
+    /// Whether no thread is at the desk.
+    pub(crate) fn is_quiet(&self) -> bool {
+        !self.queue().running
+    }
+
+    fn run(&self) {
+        let mut work = self.queue().work.take().unwrap_or_default();
+        loop {
+            let order = {
+                let mut queue = self.queue();
+                match queue.orders.pop_front() {
+                    Some(order) => order,
+                    None => {
+                        queue.running = false;
+                        queue.work = Some(work);
+                        return;
+                    }
+                }
+            };
+            self.carry_out(&mut work, order);
+        }
+    }
+
+    fn carry_out(&self, work: &mut Work, order: Order) {
+        if let Order::Reset = order {
+            work.failed = false;
+            return;
+        }
+        if work.failed {
+            return;
+        }
+        let done = match order {
+            Order::Store(chunk, verified) => self.store(work, chunk, &verified),
+            Order::Apply(head) => self.apply(work, head),
+            Order::Compare(head) => self.compare(work, head),
+            Order::Rest => Self::rest(work),
+            Order::DropFeed => self.drop_feed(work),
+            Order::Reset => Ok(()),
+        };
+        if let Err(error) = done {
+            tracing::error!(feed = %self.feed.0.short(), %error, code = error.code(), "storing a pull");
+            // What was appended and is not durable goes with the writer.
+            work.writer = None;
+            work.failed = true;
+            self.tell(Inside::StoreFailed { feed: self.feed });
+        }
+    }
+
+    fn store(
+        &self,
+        work: &mut Work,
+        chunk: ChunkId,
+        verified: &VerifiedChunk,
+    ) -> Result<(), NodeError> {
+        let writer = self.writer(work, Some(verified))?;
+        writer.append_verified(verified)?;
+        self.tell(Inside::Stored {
+            feed: self.feed,
+            chunk,
+        });
+        Ok(())
+    }
+
+    fn apply(&self, work: &mut Work, head: Head) -> Result<(), NodeError> {
+        let writer = self.writer(work, None)?;
+        let before = writer.info();
+        let set = describe_of(&before).map(|describe| describe.name.set);
+        let verified = verify_head(
+            &self.node,
+            self.publisher,
+            set.as_ref(),
+            self.feed,
+            head.note(),
+        )?;
+        let kept = hashpact_store::Head::new(&verified, self.node.clock().now());
+        writer.commit(Some(&kept))?;
+        let after = writer.info();
+        // Given back before anybody is told: a publisher may want it at once.
+        work.writer = None;
+        if self.own {
+            self.node.publisher().recovered(&self.feed, &verified)?;
+        }
+        self.node.hub().tell(Change::Head(self.feed));
+        if before.describe.as_ref().map(|d| d.0) != after.describe.as_ref().map(|d| d.0) {
+            self.node.hub().tell(Change::Access);
+        }
+        self.tell(Inside::Applied {
+            feed: self.feed,
+            head,
+        });
+        Ok(())
+    }
+
+    fn compare(&self, work: &mut Work, head: Head) -> Result<(), NodeError> {
+        if let Some(writer) = &mut work.writer {
+            writer.sync()?;
+        }
+        let store = self.node.store();
+        let Some(no) = store.feed_no(&self.feed) else {
+            return Ok(());
+        };
+        if store.root_at(no, head.size())? != head.root() {
+            self.tell(Inside::Differs { head });
+        }
+        Ok(())
+    }
+
+    fn rest(work: &mut Work) -> Result<(), NodeError> {
+        if let Some(mut writer) = work.writer.take() {
+            writer.sync()?;
+        }
+        Ok(())
+    }
+
+    fn drop_feed(&self, work: &mut Work) -> Result<(), NodeError> {
+        work.writer = None;
+        let store = self.node.store();
+        if let Some(no) = store.feed_no(&self.feed) {
+            store.set_feed_status(no, FeedStatus::Silent)?;
+            store.drop_feed(no)?;
+        }
+        self.tell(Inside::Dropped { feed: self.feed });
+        Ok(())
+    }
+
+    /// The feed's writer, and the feed itself if it is new.
+    fn writer<'a>(
+        &self,
+        work: &'a mut Work,
+        first: Option<&VerifiedChunk>,
+    ) -> Result<&'a mut FeedWriter, NodeError> {
+        if work.writer.is_none() {
+            let store = self.node.store();
+            let no = match (store.feed_no(&self.feed), first) {
+                (Some(no), _) => no,
+                (None, Some(first)) => store.create_feed(&self.new_feed(first))?,
+                (None, None) => return Err(no_feed()),
+            };
+            work.writer = Some(store.writer(no)?);
+        }
+        work.writer.as_mut().ok_or_else(no_feed)
+    }
+
+    fn new_feed(&self, first: &VerifiedChunk) -> NewFeed {
+        let describe = first
+            .leaves()
+            .next()
+            .and_then(|(i, leaf)| read_describe(leaf, i));
+        let kind = match describe.map(|describe| describe.feed_kind) {
+            Some(DescribedKind::Opinions) => FeedKind::Opinions,
+            Some(DescribedKind::HashSet) | None => FeedKind::HashSet,
+        };
+        NewFeed {
+            id: self.feed,
+            publisher: self.publisher,
+            own: self.own,
+            kind,
+        }
+    }
+
+    fn tell(&self, inside: Inside) {
+        // Without a driver the exchange has stopped; the store has what counts.
+        let _ = self.driver.blocking_send(inside);
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn no_feed() -> NodeError {
+    NodeError::Store(StoreError::OutOfRange {
+        from: 0,
+        to: 0,
+        held: 0,
+    })
+}

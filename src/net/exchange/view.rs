@@ -1,0 +1,150 @@
+//! How the exchange stands, as `status`, `peers`, `feeds` and metrics show it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hashpact_core::id::{FeedId, MemberNumber, Slug, UnixMillis};
+use hashpact_node::ExchangeView;
+use hashpact_node::model::{FeedPull, PeerView};
+
+/// Names a node of the coalition.
+pub(crate) type PeerKey = (MemberNumber, Slug);
+
+/// The board that the dial tasks and the driver write on.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    peers: BTreeMap<PeerKey, PeerView>,
+    /// Dialled at least once, with whatever outcome.
+    tried: BTreeSet<PeerKey>,
+    feeds: HashMap<FeedId, FeedPull>,
+    /// The set of peers to dial is known.
+    planned: bool,
+}
+
+impl Board {
+    /// Puts peers up that are not on the board, and takes down all others.
+    pub(crate) fn plan(&self, peers: Vec<PeerView>) {
+        let mut state = self.state();
+        let keys: BTreeSet<PeerKey> = peers.iter().map(key).collect();
+        state.peers.retain(|key, _| keys.contains(key));
+        state.tried.retain(|key| keys.contains(key));
+        for peer in peers {
+            let row = state
+                .peers
+                .entry(key(&peer))
+                .or_insert_with(|| peer.clone());
+            row.endpoints = peer.endpoints;
+            if matches!(peer.state, "no endpoint" | "not active") || row.state == "not active" {
+                row.state = peer.state;
+            }
+        }
+        state.planned = true;
+    }
+
+    /// Changes a peer's row, if it is on the board.
+    pub(crate) fn peer(&self, key: &PeerKey, change: impl FnOnce(&mut PeerView)) {
+        if let Some(row) = self.state().peers.get_mut(key) {
+            change(row);
+        }
+    }
+
+    /// Notes that a peer was dialled.
+    pub(crate) fn tried(&self, key: &PeerKey) {
+        self.state().tried.insert(key.clone());
+    }
+
+    /// Whether every peer that can be dialled was.
+    pub(crate) fn all_tried(&self) -> bool {
+        let state = self.state();
+        let dialled = |(_, row): &(&PeerKey, &PeerView)| {
+            row.state != "no endpoint" && row.state != "not active"
+        };
+        let mut rows = state.peers.iter().filter(dialled);
+        state.planned && rows.all(|(key, _)| state.tried.contains(key))
+    }
+
+    /// Whether no feed is behind a head that was heard of.
+    pub(crate) fn caught_up(&self) -> bool {
+        let state = self.state();
+        let mut feeds = state.feeds.values();
+        feeds.all(|feed| matches!(feed.state, "caught up" | "frozen"))
+    }
+
+    /// Notes when a peer said something.
+    pub(crate) fn heard(&self, key: &PeerKey, now: UnixMillis) {
+        self.peer(key, |row| row.last_seen = now);
+    }
+
+    /// Changes a feed's row, making it if there is none.
+    pub(crate) fn feed(&self, feed: FeedId, change: impl FnOnce(&mut FeedPull)) {
+        change(self.state().feeds.entry(feed).or_default());
+    }
+
+    /// Takes feeds off the board that `keep` does not name.
+    pub(crate) fn keep_feeds(&self, keep: impl Fn(&FeedId) -> bool) {
+        self.state().feeds.retain(|feed, _| keep(feed));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(peer: &PeerView) -> PeerKey {
+    (peer.member, peer.node.clone())
+}
+
+impl ExchangeView for Board {
+    fn peers(&self) -> Vec<PeerView> {
+        self.state().peers.values().cloned().collect()
+    }
+
+    fn feed(&self, feed: &FeedId) -> Option<FeedPull> {
+        self.state().feeds.get(feed).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(number: u32, state: &'static str) -> PeerView {
+        PeerView {
+            member: MemberNumber::new(number).unwrap(),
+            slug: Slug::parse("north").unwrap(),
+            node: Slug::parse("n1").unwrap(),
+            endpoints: Vec::new(),
+            state,
+            last_seen: UnixMillis(0),
+            next_attempt: UnixMillis(0),
+            last_error: (String::new(), String::new()),
+            roster_version: 0,
+            software: String::new(),
+        }
+    }
+
+    #[test]
+    fn peers_without_an_endpoint_need_not_be_tried() {
+        let board = Board::default();
+        assert!(!board.all_tried(), "nothing was planned yet");
+        board.plan(vec![row(1, "connecting"), row(2, "no endpoint")]);
+        assert!(!board.all_tried());
+        board.tried(&key(&row(1, "")));
+        assert!(board.all_tried());
+    }
+
+    #[test]
+    fn a_plan_keeps_the_rows_of_peers_that_stay() {
+        let board = Board::default();
+        board.plan(vec![row(1, "connecting"), row(2, "connecting")]);
+        board.peer(&key(&row(1, "")), |row| row.state = "connected");
+        board.plan(vec![row(1, "connecting")]);
+        let states: Vec<_> = board.peers().iter().map(|row| row.state).collect();
+        assert_eq!(states, ["connected"]);
+    }
+}
