@@ -27,6 +27,8 @@ pub mod chunk;
 pub mod enrol;
 pub mod envelope;
 pub mod evidence;
+#[cfg(test)]
+mod hostile;
 pub mod id;
 pub mod keys;
 pub mod leaf;

@@ -15,7 +15,7 @@ mod read;
 mod retract;
 mod rules;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 

@@ -137,7 +137,7 @@ fn erase() -> Erase {
 const SALT: [u8; 16] = [0xaa; 16];
 
 /// One leaf of each kind as a publisher makes it, with what it reads as.
-fn samples() -> Vec<(&'static str, RawLeaf, Leaf)> {
+pub(crate) fn samples() -> Vec<(&'static str, RawLeaf, Leaf)> {
     let payload = |payload: Result<Bytes, Rejection>| payload.unwrap();
     vec![
         (
