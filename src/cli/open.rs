@@ -5,8 +5,10 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashpact_core::card::EndpointPolicy;
+use hashpact_net::exchange::{Bootstrap, ExchangeOptions};
 use hashpact_net::tls::Credentials;
 use hashpact_node::clock::Clock;
 use hashpact_node::{Node, NodeError, NodeOptions, RosterDocuments};
@@ -64,6 +66,30 @@ pub fn credentials(config: &Config) -> Result<Credentials, CliError> {
     let certificate = keys.tls_certificate.as_deref();
     keyfile::load_tls(&keys.tls_key, certificate, &name, Clock::system().now())
         .map_err(|error| key_error("tls_key", &error))
+}
+
+/// What the node's exchange with others is started with.
+#[must_use]
+pub fn exchange_options(config: &Config, credentials: Credentials) -> ExchangeOptions {
+    let mut options = ExchangeOptions::new(credentials);
+    let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let pull = &config.pull;
+    options.settings = config.federation.limits.settings();
+    options.pull.poll_ms = pull.poll_interval_s.saturating_mul(1_000);
+    options.pull.jobs_per_feed = size(pull.chunks_at_once);
+    options.pull.jobs_total = size(pull.feeds_at_once.saturating_mul(pull.chunks_at_once));
+    options.pull.growth_per_hour = config.federation.limits.feed_growth_per_hour;
+    options.listen = config.federation.listen;
+    options.endpoint_policy = endpoint_policy(config);
+    options.grace = Duration::from_secs(config.shutdown.grace_s);
+    let peers = config.coalition.bootstrap.iter();
+    options.bootstrap = peers
+        .map(|peer| Bootstrap {
+            member: peer.member.clone(),
+            endpoint: peer.endpoint.to_string(),
+        })
+        .collect();
+    options
 }
 
 /// The name on a certificate that a node makes for itself. Nobody decides by it.

@@ -1,22 +1,311 @@
 //! `hashpact run`: runs the node until it is told to stop.
 
-use clap::Args;
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
+use clap::Args;
+use hashpact_api::http::Pages;
+use hashpact_api::socket::Socket;
+use hashpact_api::{About, NodeService};
+use hashpact_net::exchange::Exchange;
+use hashpact_net::{Credentials, NetError};
+use hashpact_node::Node;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::Context;
+use super::client::SOFTWARE;
 use super::error::CliError;
-use super::{Context, not_available};
+use super::logging;
+use super::open::{credentials, exchange_options, open_node};
+use crate::config::Config;
+
+/// How often what was measured is put into its histograms.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// What threads that wait for the disk may take after the grace.
+const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// Run the node until SIGTERM or SIGINT
 ///
 /// Logs go to standard error, as the configuration says. On SIGTERM the node
-/// takes no new work, ends what is under way within the
-/// grace time of the configuration (20 s by default), and exits with 0. A second signal ends it at once.
+/// takes no new work, ends what is under way within the grace time of the
+/// configuration (20 s by default), and exits with 0. A second signal ends it at
+/// once. SIGHUP reads the TLS certificate and its key again.
 #[derive(Debug, Args)]
-pub struct RunArgs {}
+pub struct RunArgs {
+    /// Stop as on SIGTERM when standard input ends
+    #[arg(long, hide = true)]
+    pub until_stdin_closes: bool,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// When the configuration is wrong, or the node cannot start.
-pub fn run(_args: RunArgs, _context: &Context) -> Result<(), CliError> {
-    Err(not_available("run"))
+pub fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
+    let config = context.config()?;
+    logging::start(config.log.format, &config.log.level)?;
+    let metrics = record_metrics()?;
+    let runtime = Runtime::new().map_err(CliError::failed)?;
+    let ended = runtime.block_on(async {
+        let mut signals = Signals::new(args.until_stdin_closes)?;
+        let Some(running) = start(&config, metrics, &mut signals).await? else {
+            return Ok(());
+        };
+        running.until_told(&config, &mut signals).await
+    });
+    runtime.shutdown_timeout(LAST_WAIT);
+    ended
+}
+
+/// A node of which everything is bound and answers.
+struct Running {
+    credentials: Credentials,
+    stop: CancellationToken,
+    servers: JoinSet<Result<(), CliError>>,
+    exchange: Exchange,
+}
+
+/// Binds everything, opens the store, and starts to answer; `None` when told to stop
+/// before that.
+async fn start(
+    config: &Config,
+    metrics: PrometheusHandle,
+    signals: &mut Signals,
+) -> Result<Option<Running>, CliError> {
+    let credentials = credentials(config)?;
+    let http = match config.api.http_listen {
+        Some(address) => Some(bind("api.http_listen", address).await?),
+        None => None,
+    };
+    let socket = Socket::bind(&config.api.socket).await;
+    let socket = socket.map_err(|error| keyed("api.socket", &error))?;
+    let opening = config.clone();
+    let opened = tokio::task::spawn_blocking(move || open_node(&opening, true));
+    let node = tokio::select! {
+        opened = opened => opened.map_err(CliError::failed)??,
+        () = signals.stop() => return Ok(None),
+    };
+    let stop = CancellationToken::new();
+    let options = exchange_options(config, credentials.clone());
+    let exchange = Exchange::start(Arc::clone(&node), options, stop.clone()).await;
+    let exchange = exchange.map_err(|error| exchange_error(config, error))?;
+    let about = About {
+        software: SOFTWARE.to_owned(),
+        certificate_expires: credentials.not_after(),
+    };
+    let mut servers = JoinSet::new();
+    let service = NodeService::new(Arc::clone(&node), about.clone());
+    let told = stop.clone().cancelled_owned();
+    servers.spawn(async move { socket.serve(service, told).await.map_err(CliError::failed) });
+    if let Some(listener) = http {
+        let pages = Pages::new(Arc::clone(&node), about, metrics.clone());
+        let told = stop.clone().cancelled_owned();
+        servers.spawn(async move { pages.serve(listener, told).await.map_err(CliError::failed) });
+    }
+    servers.spawn(upkeep(metrics, stop.clone()));
+    tracing::info!(
+        member = %config.member.slug,
+        node = %config.node.name,
+        software = SOFTWARE,
+        federation = config.federation.listen.map(tracing::field::display),
+        http = config.api.http_listen.map(tracing::field::display),
+        roster = roster_version(&node),
+        "everything is bound; the node runs"
+    );
+    Ok(Some(Running {
+        credentials,
+        stop,
+        servers,
+        exchange,
+    }))
+}
+
+impl Running {
+    /// Runs until a signal, or until a server ends by itself; then stops within the
+    /// grace.
+    async fn until_told(mut self, config: &Config, signals: &mut Signals) -> Result<(), CliError> {
+        let ended = loop {
+            tokio::select! {
+                told = signals.next() => match told {
+                    Told::Stop => break Ok(()),
+                    Told::Reload => self.reload(config),
+                },
+                ended = self.servers.join_next() => break unexpected(ended),
+            }
+        };
+        let grace = Duration::from_secs(config.shutdown.grace_s);
+        tracing::info!(grace_s = config.shutdown.grace_s, "stopping");
+        self.stop.cancel();
+        let stopped = async {
+            while self.servers.join_next().await.is_some() {}
+            self.exchange.wait().await;
+        };
+        tokio::select! {
+            within = tokio::time::timeout(grace, stopped) => match within {
+                Ok(()) => tracing::info!("stopped"),
+                Err(_) => tracing::warn!("the grace is over: what is under way is cut off"),
+            },
+            () = signals.stop() => tracing::warn!("told twice: what is under way is cut off"),
+        }
+        ended
+    }
+
+    /// Takes the certificate and its key as they lie there; connections that stand
+    /// stay.
+    fn reload(&self, config: &Config) {
+        let Some(certificate) = &config.keys.tls_certificate else {
+            tracing::info!("keys.tls_certificate is not set: there is nothing to read again");
+            return;
+        };
+        let read = std::fs::read(certificate).and_then(|certificate| {
+            let key = zeroize::Zeroizing::new(std::fs::read(&config.keys.tls_key)?);
+            Ok((certificate, key))
+        });
+        match read {
+            Ok((certificate, key)) => match self.credentials.replace(&certificate, &key) {
+                Ok(()) => tracing::info!("the TLS certificate was read again"),
+                Err(error) => tracing::error!(%error, "the old TLS certificate stays"),
+            },
+            Err(error) => tracing::error!(%error, "the old TLS certificate stays"),
+        }
+    }
+}
+
+/// A server does not end unless it is told to.
+fn unexpected(
+    ended: Option<Result<Result<(), CliError>, tokio::task::JoinError>>,
+) -> Result<(), CliError> {
+    match ended {
+        Some(Ok(Err(error))) => Err(error),
+        Some(Err(error)) => Err(CliError::failed(format!("a server broke: {error}"))),
+        Some(Ok(Ok(()))) | None => Err(CliError::failed("a server ended by itself")),
+    }
+}
+
+async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, CliError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| cannot_listen(key, address, &error))
+}
+
+/// The address is what is wrong most often.
+fn exchange_error(config: &Config, error: NetError) -> CliError {
+    match (config.federation.listen, error) {
+        (Some(address), NetError::Connect(error)) => {
+            cannot_listen("federation.listen", address, &error)
+        }
+        (_, error) => keyed("federation", &error),
+    }
+}
+
+fn cannot_listen(key: &str, address: SocketAddr, error: &std::io::Error) -> CliError {
+    CliError::failed(format!("{key}: cannot listen at {address}: {error}"))
+        .next("free the port, or set another in the configuration")
+}
+
+fn keyed(key: &str, error: &impl std::fmt::Display) -> CliError {
+    CliError::failed(format!("{key}: {error}"))
+}
+
+fn roster_version(node: &Node) -> u64 {
+    let state = node.membership().state();
+    state.chain.as_ref().map_or(0, |chain| chain.version())
+}
+
+/// Makes this process' one recorder of metrics.
+fn record_metrics() -> Result<PrometheusHandle, CliError> {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder)
+        .map_err(|error| CliError::failed(format!("metrics: {error}")))?;
+    Ok(handle)
+}
+
+async fn upkeep(metrics: PrometheusHandle, stop: CancellationToken) -> Result<(), CliError> {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => metrics.run_upkeep(),
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// What tells the node to stop or to read its certificate again.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+    /// Where the end of standard input counts, until it came.
+    stdin: Option<oneshot::Receiver<()>>,
+}
+
+impl Signals {
+    fn new(until_stdin_closes: bool) -> Result<Self, CliError> {
+        let on = |kind| signal(kind).map_err(CliError::failed);
+        let stdin = until_stdin_closes.then(watch_stdin).transpose()?;
+        Ok(Self {
+            term: on(SignalKind::terminate())?,
+            int: on(SignalKind::interrupt())?,
+            hup: on(SignalKind::hangup())?,
+            stdin,
+        })
+    }
+
+    /// Waits until the node is told something.
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.term.recv() => tracing::info!(signal = "SIGTERM", "told to stop"),
+            _ = self.int.recv() => tracing::info!(signal = "SIGINT", "told to stop"),
+            _ = self.hup.recv() => return Told::Reload,
+            () = ended(&mut self.stdin) => tracing::info!("told to stop: standard input ended"),
+        }
+        Told::Stop
+    }
+
+    /// Waits until the node is told to stop.
+    async fn stop(&mut self) {
+        while self.next().await != Told::Stop {}
+    }
+}
+
+/// What a node is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Stop,
+    Reload,
+}
+
+/// Answers once, and never again.
+async fn ended(stdin: &mut Option<oneshot::Receiver<()>>) {
+    match stdin {
+        Some(waiting) => {
+            // The thread at the other end sends, or is gone; both are an end.
+            let _ = waiting.await;
+            *stdin = None;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// A thread of its own: reading standard input cannot be called off.
+fn watch_stdin() -> Result<oneshot::Receiver<()>, CliError> {
+    let (ended, waiting) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("stdin".to_owned());
+    let watching = thread.spawn(move || {
+        let mut stdin = std::io::stdin().lock();
+        let mut block = [0_u8; 256];
+        while matches!(stdin.read(&mut block), Ok(1..)) {}
+        // The node may have ended first.
+        let _ = ended.send(());
+    });
+    watching.map_err(CliError::failed)?;
+    Ok(waiting)
 }
