@@ -1,5 +1,6 @@
 //! Real nodes of one coalition, over real stores: what they tell and serve whom.
 
+mod live;
 mod serving;
 mod telling;
 mod wire;
@@ -10,7 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use hashpact_core::card::{Contact, EndpointPolicy, FeedKey, Node as CardNode, NodeCard, SetScope};
+use hashpact_core::card::{
+    Contact, Endpoint, EndpointPolicy, FeedKey, Node as CardNode, NodeCard, SetScope,
+};
 use hashpact_core::checkpoint;
 use hashpact_core::chunk::{self, PinnedHead, VerifiedChunk};
 use hashpact_core::envelope::{Envelope, PayloadType};
@@ -112,27 +115,36 @@ impl Coalition {
             rosters: vec![first, signed(&second)],
             cards: Vec::new(),
         };
-        for (member, name) in (1..).zip(SLUGS) {
-            made.add_card(member, name);
+        for (member, _) in (1..).zip(SLUGS) {
+            made.add_card(member);
         }
         made
     }
 
-    fn add_card(&mut self, member: u32, name: &str) {
+    fn add_card(&mut self, member: u32) {
         let pair = PemPair::generate("node.example", NOW).unwrap();
         let credentials =
             Credentials::from_pem(pair.certificate.as_bytes(), pair.key.as_bytes()).unwrap();
+        self.credentials.push(credentials);
+        let card = self.card(member, 1, Vec::new());
+        self.cards.push(card);
+    }
+
+    /// A version of a member's card, with where its node listens.
+    pub(crate) fn card(&self, member: u32, version: u64, endpoints: Vec<Endpoint>) -> Bytes {
+        let at = usize::try_from(member).unwrap() - 1;
+        let (name, credentials) = (SLUGS[at], &self.credentials[at]);
         let feed_key = SecretKey::from_seed(&key_seed(member, 3));
         let card = NodeCard {
             genesis: self.genesis,
             member: Some(number(member)),
             slug: slug(name),
-            version: 1,
+            version,
             issued: NOW,
             expires: NOW.plus(300 * DAY_MS),
             nodes: vec![CardNode {
                 name: slug("n1"),
-                endpoints: Vec::new(),
+                endpoints,
                 tls_keys: vec![credentials.key_digest().unwrap()],
                 feed_keys: vec![FeedKey {
                     key: feed_key.public(),
@@ -154,8 +166,7 @@ impl Coalition {
         draft
             .add_tls(&credentials.spki_der().unwrap(), &possession)
             .unwrap();
-        self.cards.push(draft.finish().unwrap().as_bytes().clone());
-        self.credentials.push(credentials);
+        draft.finish().unwrap().as_bytes().clone()
     }
 
     /// Opens a member's node, with everybody's cards.
@@ -173,7 +184,7 @@ impl Coalition {
             member: slug(name),
             node: slug("n1"),
             genesis: self.genesis,
-            endpoint_policy: EndpointPolicy::default(),
+            endpoint_policy: EndpointPolicy::AllowLocal,
             denied: denied.iter().map(|m| number(*m)).collect::<BTreeSet<_>>(),
             feed_key: SecretKey::from_seed(&key_seed(member, 3)),
             identity_key: Some(SecretKey::from_seed(&key_seed(member, 2))),

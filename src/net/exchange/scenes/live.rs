@@ -1,0 +1,235 @@
+//! Whole exchanges over TLS on 127.0.0.1: what one member publishes, others answer.
+
+use std::path::Path;
+
+use hashpact_core::card::Endpoint;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::exchange::{Exchange, ExchangeOptions};
+
+/// Long enough for a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A coalition whose clock runs, though not by the machine's date.
+struct Live {
+    coalition: Coalition,
+    version: u64,
+}
+
+/// One node with its exchange.
+struct Running {
+    node: Arc<Node>,
+    exchange: Exchange,
+    stop: CancellationToken,
+}
+
+impl Live {
+    fn new() -> Self {
+        let coalition = Coalition::new();
+        let clock = coalition.clock.clone();
+        let began = std::time::Instant::now();
+        tokio::spawn(async move {
+            loop {
+                let passed = u64::try_from(began.elapsed().as_millis()).unwrap();
+                clock.set(NOW.plus(passed));
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+        Self {
+            coalition,
+            version: 1,
+        }
+    }
+
+    async fn run(&self, member: u32) -> Running {
+        let node = self.coalition.open(member);
+        let at = usize::try_from(member).unwrap() - 1;
+        let mut options = ExchangeOptions::new(self.coalition.credentials[at].clone());
+        options.listen = Some("127.0.0.1:0".parse().unwrap());
+        options.endpoint_policy = EndpointPolicy::AllowLocal;
+        options.grace = Duration::from_secs(5);
+        let stop = CancellationToken::new();
+        let exchange = Exchange::start(Arc::clone(&node), options, stop.clone())
+            .await
+            .unwrap();
+        Running {
+            node,
+            exchange,
+            stop,
+        }
+    }
+
+    /// Tells every node where all of them listen, by new cards.
+    fn introduce(&mut self, running: &[(u32, &Running)]) {
+        self.version += 1;
+        for (member, one) in running {
+            let address = one.exchange.local_addr().unwrap().to_string();
+            let endpoint = Endpoint::parse(&address).unwrap();
+            let card = self.coalition.card(*member, self.version, vec![endpoint]);
+            for (_, other) in running {
+                other.node.membership().accept_card(card.clone()).unwrap();
+            }
+        }
+    }
+}
+
+impl Running {
+    async fn stop(self) {
+        self.stop.cancel();
+        assert!(self.exchange.wait().await, "it ends within its grace");
+        let store = Arc::downgrade(self.node.store());
+        drop(self.node);
+        until("the store is closed", || store.strong_count() == 0).await;
+    }
+
+    fn answers(&self, n: u64) -> usize {
+        let signal = entry(n).body.signals.remove(0);
+        self.node.lookup(&[signal]).unwrap()[0].len()
+    }
+
+    fn size(&self, feed: &FeedId) -> u64 {
+        let store = self.node.store();
+        let held = store.feed_no(feed).and_then(|no| store.feed(no).ok());
+        held.and_then(|held| held.applied)
+            .map_or(0, |head| head.size)
+    }
+}
+
+async fn until(what: &str, is: impl Fn() -> bool) {
+    let wait = async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, wait)
+        .await
+        .unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+fn verify(node: &Node) {
+    let report = node.store().verify(|_, _| Ok(()), |_, _| ()).unwrap();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_member_publishes_and_retracts_another_answers_and_stops_answering() {
+    let mut live = Live::new();
+    let (north, south) = (live.run(NORTH).await, live.run(SOUTH).await);
+    let feed = create_set(&north.node, "confirmed", &[("all", true)]);
+    publish(&north.node, "confirmed", 0, 3_000);
+    live.introduce(&[(NORTH, &north), (SOUTH, &south)]);
+    until("south answers", || south.answers(2_999) == 1).await;
+    publish(&north.node, "confirmed", 3_000, 3_001);
+    until("south answers for one more", || south.answers(3_000) == 1).await;
+    retract(&north.node, "confirmed", 5..6);
+    until("south stops answering", || south.answers(5) == 0).await;
+    assert_eq!((south.answers(4), south.answers(6)), (1, 1));
+    assert!(south.node.exchange().unwrap().feed(&feed).is_some());
+    let peers = south.node.exchange().unwrap().peers();
+    assert!(peers.iter().any(|peer| peer.state == "connected"));
+    until("south is ready", || south.node.is_ready()).await;
+    verify(&south.node);
+    south.stop().await;
+    north.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_whose_publisher_is_away_comes_from_a_relay() {
+    let mut live = Live::new();
+    let (north, south) = (live.run(NORTH).await, live.run(SOUTH).await);
+    let feed = create_set(
+        &north.node,
+        "confirmed",
+        &[("south", true), ("west", false)],
+    );
+    publish(&north.node, "confirmed", 0, 2_000);
+    live.introduce(&[(NORTH, &north), (SOUTH, &south)]);
+    until("south has it", || south.answers(1_999) == 1).await;
+    north.stop().await;
+    let west = live.run(WEST).await;
+    live.introduce(&[(SOUTH, &south), (WEST, &west)]);
+    until("west has it from south", || west.answers(1_999) == 1).await;
+    assert_eq!(west.size(&feed), 2_001);
+    verify(&west.node);
+    west.stop().await;
+    south.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_that_is_cut_goes_on_and_ends_at_the_same_root() {
+    let mut live = Live::new();
+    let (north, south) = (live.run(NORTH).await, live.run(SOUTH).await);
+    let feed = create_set(&north.node, "confirmed", &[("all", true)]);
+    for part in 0..8 {
+        publish(&north.node, "confirmed", part * 10_000, (part + 1) * 10_000);
+    }
+    live.introduce(&[(NORTH, &north), (SOUTH, &south)]);
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        south.exchange.connections().cut(|_| true);
+    }
+    until("south has it", || south.size(&feed) == 80_001).await;
+    let roots = (feed_of(&north.node, &feed), feed_of(&south.node, &feed));
+    assert_eq!(roots.0.applied, roots.1.applied);
+    verify(&south.node);
+    south.stop().await;
+    north.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_store_gets_its_own_leaves_back_before_it_publishes() {
+    let mut live = Live::new();
+    let (north, south) = (live.run(NORTH).await, live.run(SOUTH).await);
+    let feed = create_set(&north.node, "confirmed", &[("all", true)]);
+    publish(&north.node, "confirmed", 0, 10);
+    live.introduce(&[(NORTH, &north), (SOUTH, &south)]);
+    until("south has ten", || south.answers(9) == 1).await;
+    north.stop().await;
+    let folder = live.coalition.dir.path().join("north");
+    let backup = live.coalition.dir.path().join("backup");
+    copy(&folder, &backup);
+    let north = live.run(NORTH).await;
+    live.introduce(&[(NORTH, &north), (SOUTH, &south)]);
+    until("north may publish", || {
+        north.node.publisher().closed(&feed).is_none()
+    })
+    .await;
+    publish(&north.node, "confirmed", 10, 20);
+    until("south has twenty", || south.answers(19) == 1).await;
+    north.stop().await;
+    // The whole disk goes back, the sign-state file with it.
+    std::fs::remove_dir_all(&folder).unwrap();
+    copy(&backup, &folder);
+    let north = live.run(NORTH).await;
+    assert!(north.node.publisher().closed(&feed).is_some());
+    live.introduce(&[(NORTH, &north), (SOUTH, &south)]);
+    until("north has its leaves back", || north.size(&feed) == 21).await;
+    until("north may publish", || {
+        north.node.publisher().closed(&feed).is_none()
+    })
+    .await;
+    publish(&north.node, "confirmed", 20, 21);
+    until("south has one more", || south.answers(20) == 1).await;
+    assert_eq!(
+        feed_of(&south.node, &feed).status,
+        hashpact_store::FeedStatus::Active
+    );
+    verify(&north.node);
+    verify(&south.node);
+    north.stop().await;
+    south.stop().await;
+}
