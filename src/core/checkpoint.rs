@@ -40,7 +40,7 @@ pub struct Origin {
     pub coalition: CoalitionName,
     /// The feed.
     pub feed: FeedId,
-    /// The feed's epoch, from 1.
+    /// The feed's epoch: 0 until the roster opens another.
     pub epoch: u32,
 }
 

@@ -266,6 +266,11 @@ impl Membership {
             return Vec::new();
         };
         let roster = chain.roster();
+        // PROTOCOL 11: heads are ordered by epoch first, so an epoch that nobody
+        // opened would outrank every honest head.
+        if epoch != roster.epoch(feed) {
+            return Vec::new();
+        }
         if let Some(set) = set {
             let at = (roster, self.clock.now());
             return state

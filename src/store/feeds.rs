@@ -4,7 +4,8 @@ use std::sync::RwLock;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use hashpact_core::id::{Digest, FeedId, MemberNumber};
+use hashpact_core::id::{Digest, FeedId, MemberNumber, SetName};
+use hashpact_core::leaf::{self, Leaf, RawLeaf};
 use hashpact_core::liveness::Liveness;
 use hashpact_core::merkle::CompactRange;
 use rocksdb::WriteBatch;
@@ -81,6 +82,24 @@ pub struct FeedCounts {
     pub elided: u64,
     /// Postings written.
     pub postings: u64,
+}
+
+/// What never changes of what describe leaves say.
+pub(crate) type Said = (SetName, leaf::FeedKind);
+
+/// Name and kind by a describe leaf.
+pub(crate) fn said_by(index: u64, payload: &Bytes) -> Option<Said> {
+    let raw = RawLeaf::new(leaf::DESCRIBE, payload.clone());
+    match leaf::read(&raw, index) {
+        Leaf::Describe(describe) => Some((describe.name, describe.feed_kind)),
+        Leaf::Publish(_)
+        | Leaf::Retract(_)
+        | Leaf::Opinion(_)
+        | Leaf::Erase(_)
+        | Leaf::Unknown(_)
+        | Leaf::Void(_)
+        | Leaf::Elided => None,
+    }
 }
 
 /// A head without its signatures.

@@ -182,6 +182,16 @@ impl Roster {
         self.revocations.iter().filter(move |r| r.feed == feed)
     }
 
+    /// The epoch of `feed` that the roster has opened: 0 until a revocation opens
+    /// another. New heads are of this one and no other.
+    #[must_use]
+    pub fn epoch(&self, feed: FeedId) -> u32 {
+        self.revocations_of(feed)
+            .map(|revocation| revocation.next_epoch)
+            .max()
+            .unwrap_or(0)
+    }
+
     /// Says whether `key` must not sign for `feed` in `epoch`: a key is revoked
     /// from the epoch on that its revocation opens.
     #[must_use]

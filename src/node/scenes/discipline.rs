@@ -117,3 +117,20 @@ fn two_writers_of_one_set_wait_for_each_other() {
     drop(first);
     assert!(node.import(&slug("confirmed")).is_ok());
 }
+
+#[test]
+fn a_describe_leaf_that_renames_the_set_is_not_in_force() {
+    let scene = Scene::new();
+    let node = scene.open();
+    node.create_set(&own_work("confirmed")).unwrap();
+    let publisher = node.publisher();
+    let feed = publisher.own_set(&slug("confirmed")).unwrap();
+    let mut describe = crate::views::describe_of(&feed).unwrap();
+    describe.name.set = slug("other");
+    let payload = describe.encode([3; 16]).unwrap();
+    let mut session = publisher.session(&feed).unwrap();
+    let leaf = hashpact_core::leaf::RawLeaf::new(hashpact_core::leaf::DESCRIBE, payload);
+    session.append(&[leaf]).unwrap();
+    assert_eq!(session.sign().unwrap().size, 2);
+    assert_eq!(node.sets()[0].name.to_string(), "north/confirmed");
+}

@@ -19,7 +19,7 @@ use self::derive::{Derived, derive};
 use crate::bulk::{self, Spill};
 use crate::error::Result;
 use crate::families::Family;
-use crate::feeds::{FeedCounts, FeedState, HeadRef};
+use crate::feeds::{self, FeedCounts, FeedState, HeadRef, Said};
 use crate::keys::{self, FeedNo};
 use crate::record::{FeedRow, POSTING_MAX_BYTES, seal, seal_index, seal_reference};
 use crate::store::{Inner, read, write};
@@ -46,6 +46,8 @@ pub(crate) struct Outcome {
     indexed: u64,
     counts: FeedCounts,
     describe: Option<(u64, Bytes)>,
+    /// Name and kind by the describe leaf in force.
+    said: Option<Said>,
     killers: Killers,
 }
 
@@ -61,7 +63,10 @@ const FEW_KILLERS: usize = 4_096;
 impl Indexer {
     /// Begins after what is indexed.
     pub(crate) fn new(state: &Arc<FeedState>, indexed: u64) -> Self {
-        let counts = FeedCounts::read(&read(&state.live).row.counts);
+        let (counts, in_force) = {
+            let live = read(&state.live);
+            (FeedCounts::read(&live.row.counts), live.describe.clone())
+        };
         Self {
             state: Arc::clone(state),
             next: indexed,
@@ -71,6 +76,7 @@ impl Indexer {
                 indexed,
                 counts,
                 describe: None,
+                said: in_force.and_then(|(index, payload)| feeds::said_by(index, &payload)),
                 killers: Killers::Few(Vec::new()),
             },
             rows: WriteBatch::default(),
@@ -201,6 +207,7 @@ impl Outcome {
             indexed: done.indexed,
             counts: done.counts,
             describe: None,
+            said: done.said.clone(),
             killers: Killers::Few(Vec::new()),
         }
     }
@@ -212,10 +219,20 @@ impl Outcome {
         let count = derived.sort.counter(counts);
         *count = count.saturating_add(1);
         if let Some(payload) = derived.describe {
-            self.describe = Some((index, payload));
+            self.describe(index, payload);
         }
         if let Some((kind, leaf)) = derived.killing {
             self.killers.push(index, kind, leaf);
+        }
+    }
+
+    /// Takes a describe leaf in force, unless it would make the feed another set:
+    /// what a feed is called and what it holds never change.
+    fn describe(&mut self, index: u64, payload: Bytes) {
+        let says = feeds::said_by(index, &payload);
+        if self.said.is_none() || self.said == says {
+            self.said = says;
+            self.describe = Some((index, payload));
         }
     }
 
