@@ -36,7 +36,11 @@ fn unsigned_changes_are_refused(
     for change in mutations(&message("core.v1.Envelope"), envelope.as_bytes()) {
         let verdict = Envelope::decode(change.bytes.into(), kind).and_then(&accept);
         if let Ok(accepted) = verdict {
-            // Such as one signature more: the very same document.
+            // The very same document with a signature twice, or spelled otherwise. No
+            // signature of the samples can be spared.
+            let harmless = ["twice", "not canonical", "bit 40", "unknown field"];
+            let is_harmless = harmless.iter().any(|how| change.what.contains(how));
+            assert!(is_harmless, "{}", change.what);
             assert_eq!(accepted, original, "{}", change.what);
         }
     }

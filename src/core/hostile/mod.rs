@@ -208,10 +208,13 @@ fn changes(record: &Record) -> Vec<(&'static str, Vec<u8>)> {
     match &record.value {
         Value::Varint(value) => {
             let low = Record::varint(number, value ^ 1).encode();
-            let high = Record::varint(number, value ^ (1 << 40)).encode();
+            let high = Record::varint(number, value ^ (1 << 20)).encode();
+            // Protobuf reads only the low half into a type of 32 bits.
+            let beyond = Record::varint(number, value ^ (1 << 40)).encode();
             all.extend([
                 ("lowest bit flipped", low),
                 ("a high bit flipped", high),
+                ("bit 40 flipped", beyond),
                 ("zero", Record::varint(number, 0).encode()),
                 ("huge", Record::varint(number, u64::MAX).encode()),
                 ("as bytes", Record::delimited(number, &[1]).encode()),
