@@ -53,10 +53,12 @@ pub enum NodeError {
 
 impl From<StoreError> for NodeError {
     fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::FeedBusy(_) => Self::Busy("another command is writing this set"),
-            StoreError::Rejected(rejection) => Self::Rejected(rejection),
-            error => Self::Store(error),
+        if let StoreError::FeedBusy(_) = error {
+            Self::Busy("another command is writing this set")
+        } else if let StoreError::Rejected(rejection) = error {
+            Self::Rejected(rejection)
+        } else {
+            Self::Store(error)
         }
     }
 }

@@ -44,6 +44,10 @@ pub struct Import<'a> {
 }
 
 /// The session, at hand or with its writer at work elsewhere.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an import has one, which is moved once a batch"
+)]
 enum Turn<'a> {
     Here(Session<'a>),
     Beside(Appender, FeedInfo),
@@ -92,7 +96,7 @@ impl Publisher {
     }
 }
 
-impl<'a> Import<'a> {
+impl Import<'_> {
     /// Takes entries; says how far the import has come. Entries that break a rule
     /// are named in the progress, the others go on.
     ///
