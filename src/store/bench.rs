@@ -2,109 +2,107 @@
 //! `hashpact bench pull` is measured against.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use sha2::{Digest as _, Sha256};
+use bytes::Bytes;
+use hashpact_core::id::UnixMillis;
 
-use crate::bulk::{self, Spill};
+use crate::bulk::{self, SortedFile, Spill};
 use crate::error::Result;
 use crate::families::Family;
-use crate::keys::{self, FeedNo};
+use crate::keys::{self, FeedNo, IndexKey};
 use crate::options::StoreOptions;
-use crate::record::PostingRecord;
+use crate::record::{POSTING_MAX_BYTES, PostingRecord};
 use crate::store::Store;
 
-/// How long each stage of the limit took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LimitReport {
-    /// Leaves hashed and indexed.
-    pub leaves: u64,
-    /// SHA-256 of payload and record of each leaf, and of the tree's nodes.
-    pub hash: Duration,
-    /// Postings partitioned into the spill.
-    pub spill: Duration,
-    /// Partitions sorted, written as files, ingested.
-    pub files: Duration,
+/// Page bytes that go in as one file.
+const PAGES_BYTES: usize = 32 << 20;
+/// The feed that the records name; it does not exist.
+const FEED: FeedNo = FeedNo(1);
+
+/// Pages and postings on their way into a store of their own, through the same
+/// spill and files as a bulk load, with as many threads. Nothing is read, checked
+/// or counted, and no look-up finds any of it.
+pub struct RawLoad {
+    store: Store,
+    spill: Spill,
+    pages: Vec<(u64, Bytes)>,
+    page_bytes: usize,
+    value: Vec<u8>,
 }
 
-/// A bench entry's payload in bytes.
-const PAYLOAD_BYTES: usize = 134;
+impl RawLoad {
+    /// Begins in an empty folder.
+    ///
+    /// # Errors
+    /// What disk and RocksDB answer.
+    pub fn begin(dir: &Path, options: &StoreOptions) -> Result<Self> {
+        let store = Store::open(dir, options)?;
+        Ok(Self {
+            spill: Spill::new(&store.inner),
+            store,
+            pages: Vec::new(),
+            page_bytes: 0,
+            value: Vec::with_capacity(POSTING_MAX_BYTES),
+        })
+    }
 
-/// Hashes `leaves` payloads and puts two postings for each through the same spill
-/// and files as a bulk load, into a store of its own at `dir`, which must be empty.
-///
-/// # Errors
-/// What disk and RocksDB answer.
-pub fn bench_limit(dir: &Path, leaves: u64, threads: usize) -> Result<LimitReport> {
-    let options = StoreOptions {
-        bulk_threads: threads,
-        ..StoreOptions::default()
-    };
-    let store = Store::open(dir, &options)?;
-    let mut spill = Spill::new(&store.inner);
-    let (mut hash, mut put) = (Duration::ZERO, Duration::ZERO);
-    let mut payload = [0_u8; PAYLOAD_BYTES];
-    let mut root = [0_u8; 32];
-    let mut at = 0;
-    while at < leaves {
-        let end = at.saturating_add(4_096).min(leaves);
-        let begun = Instant::now();
-        let digests: Vec<[u8; 32]> = (at..end)
-            .map(|index| {
-                payload[..8].copy_from_slice(&index.to_be_bytes());
-                let digest: [u8; 32] = Sha256::digest(payload).into();
-                let leaf: [u8; 32] = Sha256::digest(digest).into();
-                let mut node = Sha256::new();
-                node.update(root);
-                node.update(leaf);
-                root = node.finalize().into();
-                digest
-            })
-            .collect();
-        let hashed = Instant::now();
-        for (index, digest) in (at..end).zip(&digests) {
-            put_postings(&mut spill, index, digest, &root)?;
+    /// Keeps a page; numbers ascend.
+    ///
+    /// # Errors
+    /// What disk and RocksDB answer.
+    pub fn page(&mut self, number: u64, wire: Bytes) -> Result<()> {
+        self.page_bytes = self.page_bytes.saturating_add(wire.len());
+        self.pages.push((number, wire));
+        if self.page_bytes >= PAGES_BYTES {
+            self.write_pages()?;
         }
-        hash += hashed.duration_since(begun);
-        put += hashed.elapsed();
-        at = end;
+        Ok(())
     }
-    let begun = Instant::now();
-    bulk::load(&store.inner, spill)?;
-    Ok(LimitReport {
-        leaves,
-        hash,
-        spill: put,
-        files: begun.elapsed(),
-    })
+
+    /// Keeps a posting of leaf `index`.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub fn posting(&mut self, key: &IndexKey, index: u64) -> Result<()> {
+        let record = PostingRecord {
+            media_kind: 1,
+            basis: 1,
+            quality: Some(100),
+            class: 0,
+            published: UnixMillis(1_767_225_600_000),
+            first_back: 0,
+        };
+        self.value.clear();
+        record.write(&mut self.value);
+        let key = keys::signal(key, FEED, index);
+        self.spill.put(Family::Signals, &key, &self.value)
+    }
+
+    /// Sorts, writes and ingests what is left. From here on all of it is durable.
+    ///
+    /// # Errors
+    /// What disk and RocksDB answer.
+    pub fn finish(mut self) -> Result<Store> {
+        self.write_pages()?;
+        bulk::load(&self.store.inner, self.spill)?;
+        Ok(self.store)
+    }
+
+    fn write_pages(&mut self) -> Result<()> {
+        self.page_bytes = 0;
+        if self.pages.is_empty() {
+            return Ok(());
+        }
+        let mut file = SortedFile::create(&self.store.inner, Family::Pages);
+        for (number, wire) in self.pages.drain(..) {
+            file.put(&keys::numbered(FEED, number), &wire);
+        }
+        file.ingest(&self.store.inner)
+    }
 }
 
-/// Two postings: the digest, and another value of the same randomness.
-fn put_postings(spill: &mut Spill, index: u64, digest: &[u8; 32], mask: &[u8; 32]) -> Result<()> {
-    let record = PostingRecord {
-        media_kind: 1,
-        basis: 1,
-        quality: Some(100),
-        class: 0,
-        published: hashpact_core::id::UnixMillis(index),
-        first_back: 0,
-    };
-    let mut value = Vec::with_capacity(crate::record::POSTING_MAX_BYTES);
-    record.write(&mut value);
-    let mut key = [3; 33];
-    key[1..].copy_from_slice(digest);
-    spill.put(
-        Family::Signals,
-        &keys::signal(&key, FeedNo(1), index),
-        &value,
-    )?;
-    key[0] = 5;
-    for (byte, mask) in key[1..].iter_mut().zip(mask) {
-        *byte ^= mask;
+impl std::fmt::Debug for RawLoad {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RawLoad").finish_non_exhaustive()
     }
-    spill.put(
-        Family::Signals,
-        &keys::signal(&key, FeedNo(1), index),
-        &value,
-    )
 }

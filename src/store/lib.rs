@@ -38,7 +38,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use self::bench::{LimitReport, bench_limit};
+pub use self::bench::RawLoad;
 pub use self::error::{Result, StoreError};
 pub use self::feeds::{FeedCounts, FeedInfo, FeedKind, FeedStatus, HeadRef, NewFeed};
 pub use self::heads::Head;

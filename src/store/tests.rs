@@ -472,8 +472,19 @@ fn erased_payloads_are_dropped_and_dead_leaves_travel_as_records() {
 }
 
 #[test]
-fn a_limit_run_ingests_two_postings_a_leaf() {
+fn a_raw_load_ingests_every_posting_and_page() {
     let dir = tempfile::tempdir().unwrap();
-    let report = crate::bench_limit(dir.path(), 10_000, 2).unwrap();
-    assert_eq!(report.leaves, 10_000);
+    let mut load = crate::RawLoad::begin(dir.path(), &options()).unwrap();
+    for index in 0..10_000_u64 {
+        let mut key = [3; 33];
+        key[1..].copy_from_slice(&Digest::of(&index.to_be_bytes()).0);
+        load.posting(&key, index).unwrap();
+    }
+    load.page(0, Bytes::from_static(b"page")).unwrap();
+    let stats = load.finish().unwrap().stats().unwrap();
+    let records = |name| {
+        let family = stats.families.iter().find(|family| family.name == name);
+        family.unwrap().records_estimate
+    };
+    assert_eq!((records("signals"), records("pages")), (10_000, 1));
 }
