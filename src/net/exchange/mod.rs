@@ -9,6 +9,7 @@
 
 mod allowed;
 pub mod announce;
+mod busy;
 mod dial;
 pub mod directory;
 mod documents;

@@ -18,6 +18,7 @@ use hashpact_node::Node;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_blocking;
 
+use super::busy::busy;
 use super::driver::Inside;
 use crate::client::Peer;
 use crate::error::NetError;
@@ -114,7 +115,7 @@ fn verified(
                 let stopping = |_| NetError::Closed("stopping".to_owned());
                 let permit = verifiers.acquire_owned().await.map_err(stopping)?;
                 let verified = spawn_blocking(move || {
-                    let verified = verify(&node, parts, &order);
+                    let verified = busy("verify", || verify(&node, parts, &order));
                     drop(permit);
                     verified
                 });

@@ -18,6 +18,7 @@ use hashpact_store::{FeedKind, FeedStatus, FeedWriter, NewFeed, StoreError};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use super::busy::busy;
 use super::driver::Inside;
 use super::pipeline::{describe_of, read_describe, verify_head};
 
@@ -158,7 +159,7 @@ impl Desk {
         verified: &VerifiedChunk,
     ) -> Result<(), NodeError> {
         let writer = self.writer(work, Some(verified))?;
-        writer.append_verified(verified)?;
+        busy("store", || writer.append_verified(verified))?;
         self.tell(Inside::Stored {
             feed: self.feed,
             chunk,
@@ -178,7 +179,7 @@ impl Desk {
             head.note(),
         )?;
         let kept = hashpact_store::Head::new(&verified, self.node.clock().now());
-        writer.commit(Some(&kept))?;
+        busy("commit", || writer.commit(Some(&kept)))?;
         let after = writer.info();
         // Given back before anybody is told: a publisher may want it at once.
         work.writer = None;
