@@ -83,7 +83,8 @@ fn answers(socket: &Path) -> Result<bool, CliError> {
     Err(failed.next("call it as the user that runs the node"))
 }
 
-async fn over_socket(socket: PathBuf) -> Result<NodeClient<Channel>, CliError> {
+/// Connects to the node at the socket.
+pub(super) async fn over_socket(socket: PathBuf) -> Result<NodeClient<Channel>, CliError> {
     let channel = endpoint()
         .connect_with_connector(service_fn(move |_| {
             let socket = socket.clone();

@@ -221,12 +221,6 @@ fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
     }
 }
 
-/// What a command says that this version does not carry out.
-pub(crate) fn not_available(command: &str) -> CliError {
-    CliError::failed(format!("hashpact {command} is not available yet"))
-        .next("hashpact --help lists the commands; hash and config check work")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

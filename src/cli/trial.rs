@@ -7,16 +7,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use hashpact_core::card::{Contact, Endpoint, EndpointPolicy, FeedKey, NodeCard, SetScope};
 use hashpact_core::envelope::{Envelope, PayloadType};
 use hashpact_core::id::{CoalitionName, Digest, MemberNumber, Slug, UnixMillis};
 use hashpact_core::keys::{Admin, Feed, Identity, SecretKey};
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::roster::{NewMember, Role, Roster, RosterAdmin, RosterChain};
-use hashpact_net::{Credentials, PemPair};
+use hashpact_net::{Credentials, PeerIdentity, PeerStatus, PeerTable, PemPair};
 use hashpact_node::clock::Clock;
 use hashpact_node::{Node, NodeOptions, RosterDocuments};
 use hashpact_store::StoreOptions;
+use serde::{Deserialize, Serialize};
 
 use super::error::CliError;
 use crate::keyfile;
@@ -36,8 +38,30 @@ pub(crate) struct Trial {
     seats: Vec<Seat>,
 }
 
+/// A [`Trial`] as text, secret keys and all: for a pipe to a process of one's own,
+/// never for a file.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct TrialText {
+    genesis: String,
+    rosters: Vec<String>,
+    cards: Vec<String>,
+    seats: Vec<SeatText>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SeatText {
+    slug: String,
+    number: u32,
+    identity: String,
+    feed: String,
+    certificate: String,
+    key: String,
+    listen: Option<SocketAddr>,
+}
+
 /// What one member of a trial runs its node with.
 pub(crate) struct Seat {
+    number: MemberNumber,
     slug: Slug,
     identity: SecretKey<Identity>,
     feed: SecretKey<Feed>,
@@ -53,15 +77,14 @@ impl Trial {
     /// Without random bytes or free ports.
     pub(crate) fn found(members: &[(&str, bool)]) -> Result<Self, CliError> {
         let now = Clock::system().now();
-        let seats = members
-            .iter()
-            .map(|(slug, listens)| Seat::new(slug, *listens, now))
+        let seats = (1..)
+            .zip(members)
+            .map(|(number, (slug, listens))| Seat::new(number, slug, *listens, now))
             .collect::<Result<Vec<_>, _>>()?;
-        let (genesis, rosters, numbers) = rosters(&seats, now)?;
+        let (genesis, rosters) = rosters(&seats, now)?;
         let cards = seats
             .iter()
-            .zip(numbers)
-            .map(|(seat, number)| seat.card(number, genesis, now))
+            .map(|seat| seat.card(genesis, now))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             genesis,
@@ -78,6 +101,55 @@ impl Trial {
     pub(crate) fn seat(&self, at: usize) -> Result<&Seat, CliError> {
         let missing = || CliError::failed("the trial has no such member");
         self.seats.get(at).ok_or_else(missing)
+    }
+
+    /// The same trial for another process.
+    pub(crate) fn to_text(&self) -> TrialText {
+        let hex = |documents: &[Bytes]| documents.iter().map(|d| HEXLOWER.encode(d)).collect();
+        TrialText {
+            genesis: self.genesis.to_string(),
+            rosters: hex(&self.rosters),
+            cards: hex(&self.cards),
+            seats: self.seats.iter().map(Seat::to_text).collect(),
+        }
+    }
+
+    /// Takes over a trial of another process.
+    ///
+    /// # Errors
+    /// For a text that [`Trial::to_text`] did not make.
+    pub(crate) fn from_text(text: TrialText) -> Result<Self, CliError> {
+        let bytes = |documents: Vec<String>| {
+            let read = |text: String| HEXLOWER.decode(text.as_bytes()).map(Bytes::from);
+            let documents: Result<Vec<_>, _> = documents.into_iter().map(read).collect();
+            documents.map_err(CliError::failed)
+        };
+        let seats = text.seats.into_iter().map(Seat::from_text);
+        Ok(Self {
+            genesis: Digest::from_hex(&text.genesis).map_err(CliError::failed)?,
+            rosters: bytes(text.rosters)?,
+            cards: bytes(text.cards)?,
+            seats: seats.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Whose TLS key is whose.
+    ///
+    /// # Errors
+    /// As [`Seat::credentials`].
+    pub(crate) fn peers(&self) -> Result<Arc<PeerTable>, CliError> {
+        let peers = self.seats.iter().map(|seat| {
+            let credentials = seat.credentials()?;
+            Ok(PeerIdentity {
+                member: seat.number,
+                slug: seat.slug.clone(),
+                node: slug(NODE)?,
+                status: PeerStatus::Active,
+                tls_key: credentials.key_digest().map_err(CliError::failed)?,
+            })
+        });
+        let peers: Vec<_> = peers.collect::<Result<_, CliError>>()?;
+        Ok(Arc::new(PeerTable::new(peers)))
     }
 
     /// Opens the node of a seat in `dir`, with all documents of the coalition.
@@ -119,8 +191,9 @@ impl Trial {
 }
 
 impl Seat {
-    fn new(slug_text: &str, listens: bool, now: UnixMillis) -> Result<Self, CliError> {
+    fn new(number: u32, slug_text: &str, listens: bool, now: UnixMillis) -> Result<Self, CliError> {
         Ok(Self {
+            number: MemberNumber::new(number).map_err(CliError::failed)?,
             slug: slug(slug_text)?,
             identity: keyfile::generate().map_err(CliError::failed)?,
             feed: keyfile::generate().map_err(CliError::failed)?,
@@ -128,6 +201,43 @@ impl Seat {
                 .map_err(CliError::failed)?,
             listen: if listens { Some(free_port()?) } else { None },
         })
+    }
+
+    fn to_text(&self) -> SeatText {
+        SeatText {
+            slug: self.slug.to_string(),
+            number: self.number.value(),
+            identity: HEXLOWER.encode(self.identity.seed().as_slice()),
+            feed: HEXLOWER.encode(self.feed.seed().as_slice()),
+            certificate: self.tls.certificate.clone(),
+            key: self.tls.key.clone(),
+            listen: self.listen,
+        }
+    }
+
+    fn from_text(text: SeatText) -> Result<Self, CliError> {
+        let seed = |hex: &str| Digest::from_hex(hex).map_err(CliError::failed);
+        Ok(Self {
+            number: MemberNumber::new(text.number).map_err(CliError::failed)?,
+            slug: slug(&text.slug)?,
+            identity: SecretKey::from_seed(seed(&text.identity)?.as_bytes()),
+            feed: SecretKey::from_seed(seed(&text.feed)?.as_bytes()),
+            tls: PemPair {
+                certificate: text.certificate,
+                key: text.key,
+            },
+            listen: text.listen,
+        })
+    }
+
+    /// The member's number in the roster.
+    pub(crate) const fn number(&self) -> MemberNumber {
+        self.number
+    }
+
+    /// Where its node listens.
+    pub(crate) const fn listen(&self) -> Option<SocketAddr> {
+        self.listen
     }
 
     /// Its node's TLS key.
@@ -139,12 +249,7 @@ impl Seat {
             .map_err(CliError::failed)
     }
 
-    fn card(
-        &self,
-        number: MemberNumber,
-        genesis: Digest,
-        now: UnixMillis,
-    ) -> Result<Bytes, CliError> {
+    fn card(&self, genesis: Digest, now: UnixMillis) -> Result<Bytes, CliError> {
         let tls = self.credentials()?;
         let endpoints = self.listen.iter();
         let endpoints = endpoints
@@ -153,7 +258,7 @@ impl Seat {
             .map_err(CliError::failed)?;
         let card = NodeCard {
             genesis,
-            member: Some(number),
+            member: Some(self.number),
             slug: self.slug.clone(),
             version: 1,
             issued: now,
@@ -187,11 +292,8 @@ impl Seat {
     }
 }
 
-/// Genesis and the version that admits everybody, with their numbers.
-fn rosters(
-    seats: &[Seat],
-    now: UnixMillis,
-) -> Result<(Digest, Vec<Bytes>, Vec<MemberNumber>), CliError> {
+/// Genesis and the version that admits everybody.
+fn rosters(seats: &[Seat], now: UnixMillis) -> Result<(Digest, Vec<Bytes>), CliError> {
     let admin: SecretKey<Admin> = keyfile::generate().map_err(CliError::failed)?;
     let coalition = CoalitionName::parse(COALITION).map_err(CliError::failed)?;
     let admins = vec![RosterAdmin {
@@ -202,22 +304,21 @@ fn rosters(
     let genesis = first.payload_digest();
     let chain = RosterChain::begin(first.clone(), &genesis, now).map_err(CliError::failed)?;
     let mut second = Roster::after(chain.current(), genesis, now, LIFE_MS);
-    let numbers = seats
-        .iter()
-        .map(|seat| {
-            second.admit(NewMember {
+    for seat in seats {
+        // They are numbered from 1 in this order.
+        second
+            .admit(NewMember {
                 slug: seat.slug.clone(),
                 display_name: seat.slug.to_string(),
                 organisation_kind: "platform".to_owned(),
                 identity: seat.identity.public(),
                 roles: vec![Role::Publish, Role::Subscribe],
             })
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(CliError::failed)?;
+            .map_err(CliError::failed)?;
+    }
     let second = signed(&second, &admin)?;
     let rosters = vec![first.as_bytes().clone(), second.as_bytes().clone()];
-    Ok((genesis, rosters, numbers))
+    Ok((genesis, rosters))
 }
 
 fn signed(roster: &Roster, admin: &SecretKey<Admin>) -> Result<Envelope, CliError> {

@@ -33,13 +33,28 @@ pub(super) enum Which {
     Pdq,
 }
 
+impl Which {
+    pub(super) const fn kind(self) -> SignalKind {
+        match self {
+            Self::Sha256 => SignalKind::Sha256,
+            Self::Pdq => SignalKind::Pdq,
+        }
+    }
+}
+
+/// A number that looks random, the same each time.
+pub(super) const fn scattered(n: u64) -> u64 {
+    mixed(SEED ^ n.wrapping_mul(GOLDEN))
+}
+
 /// One of the two signals of entry `n`.
 pub(super) fn signal(n: u64, which: Which) -> Result<Signal, Rejection> {
     let value = Bytes::copy_from_slice(&value(n, which));
-    match which {
-        Which::Sha256 => Signal::new(SignalKind::Sha256, value, None),
-        Which::Pdq => Signal::new(SignalKind::Pdq, value, Some(quality(n))),
-    }
+    let quality = match which {
+        Which::Sha256 => None,
+        Which::Pdq => Some(quality(n)),
+    };
+    Signal::new(which.kind(), value, quality)
 }
 
 /// The value of one of the two signals of entry `n`.

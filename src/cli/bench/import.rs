@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -118,6 +119,49 @@ fn generate(path: &Path, count: u64) -> Result<u64, CliError> {
     Ok(metadata.len())
 }
 
+/// Makes a node hold entries `0..count`, without a file: what other measurements
+/// begin with.
+pub(super) fn fill(node: &Arc<Node>, count: u64) -> Result<Duration, CliError> {
+    say(format!("publishing {} entries", output::count(count)));
+    let began = Instant::now();
+    let (sender, batches) = sync_channel(AHEAD);
+    std::thread::scope(|scope| {
+        let maker = scope.spawn(move || make(0..count, &sender));
+        let (outcome, _) = publish(node, &batches, count)?;
+        drop(batches);
+        maker.join().map_err(|_| lost())??;
+        check(&outcome, count)
+    })?;
+    super::settle(node)?;
+    Ok(began.elapsed())
+}
+
+fn make(numbers: Range<u64>, to: &SyncSender<Vec<NewEntry>>) -> Result<(), CliError> {
+    let mut batch = Vec::with_capacity(BATCH);
+    for n in numbers {
+        batch.push(entry(n)?);
+        if batch.len() == BATCH {
+            let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
+            if to.send(full).is_err() {
+                // The other end failed, and says why.
+                return Ok(());
+            }
+        }
+    }
+    let _ = to.send(batch);
+    Ok(())
+}
+
+/// Entry `n`, as from line `n`.
+pub(super) fn entry(n: u64) -> Result<NewEntry, CliError> {
+    let body = entries::publish(n).map_err(CliError::failed)?;
+    Ok(NewEntry { body, line: n })
+}
+
+fn lost() -> CliError {
+    CliError::failed("a thread did not end as it should")
+}
+
 fn import(node: &Arc<Node>, csv: &Path, count: u64) -> Result<(ImportProgress, Stages), CliError> {
     let (sender, batches) = sync_channel(AHEAD);
     let cpu = cpu_seconds();
@@ -125,8 +169,7 @@ fn import(node: &Arc<Node>, csv: &Path, count: u64) -> Result<(ImportProgress, S
         let parser = scope.spawn(move || parse(csv, &sender));
         let (outcome, mut stages) = publish(node, &batches, count)?;
         drop(batches);
-        let lost = |_| CliError::failed("the parser did not end as it should");
-        stages.parse_s = seconds(parser.join().map_err(lost)??);
+        stages.parse_s = seconds(parser.join().map_err(|_| lost())??);
         stages.cpu_s = super::rounded(cpu_seconds() - cpu);
         Ok((outcome, stages))
     })

@@ -4,15 +4,19 @@
 //! a folder of its own, runs real nodes over real TLS and RocksDB, prints one
 //! object and removes what it made. Numbers are never judged here.
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "pull and watch publish without a file")
-)]
 mod entries;
 mod import;
+mod latency;
+mod limit;
+mod lookup;
 mod machine;
+mod meters;
+mod pull;
+mod serve;
+mod watch;
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +32,7 @@ use self::entries::Which;
 use self::machine::Machine;
 use super::error::CliError;
 use super::output::note;
-use super::{Context, not_available, output};
+use super::{Context, output};
 
 /// The set that entries go to.
 const SET: &str = "bench";
@@ -91,6 +95,9 @@ pub enum BenchCommand {
         #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3_600))]
         seconds: u32,
     },
+    /// The other node of a measurement; run by the others
+    #[command(hide = true)]
+    Serve,
 }
 
 /// What every measurement takes.
@@ -114,9 +121,26 @@ pub struct CommonArgs {
 pub fn run(args: BenchArgs, context: &Context) -> Result<(), CliError> {
     match args.command {
         BenchCommand::Import { common } => import::run(&common, context),
-        BenchCommand::Pull { .. } | BenchCommand::Watch { .. } | BenchCommand::Lookup { .. } => {
-            Err(not_available("bench"))
+        BenchCommand::Lookup {
+            common,
+            batch,
+            streams,
+            seconds,
+        } => {
+            let asking = lookup::Asking {
+                batch,
+                streams,
+                seconds,
+            };
+            lookup::run(&common, asking, context)
         }
+        BenchCommand::Pull { common } => pull::run(&common, context),
+        BenchCommand::Watch {
+            common,
+            rate,
+            seconds,
+        } => watch::run(&common, rate, seconds, context),
+        BenchCommand::Serve => serve::run(),
     }
 }
 
@@ -135,7 +159,13 @@ impl Bench {
             None => std::env::temp_dir().join(format!("hashpact-bench-{what}-{}", random()?)),
         };
         let failed = |error| CliError::failed(format!("{}: {error}", dir.display()));
-        fs::create_dir_all(&dir).map_err(failed)?;
+        // For its owner alone: keys and a socket lie in it.
+        let mut maker = fs::DirBuilder::new();
+        maker
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .map_err(failed)?;
         if fs::read_dir(&dir).map_err(failed)?.next().is_some() {
             return Err(CliError::usage(format!("{} is not empty", dir.display())));
         }
