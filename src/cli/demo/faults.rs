@@ -146,6 +146,8 @@ async fn publish_late(world: &mut World, stage: &Stage<'_>) -> Result<u64, CliEr
         "--set",
         short,
         &list,
+        "--kind",
+        "sha256",
         "--constant",
         "classification=demo:late",
     ];

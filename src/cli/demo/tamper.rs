@@ -63,7 +63,7 @@ impl Hostile {
         let (inbox, heard) = Inbox::new();
         let altered = Arc::new(AtomicU64::new(0));
         let service = Arc::new(Altering {
-            honest: NodeService::new(node, inbox),
+            honest: NodeService::new(node, inbox, CancellationToken::new()),
             altered: Arc::clone(&altered),
         });
         let stop = CancellationToken::new();

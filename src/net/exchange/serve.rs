@@ -69,12 +69,14 @@ pub struct NodeService {
     pulls: Pulls,
     /// What each node said of itself last; at most one per node on a card.
     greeted: Mutex<BTreeMap<(MemberNumber, Slug), NodeInfo>>,
+    /// Ends every watch, which would never end by itself.
+    stop: CancellationToken,
 }
 
 impl NodeService {
-    /// Serves `node`; what peers announce goes into `inbox`.
+    /// Serves `node` until `stop`; what peers announce goes into `inbox`.
     #[must_use]
-    pub fn new(node: Arc<Node>, inbox: Inbox) -> Arc<Self> {
+    pub fn new(node: Arc<Node>, inbox: Inbox, stop: CancellationToken) -> Arc<Self> {
         let snapshots = Arc::new(Snapshots::of(&node));
         Arc::new(Self {
             pulls: Pulls::new(Arc::clone(&node), Arc::clone(&snapshots)),
@@ -82,6 +84,7 @@ impl NodeService {
             inbox,
             snapshots,
             greeted: Mutex::default(),
+            stop,
         })
     }
 
@@ -97,8 +100,8 @@ impl NodeService {
 
     /// What a caller announces goes on until it or this node ends the watch.
     fn listen(&self, caller: &Caller, incoming: Incoming<Announcement>) -> Listening {
-        let heard = CancellationToken::new();
-        let told = CancellationToken::new();
+        let heard = self.stop.child_token();
+        let told = self.stop.child_token();
         let until = told.clone().cancelled_owned();
         let incoming: Incoming<Announcement> = Box::pin(incoming.take_until(until));
         let (inbox, peer, ended) = (self.inbox.clone(), caller.peer.clone(), heard.clone());

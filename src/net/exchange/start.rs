@@ -184,8 +184,8 @@ impl Exchange {
         inbox: Inbox,
     ) -> Result<(), NetError> {
         crate::tls::server_config(&identity.credentials, identity.directory.clone())?;
-        let service = NodeService::new(Arc::clone(node), inbox);
-        // Watches never end by themselves: they are cut with time to spare.
+        let service = NodeService::new(Arc::clone(node), inbox, self.shutdown.clone());
+        // What has not ended by half of the grace is cut, with time to spare.
         let (stop, grace) = (self.shutdown.clone(), self.grace / 2);
         self.tasks.spawn(async move {
             if let Err(error) = server::serve(listener, identity, service, stop, grace).await {

@@ -40,7 +40,11 @@ fn identity(coalition: &Coalition, member: u32, node: &Node) -> Identity {
 async fn served(coalition: &Coalition) -> Served {
     let node = coalition.open(NORTH);
     let (inbox, heard) = Inbox::new();
-    let service = NodeService::new(Arc::clone(&node), inbox);
+    let service = NodeService::new(
+        Arc::clone(&node),
+        inbox,
+        tokio_util::sync::CancellationToken::new(),
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let stop = CancellationToken::new();
