@@ -205,7 +205,7 @@ pub(super) fn late(path: &Path, entries: u64) -> Result<(), CliError> {
     write(path, |writer| {
         for number in 0..entries {
             let digest = Sha256::digest(format!("hashpact demo: late {number} of northstar"));
-            writeln!(writer, "{}", HEXLOWER.encode(&digest))?;
+            writeln!(writer, "SHA256:{}", HEXLOWER.encode(&digest))?;
         }
         Ok(())
     })
