@@ -199,9 +199,12 @@ fn write_new(path: &Path, purpose: &str, pem: &str) -> Result<(), KeyFileError> 
         .create_new(true)
         .mode(0o600)
         .open(path)
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::AlreadyExists => KeyFileError::Exists(path.to_owned()),
-            _ => io_error(path, source),
+        .map_err(|source| {
+            if source.kind() == io::ErrorKind::AlreadyExists {
+                KeyFileError::Exists(path.to_owned())
+            } else {
+                io_error(path, source)
+            }
         })?;
     let text = Zeroizing::new(format!("{}\n{}\n", first_line(purpose), pem.trim_end()));
     let written = file.write_all(text.as_bytes());

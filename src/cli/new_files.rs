@@ -35,9 +35,12 @@ impl NewFiles {
             .create_new(true)
             .mode(0o600)
             .open(path);
-        let mut file = opened.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => exists(path),
-            _ => at(path, &error),
+        let mut file = opened.map_err(|error| {
+            if error.kind() == io::ErrorKind::AlreadyExists {
+                exists(path)
+            } else {
+                at(path, &error)
+            }
         })?;
         self.0.push(path.to_owned());
         let written = file.write_all(bytes).and_then(|()| file.sync_all());
@@ -75,10 +78,10 @@ pub(super) fn at(path: &Path, error: &io::Error) -> CliError {
 
 /// Why a key file was not made or read.
 pub(super) fn key_file(error: KeyFileError) -> CliError {
-    match error {
-        KeyFileError::Exists(path) => exists(&path),
-        other => CliError::failed(other),
+    if let KeyFileError::Exists(path) = &error {
+        return exists(path);
     }
+    CliError::failed(error)
 }
 
 fn exists(path: &Path) -> CliError {

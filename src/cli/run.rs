@@ -216,7 +216,10 @@ fn keyed(key: &str, error: &impl std::fmt::Display) -> CliError {
 
 fn roster_version(node: &Node) -> u64 {
     let state = node.membership().state();
-    state.chain.as_ref().map_or(0, |chain| chain.version())
+    state
+        .chain
+        .as_ref()
+        .map_or(0, hashpact_core::roster::RosterChain::version)
 }
 
 /// Makes this process' one recorder of metrics.

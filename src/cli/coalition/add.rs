@@ -171,9 +171,10 @@ fn show(context: &Context, verified: &VerifiedRequest) -> Result<(), CliError> {
     output.line(format_args!("  identity   {}", request.identity))?;
     for node in &card.nodes {
         let endpoints: Vec<String> = node.endpoints.iter().map(ToString::to_string).collect();
-        let reached = match endpoints.is_empty() {
-            true => "only dials".to_owned(),
-            false => endpoints.join(", "),
+        let reached = if endpoints.is_empty() {
+            "only dials".to_owned()
+        } else {
+            endpoints.join(", ")
         };
         output.line(format_args!("  node       {}: {reached}", node.name))?;
         for digest in &node.tls_keys {

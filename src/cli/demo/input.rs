@@ -76,10 +76,10 @@ fn checksum_files() -> Vec<PathBuf> {
     paths
 }
 
-fn copy_checksums(
-    named: &[PathBuf],
-    writer: &mut impl Write,
-) -> io::Result<(u64, Vec<(PathBuf, Vec<u8>)>)> {
+/// Files with the MD5 that the list has of each.
+type HashedFiles = Vec<(PathBuf, Vec<u8>)>;
+
+fn copy_checksums(named: &[PathBuf], writer: &mut impl Write) -> io::Result<(u64, HashedFiles)> {
     let (mut lines, mut files) = (0, Vec::new());
     for path in named {
         let mut reader = BufReader::new(File::open(path)?);
@@ -104,7 +104,7 @@ fn listed(line: &[u8]) -> Option<(PathBuf, Vec<u8>)> {
     Some((Path::new("/").join(path), digest))
 }
 
-fn hash_usr(writer: &mut impl Write) -> io::Result<(u64, Vec<(PathBuf, Vec<u8>)>)> {
+fn hash_usr(writer: &mut impl Write) -> io::Result<(u64, HashedFiles)> {
     let mut folders = vec![PathBuf::from("/usr")];
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {

@@ -292,7 +292,7 @@ pub(super) fn make(dir: &Path) -> Result<(), CliError> {
 fn free_ports() -> std::io::Result<Vec<u16>> {
     let listeners = (0..6).map(|_| TcpListener::bind(("127.0.0.1", 0)));
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-    let ports = listeners.iter().map(|listener| listener.local_addr());
+    let ports = listeners.iter().map(std::net::TcpListener::local_addr);
     ports.map(|address| address.map(|a| a.port())).collect()
 }
 

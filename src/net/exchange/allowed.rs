@@ -150,9 +150,8 @@ impl Driver {
             let status = match (feed.status, reads) {
                 (FeedStatus::Active, false) => FeedStatus::Silent,
                 (FeedStatus::Silent, true) => FeedStatus::Active,
-                (FeedStatus::Active | FeedStatus::Frozen, _)
-                | (FeedStatus::Silent, false)
-                | (FeedStatus::Dropping, _) => continue,
+                (FeedStatus::Active | FeedStatus::Frozen | FeedStatus::Dropping, _)
+                | (FeedStatus::Silent, false) => continue,
             };
             tracing::info!(set = %describe.name, answers = reads, "access to a set changed");
             if let Err(error) = self.node.store().set_feed_status(feed.no, status) {

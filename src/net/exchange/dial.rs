@@ -251,7 +251,9 @@ impl Dialling {
 
     async fn exchange(&self, target: &Target, peer: &Peer) -> Result<(), NetError> {
         self.greet(target, peer).await?;
-        let up = Inside::LinkUp { peer: peer.clone() };
+        let up = Inside::LinkUp {
+            peer: Box::new(peer.clone()),
+        };
         if self.driver.send(up).await.is_err() {
             return Ok(());
         }

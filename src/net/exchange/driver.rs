@@ -46,7 +46,7 @@ const DESK_REST_MS: u64 = 3_000;
 #[derive(Debug)]
 pub(crate) enum Inside {
     /// A connection that we dialled stands, and its watch begins.
-    LinkUp { peer: Peer },
+    LinkUp { peer: Box<Peer> },
     /// It is gone.
     LinkDown { peer: PeerIdentity, connection: u64 },
     /// A pull brought a chunk, which was verified.
@@ -236,7 +236,7 @@ impl Driver {
 
     fn take(&mut self, inside: Inside) {
         match inside {
-            Inside::LinkUp { peer } => self.link_up(peer),
+            Inside::LinkUp { peer } => self.link_up(*peer),
             Inside::LinkDown { peer, connection } => self.link_down(&peer, connection),
             Inside::Pulled { job, pulled } => self.pulled(job, pulled),
             Inside::PullEnded { job } => {

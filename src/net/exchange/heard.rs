@@ -81,12 +81,8 @@ impl Driver {
         match taken {
             Ok(()) => {}
             Err(NodeError::Rejected(rejection)) => self.reject(peer, None, &rejection),
-            Err(error) => self.failed(&error),
+            Err(error) => failed(&error),
         }
-    }
-
-    fn failed(&self, error: &NodeError) {
-        tracing::error!(%error, code = error.code(), "taking an announcement in");
     }
 
     fn document(&self, item: RosterItem) -> Result<(), NodeError> {
@@ -150,7 +146,7 @@ impl Driver {
             }),
             Ok(Some(head)) if self.is_own(&head, held.as_ref(), &announced) => {
                 if let Err(error) = self.own_head(peer, &announced, head, held) {
-                    self.failed(&error);
+                    failed(&error);
                 }
             }
             Ok(Some(head)) => self.offer(peer, &announced, Head::from(head)),
@@ -306,4 +302,8 @@ impl Driver {
         self.announced.retain(|(_, of), _| *of != feed);
         self.desk(feed, storing::Order::DropFeed);
     }
+}
+
+fn failed(error: &NodeError) {
+    tracing::error!(%error, code = error.code(), "taking an announcement in");
 }
