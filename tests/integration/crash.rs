@@ -10,12 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::world::signals::{Entry, entries};
-use crate::world::{Member, World, list, number, text, until_true};
+use crate::world::{Member, Outcome, World, list, number, text, until_true};
 
 /// At least this many kills.
 const ROUNDS: u32 = 24;
-/// Entries of one import: enough that a kill can come before, in and after it.
-const BATCH: usize = 1_500;
+/// The most entries of one import: a kill can come before, in and after it.
+const BATCH_MAX: usize = 6_000;
 /// Entries asked for after a restart.
 const ASKED: usize = 200;
 const SET: &str = "crash";
@@ -36,6 +36,7 @@ fn kills_at_random_points_lose_nothing_acknowledged_and_fork_nothing() {
         heads: Heads::default(),
         model: Model::default(),
         kills: 0,
+        cut: 0,
     };
     for round in 0..rounds {
         scene.round(round);
@@ -43,8 +44,9 @@ fn kills_at_random_points_lose_nothing_acknowledged_and_fork_nothing() {
     scene.settle();
     assert!(u64::from(scene.kills) >= rounds, "{} kills", scene.kills);
     eprintln!(
-        "{} kills, {} entries, {} heads seen",
+        "{} kills, {} commands cut off, {} entries, {} heads seen",
         scene.kills,
+        scene.cut,
         scene.model.entries.len(),
         scene.heads.0.len()
     );
@@ -56,6 +58,8 @@ struct Scene<'a> {
     heads: Heads,
     model: Model,
     kills: u32,
+    /// Commands that did not end well because of a kill.
+    cut: u32,
 }
 
 /// What must be true of the publisher's set.
@@ -81,16 +85,22 @@ impl Heads {
 
 impl<'a> Scene<'a> {
     fn round(&mut self, round: u64) {
-        let what = self.random.below(5);
-        eprintln!(
-            "round {round}: {}",
-            ["import", "import, the command", "retract", "grants", "pull"][what]
-        );
+        let what = self.random.below(6);
+        let name = [
+            "import",
+            "import, its command",
+            "import at rest",
+            "retract",
+            "grants",
+            "pull",
+        ];
+        eprintln!("round {round}: {}", name[what]);
         match what {
             0 => self.import(false),
             1 => self.import(true),
-            2 => self.retract(),
-            3 => self.grants(),
+            2 => self.import_at_rest(),
+            3 => self.retract(),
+            4 => self.grants(),
             _ => self.pull(),
         }
         self.look();
@@ -100,12 +110,11 @@ impl<'a> Scene<'a> {
     /// the same batch again, which must end well.
     fn import(&mut self, the_command: bool) {
         let publisher = self.publisher();
-        self.model.batches += 1;
-        let batch = entries(&format!("batch{}", self.model.batches), 0..BATCH);
+        let batch = self.batch();
         let file = publisher.csv("batch", &batch);
         let line = ["import", "--set", SET, &file];
         let mut first = publisher.call().begin(&[&line[..], &["--json"]].concat());
-        self.random.pause(400);
+        self.random.pause(160);
         if the_command {
             first.kill();
         } else {
@@ -113,6 +122,7 @@ impl<'a> Scene<'a> {
         }
         self.kills += 1;
         let first = first.wait();
+        self.count(&first);
         if first.is_done() {
             self.acknowledge_import(&first.object(), &batch);
         }
@@ -124,8 +134,41 @@ impl<'a> Scene<'a> {
         let again = self.patiently(&line);
         assert_eq!(number(&again, "rejected"), 0, "{again}");
         let outcomes = number(&again, "added") + number(&again, "unchanged");
-        assert_eq!(outcomes, BATCH as u64, "{again}");
+        assert_eq!(outcomes, batch.len() as u64, "{again}");
         self.acknowledge_import(&again, &batch);
+    }
+
+    /// Kills a command that imports into the store of a node that does not run.
+    fn import_at_rest(&mut self) {
+        let publisher = self.publisher();
+        publisher.kill();
+        let batch = self.batch();
+        let file = publisher.csv("batch", &batch);
+        let line = ["import", "--set", SET, &file, "--json"];
+        let mut first = publisher.call().begin(&line);
+        self.random.pause(400);
+        first.kill();
+        self.kills += 1;
+        let first = first.wait();
+        self.count(&first);
+        if first.is_done() {
+            self.acknowledge_import(&first.object(), &batch);
+        }
+        restart(publisher);
+        self.check_acknowledged();
+        let again = self.patiently(&line[..4]);
+        self.acknowledge_import(&again, &batch);
+    }
+
+    fn batch(&mut self) -> Vec<Entry> {
+        self.model.batches += 1;
+        let count = 1 + self.random.below(BATCH_MAX);
+        entries(&format!("batch{}", self.model.batches), 0..count)
+    }
+
+    /// Counts what a kill cut off.
+    fn count(&mut self, outcome: &Outcome) {
+        self.cut += u32::from(!outcome.is_done());
     }
 
     /// Kills the publisher's node while it retracts a few entries.
@@ -148,32 +191,21 @@ impl<'a> Scene<'a> {
         let line = [
             "retract", "--set", SET, "--file", &file, "--reason", "wrong", "--yes",
         ];
-        let mut first = publisher.call().begin(&[&line[..], &["--json"]].concat());
+        let first = publisher.call().begin(&[&line[..], &["--json"]].concat());
         self.random.pause(60);
         publisher.kill();
         self.kills += 1;
-        let _ = first.has_ended();
         let first = first.wait();
+        self.count(&first);
         restart(publisher);
         if first.is_done() {
-            self.model.acknowledged = self
-                .model
-                .acknowledged
-                .max(number(&first.object(), "head_size"));
+            self.acknowledge_retraction(&first.object(), &chosen);
             self.check_acknowledged();
-            assert_eq!(
-                publisher.hits(&chosen),
-                0,
-                "an acknowledged retraction stands"
-            );
+            assert_eq!(publisher.hits(&chosen), 0, "what was acknowledged stands");
         }
         let again = self.patiently(&line);
-        self.model.acknowledged = self.model.acknowledged.max(number(&again, "head_size"));
-        for entry in chosen {
-            self.model
-                .entries
-                .insert(entry.reference.clone(), (entry, false));
-        }
+        self.acknowledge_retraction(&again, &chosen);
+        assert_eq!(publisher.hits(&chosen), 0);
     }
 
     /// Kills the publisher's node while its grants change.
@@ -187,14 +219,14 @@ impl<'a> Scene<'a> {
             publisher.kill();
             self.kills += 1;
             let first = first.wait();
+            self.count(&first);
             restart(publisher);
             if first.is_done() {
-                self.model.acknowledged =
-                    self.model.acknowledged.max(number(&first.object(), "size"));
+                self.model.acknowledge(number(&first.object(), "size"));
             }
             self.check_acknowledged();
             let again = self.patiently(&line);
-            self.model.acknowledged = self.model.acknowledged.max(number(&again, "size"));
+            self.model.acknowledge(number(&again, "size"));
         }
     }
 
@@ -204,8 +236,7 @@ impl<'a> Scene<'a> {
         let reader = self
             .world
             .member(["tidepool", "gamma"][self.random.below(2)]);
-        self.model.batches += 1;
-        let batch = entries(&format!("batch{}", self.model.batches), 0..BATCH);
+        let batch = self.batch();
         let summary = publisher.import(SET, &batch);
         self.acknowledge_import(&summary, &batch);
         self.random.pause(150);
@@ -241,13 +272,21 @@ impl<'a> Scene<'a> {
         }
     }
 
+    fn acknowledge_retraction(&mut self, outcome: &serde_json::Value, chosen: &[Entry]) {
+        self.model.acknowledge(number(outcome, "head_size"));
+        for entry in chosen {
+            let gone = (entry.clone(), false);
+            self.model.entries.insert(entry.reference.clone(), gone);
+        }
+    }
+
     fn acknowledge_import(&mut self, summary: &serde_json::Value, batch: &[Entry]) {
         let file = &list(summary, "files")[0];
         assert_eq!(file["published"], true, "{summary}");
         let size = number(file, "head_size");
         self.heads
             .see(size, &text(file, "head_root"), "the import's answer");
-        self.model.acknowledged = self.model.acknowledged.max(size);
+        self.model.acknowledge(size);
         for entry in batch {
             let known = self.model.entries.entry(entry.reference.clone());
             known.or_insert_with(|| (entry.clone(), true));
@@ -318,6 +357,10 @@ impl<'a> Scene<'a> {
 }
 
 impl Model {
+    fn acknowledge(&mut self, size: u64) {
+        self.acknowledged = self.acknowledged.max(size);
+    }
+
     /// Entries that are not taken back.
     fn living(&self) -> impl Iterator<Item = Entry> {
         let living = self.entries.values().filter(|(_, lives)| *lives);

@@ -8,8 +8,9 @@
 use std::collections::HashMap;
 
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
+use sha2::{Digest as _, Sha256};
 
-use crate::world::Evidence;
+use crate::world::{Call, Evidence};
 
 /// So much of a value's text gives it away.
 const WINDOW: usize = 16;
@@ -134,6 +135,35 @@ fn the_search_finds_a_secret_however_it_is_written() {
         evidence_now.keep("a log", &format!("said {text} here"));
         assert_eq!(findings(&evidence_now).len(), 1, "{text}");
     }
+}
+
+#[test]
+fn the_demo_writes_no_secret_either() {
+    const ENTRIES: u32 = 1_000;
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("demo");
+    let evidence = Evidence::default();
+    for number in 0..ENTRIES {
+        for what in ["file", "picture"] {
+            let made_up = format!("hashpact demo: {what} {number} of lumen");
+            evidence.guard_value(&Sha256::digest(made_up));
+        }
+    }
+    let [count, place] = [ENTRIES.to_string(), dir.display().to_string()];
+    let line = ["demo", "--entries", &count, "--dir", &place, "--json"];
+    let demo = Call::new(&evidence, folder.path()).run(&line).expect(&[0]);
+    assert!(
+        demo.objects()
+            .last()
+            .is_some_and(serde_json::Value::is_object)
+    );
+    evidence.keep_keys_of(&dir);
+    for member in ["northstar", "harbor", "lumen"] {
+        let log = std::fs::read_to_string(dir.join(member).join("node.log")).unwrap();
+        assert!(log.contains("the node runs"), "{member}");
+        evidence.keep(format!("log of {member}"), &log);
+    }
+    assert_silent(&evidence);
 }
 
 fn pem() -> String {

@@ -1,6 +1,6 @@
 //! One call of the binary, and what came of it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
@@ -12,8 +12,12 @@ use serde_json::Value;
 
 use super::Evidence;
 
-/// The binary under test.
-pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_hashpact");
+/// The binary under test: the one just built, or what `HASHPACT_BINARY` names.
+pub(crate) fn binary() -> OsString {
+    let named = std::env::var_os("HASHPACT_BINARY");
+    named.unwrap_or_else(|| env!("CARGO_BIN_EXE_hashpact").into())
+}
+
 /// No command takes longer than this.
 const CALL_MAX: Duration = Duration::from_secs(120);
 
@@ -91,7 +95,7 @@ impl<'a> Call<'a> {
     /// Begins the call.
     pub(crate) fn begin(mut self, line: &[&str]) -> Underway<'a> {
         let stdin = self.stdin.take();
-        let (mut command, stdout, stderr) = self.command(line, BINARY);
+        let (mut command, stdout, stderr) = self.command(line, &binary());
         command.stdin(if stdin.is_some() {
             Stdio::piped()
         } else {
@@ -114,30 +118,30 @@ impl<'a> Call<'a> {
         line: &[&str],
         stdin: Stdio,
     ) -> Underway<'a> {
-        let mut whole = arguments.to_vec();
-        whole.push(BINARY);
-        let (mut command, stdout, stderr) = self.command(line, program);
-        let own: Vec<_> = command.get_args().map(OsStr::to_owned).collect();
-        let mut through = Command::new(program);
-        through.args(whole).args(own).current_dir(&self.folder);
-        through.stdin(stdin);
-        through.stdout(stdout.try_clone().unwrap());
-        through.stderr(stderr.try_clone().unwrap());
-        command = through;
-        let child = command.spawn().unwrap();
+        let (direct, stdout, stderr) = self.command(line, &binary());
+        let child = Command::new(program)
+            .args(arguments)
+            .arg(direct.get_program())
+            .args(direct.get_args())
+            .current_dir(&self.folder)
+            .stdin(stdin)
+            .stdout(stdout.try_clone().unwrap())
+            .stderr(stderr.try_clone().unwrap())
+            .spawn()
+            .unwrap();
         self.underway(line, child, stdout, stderr)
     }
 
     /// Begins the call with standard input as a pipe that the caller fills.
     pub(crate) fn begin_piped(self, line: &[&str]) -> Underway<'a> {
-        let (mut command, stdout, stderr) = self.command(line, BINARY);
+        let (mut command, stdout, stderr) = self.command(line, &binary());
         let child = command.stdin(Stdio::piped()).spawn().unwrap();
         self.underway(line, child, stdout, stderr)
     }
 
     /// The command with its output going to files without a name: nothing blocks,
     /// however much is written.
-    fn command(&self, line: &[&str], program: &str) -> (Command, File, File) {
+    fn command(&self, line: &[&str], program: &OsStr) -> (Command, File, File) {
         let stdout = tempfile::tempfile().unwrap();
         let stderr = tempfile::tempfile().unwrap();
         let mut command = Command::new(program);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::call::BINARY;
+use super::call::binary;
 use super::signals::Entry;
 use super::{COALITION, Call, Evidence, Outcome, free_port, list, number, text, until, until_true};
 
@@ -177,7 +177,7 @@ impl Member {
             .append(true)
             .open(self.log_file());
         let log = log.unwrap();
-        let child = Command::new(BINARY)
+        let child = Command::new(binary())
             .arg("--config")
             .arg(self.config())
             .arg("run")

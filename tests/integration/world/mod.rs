@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub(crate) use call::{BINARY, Call, Outcome};
+pub(crate) use call::{Call, Outcome, binary};
 pub(crate) use evidence::Evidence;
 pub(crate) use member::Member;
 pub(crate) use reader::{Reader, checkpoint};
