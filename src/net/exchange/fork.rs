@@ -131,14 +131,15 @@ impl From<&Head> for Noted {
     }
 }
 
-/// Both notes, the smaller one first.
+/// Both notes, the smaller one first; of one size, the held one is last: its tree is
+/// the one at hand.
 async fn notes(node: &Arc<Node>, case: &Case) -> Option<(Noted, Noted)> {
     let held = match &case.held {
         Some(head) => Noted::from(head),
         None => applied(node, case.feed).await?,
     };
     let offered = Noted::from(&case.offered);
-    Some(if held.size <= offered.size {
+    Some(if held.size < offered.size {
         (held, offered)
     } else {
         (offered, held)

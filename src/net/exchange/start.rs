@@ -91,6 +91,8 @@ pub struct Exchange {
     tasks: TaskTracker,
     shutdown: CancellationToken,
     grace: Duration,
+    #[cfg(test)]
+    rejections: Arc<Rejections>,
 }
 
 impl Exchange {
@@ -115,6 +117,7 @@ impl Exchange {
             None => None,
         };
         let address = listener.as_ref().map(TcpListener::local_addr);
+        let rejections = Arc::new(Rejections::default());
         let exchange = Self {
             local_addr: address.transpose().map_err(NetError::Connect)?,
             board: Arc::default(),
@@ -122,6 +125,8 @@ impl Exchange {
             tasks: TaskTracker::new(),
             shutdown,
             grace: options.grace,
+            #[cfg(test)]
+            rejections: Arc::clone(&rejections),
         };
         let identity = Identity {
             credentials: options.credentials.clone(),
@@ -129,7 +134,6 @@ impl Exchange {
             connections: Arc::clone(&exchange.connections),
             settings: options.settings,
         };
-        let rejections = Arc::new(Rejections::default());
         let (inbox, heard) = Inbox::new();
         let (report, reports) = mpsc::channel(REPORTS_MAX);
         if let Some(listener) = listener {
@@ -229,6 +233,12 @@ impl Exchange {
     #[must_use]
     pub const fn connections(&self) -> &Arc<Connections> {
         &self.connections
+    }
+
+    /// What peers sent that was refused.
+    #[cfg(test)]
+    pub(crate) fn rejections(&self) -> &Rejections {
+        &self.rejections
     }
 
     /// Whether no feed is behind a head that was heard of.

@@ -1,5 +1,11 @@
 //! Real nodes of one coalition, over real stores: what they tell and serve whom.
 
+mod hostile;
+mod hostile_chunks;
+mod hostile_documents;
+mod hostile_feeds;
+mod hostile_heads;
+mod hostile_peers;
 mod live;
 mod serving;
 mod telling;
@@ -132,10 +138,20 @@ impl Coalition {
 
     /// A version of a member's card, with where its node listens.
     pub(crate) fn card(&self, member: u32, version: u64, endpoints: Vec<Endpoint>) -> Bytes {
+        self.card_with(member, version, |card| card.nodes[0].endpoints = endpoints)
+    }
+
+    /// A version of a member's card, changed before it is signed.
+    pub(crate) fn card_with(
+        &self,
+        member: u32,
+        version: u64,
+        change: impl FnOnce(&mut NodeCard),
+    ) -> Bytes {
         let at = usize::try_from(member).unwrap() - 1;
         let (name, credentials) = (SLUGS[at], &self.credentials[at]);
         let feed_key = SecretKey::from_seed(&key_seed(member, 3));
-        let card = NodeCard {
+        let mut card = NodeCard {
             genesis: self.genesis,
             member: Some(number(member)),
             slug: slug(name),
@@ -144,7 +160,7 @@ impl Coalition {
             expires: NOW.plus(300 * DAY_MS),
             nodes: vec![CardNode {
                 name: slug("n1"),
-                endpoints,
+                endpoints: Vec::new(),
                 tls_keys: vec![credentials.key_digest().unwrap()],
                 feed_keys: vec![FeedKey {
                     key: feed_key.public(),
@@ -159,6 +175,7 @@ impl Coalition {
                 phone: String::new(),
             },
         };
+        change(&mut card);
         let mut draft = card.to_envelope().unwrap();
         let identity = SecretKey::<hashpact_core::keys::Identity>::from_seed(&key_seed(member, 2));
         draft.sign(&identity).sign(&feed_key);

@@ -1,0 +1,534 @@
+//! A hostile member's node: enrolled, over real TLS, with its own keys, and lying.
+//!
+//! It wraps a truthful service, so that all it does beside the one lie of a scene
+//! is right. Its victim is a real node with a whole exchange.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::stream;
+use hashpact_core::card::Endpoint;
+use hashpact_core::checkpoint::{Checkpoint, Origin};
+use hashpact_core::chunk::{ChunkParts, Layout};
+use hashpact_core::id::SetName;
+use hashpact_core::keys::Feed;
+use hashpact_core::leaf::{
+    DESCRIBE, Describe, FeedKind as DescribedKind, Grant, Grantee as LeafGrantee, PUBLISH, RawLeaf,
+    Source, Terms,
+};
+use hashpact_core::merkle::{self, CompactRange};
+use hashpact_core::page;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::exchange::directory::Directory;
+use crate::exchange::inbox::Inbox;
+use crate::exchange::serve::NodeService;
+use crate::exchange::{Exchange, ExchangeOptions};
+use crate::service::{Caller, FederationService};
+use crate::types::{Head as ToldHead, Incoming, NodeInfo, RosterItem};
+use crate::{Connections, Identity, Settings, serve};
+
+/// Long enough for a busy machine.
+pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+
+pub(super) type Tamper = Arc<dyn Fn(Vec<ChunkParts>) -> Vec<PullPart> + Send + Sync>;
+pub(super) type Say = Arc<dyn Fn(Announcement) -> Vec<Announcement> + Send + Sync>;
+pub(super) type Give = Arc<dyn Fn(&Caller, PullRequest) -> Option<Answers<PullPart>> + Send + Sync>;
+
+/// What a liar does otherwise than the truth.
+#[derive(Clone, Default)]
+pub(super) struct Script {
+    /// Said on each watch before the truth.
+    pub(super) first: Vec<Announcement>,
+    /// What is said in place of something true.
+    pub(super) say: Option<Say>,
+    /// Where the truthful answer to a pull is split in two chunks.
+    pub(super) cut: Option<u64>,
+    /// What becomes of the truthful chunks.
+    pub(super) tamper: Option<Tamper>,
+    /// The answer to a pull instead of the truth; `None` for the truth.
+    pub(super) give: Option<Give>,
+    /// Given with the roster.
+    pub(super) papers: Vec<RosterItem>,
+    /// What is said of the node itself.
+    pub(super) hello: Option<fn(NodeInfo) -> NodeInfo>,
+}
+
+/// A service that tells the truth but for its script.
+pub(super) struct Liar {
+    truth: Arc<NodeService>,
+    script: Mutex<Script>,
+    later: broadcast::Sender<Announcement>,
+    pulls: AtomicUsize,
+}
+
+impl Liar {
+    fn script(&self) -> Script {
+        let script = self.script.lock().unwrap_or_else(PoisonError::into_inner);
+        script.clone()
+    }
+
+    async fn truthful(
+        &self,
+        caller: &Caller,
+        request: PullRequest,
+        script: &Script,
+    ) -> Result<Vec<ChunkParts>, ServiceError> {
+        let inside = |cut: &u64| request.from < *cut && *cut < request.to;
+        let ranges = match script.cut.filter(inside) {
+            Some(cut) => vec![(request.from, cut), (cut, request.to)],
+            None => vec![(request.from, request.to)],
+        };
+        let mut chunks = Vec::new();
+        for (from, to) in ranges {
+            let request = PullRequest {
+                from,
+                to,
+                ..request
+            };
+            let mut parts = self.truth.pull(caller, request).await?;
+            while let Some(part) = parts.next().await {
+                if let PullPart::Chunk(chunk) = part? {
+                    chunks.push(chunk);
+                }
+            }
+        }
+        Ok(chunks)
+    }
+}
+
+impl FederationService for Liar {
+    fn now(&self) -> UnixMillis {
+        self.truth.now()
+    }
+
+    async fn hello(&self, caller: &Caller, peer: NodeInfo) -> Result<NodeInfo, ServiceError> {
+        let told = self.truth.hello(caller, peer).await?;
+        Ok(match self.script().hello {
+            Some(lie) => lie(told),
+            None => told,
+        })
+    }
+
+    async fn roster(
+        &self,
+        caller: &Caller,
+        from: u64,
+    ) -> Result<Answers<RosterItem>, ServiceError> {
+        let truth = self.truth.roster(caller, from).await?;
+        let papers = self.script().papers.into_iter().map(Ok);
+        Ok(Box::pin(stream::iter(papers).chain(truth)))
+    }
+
+    async fn watch(
+        &self,
+        caller: &Caller,
+        incoming: Incoming<Announcement>,
+    ) -> Result<Answers<Announcement>, ServiceError> {
+        let later = stream::unfold(self.later.subscribe(), |mut later| async move {
+            let said = later.recv().await.ok()?;
+            Some((Ok(said), later))
+        });
+        let script = self.script();
+        let truth = self.truth.watch(caller, incoming).await?;
+        let said = truth.flat_map(move |item| {
+            let said = match (item, &script.say) {
+                (Ok(item), Some(say)) => say(item).into_iter().map(Ok).collect(),
+                (item, _) => vec![item],
+            };
+            stream::iter(said)
+        });
+        let first = stream::iter(script.first.into_iter().map(Ok));
+        Ok(Box::pin(stream::select(first.chain(said), Box::pin(later))))
+    }
+
+    async fn pull(
+        &self,
+        caller: &Caller,
+        request: PullRequest,
+    ) -> Result<Answers<PullPart>, ServiceError> {
+        self.pulls.fetch_add(1, Ordering::SeqCst);
+        let script = self.script();
+        if let Some(given) = script.give.as_ref().and_then(|give| give(caller, request)) {
+            return Ok(given);
+        }
+        let Some(tamper) = &script.tamper else {
+            return self.truth.pull(caller, request).await;
+        };
+        let parts = tamper(self.truthful(caller, request, &script).await?);
+        Ok(Box::pin(stream::iter(parts.into_iter().map(Ok))))
+    }
+}
+
+/// A member's node that serves by a script, at first the truth.
+pub(super) struct Hostile {
+    pub(super) node: Arc<Node>,
+    pub(super) member: u32,
+    pub(super) address: String,
+    liar: Arc<Liar>,
+    stop: CancellationToken,
+}
+
+impl Drop for Hostile {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Hostile {
+    pub(super) async fn start(coalition: &Coalition, member: u32, script: Script) -> Self {
+        let node = coalition.open(member);
+        let (inbox, mut heard) = Inbox::new();
+        tokio::spawn(async move { while heard.recv().await.is_some() {} });
+        let liar = Arc::new(Liar {
+            truth: NodeService::new(Arc::clone(&node), inbox, CancellationToken::new()),
+            script: Mutex::new(script),
+            later: broadcast::channel(4_096).0,
+            pulls: AtomicUsize::new(0),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let stop = CancellationToken::new();
+        let identity = Identity {
+            credentials: coalition.credentials[usize::try_from(member).unwrap() - 1].clone(),
+            directory: Directory::of(&node),
+            connections: Connections::new(),
+            settings: quick(),
+        };
+        let (service, ended) = (Arc::clone(&liar), stop.clone());
+        let grace = Duration::from_millis(50);
+        tokio::spawn(serve(listener, identity, service, ended, grace));
+        Self {
+            node,
+            member,
+            address,
+            liar,
+            stop,
+        }
+    }
+
+    pub(super) fn plays(&self, script: Script) {
+        *self.liar.script.lock().unwrap() = script;
+    }
+
+    /// Says something to all who watch, now.
+    pub(super) fn says(&self, announcement: Announcement) {
+        self.liar.later.send(announcement).unwrap();
+    }
+
+    pub(super) fn pulls(&self) -> usize {
+        self.liar.pulls.load(Ordering::SeqCst)
+    }
+
+    /// The name that refusals are noted under.
+    pub(super) fn name(&self) -> String {
+        format!("{}/n1", SLUGS[usize::try_from(self.member).unwrap() - 1])
+    }
+}
+
+/// Short silences, so that the scenes are.
+pub(super) fn quick() -> Settings {
+    Settings {
+        progress_timeout: Duration::from_millis(1_500),
+        alive_interval: Duration::from_millis(200),
+        ..Settings::default()
+    }
+}
+
+/// A real node that only dials.
+pub(super) struct Victim {
+    pub(super) node: Arc<Node>,
+    pub(super) exchange: Exchange,
+    stop: CancellationToken,
+}
+
+impl Victim {
+    pub(super) async fn start(coalition: &Coalition) -> Self {
+        Self::start_with(coalition, |_| ()).await
+    }
+
+    pub(super) async fn start_with(
+        coalition: &Coalition,
+        change: impl FnOnce(&mut ExchangeOptions),
+    ) -> Self {
+        let node = coalition.open(SOUTH);
+        let mut options = ExchangeOptions::new(coalition.credentials[1].clone());
+        options.settings = quick();
+        options.endpoint_policy = EndpointPolicy::AllowLocal;
+        options.grace = Duration::from_secs(5);
+        change(&mut options);
+        let stop = CancellationToken::new();
+        let exchange = Exchange::start(Arc::clone(&node), options, stop.clone())
+            .await
+            .unwrap();
+        Self {
+            node,
+            exchange,
+            stop,
+        }
+    }
+
+    /// Learns where a peer listens.
+    pub(super) fn meet(&self, coalition: &Coalition, peer: &Hostile) {
+        self.meet_at(coalition, peer.member, &peer.address);
+    }
+
+    pub(super) fn meet_at(&self, coalition: &Coalition, member: u32, address: &str) {
+        let endpoint = Endpoint::parse(address).unwrap();
+        let card = coalition.card(member, 2, vec![endpoint]);
+        assert!(self.node.membership().accept_card(card).unwrap());
+    }
+
+    /// The codes of what was refused of a peer.
+    pub(super) fn refused(&self, peer: &Hostile) -> BTreeSet<&'static str> {
+        let noted = self.exchange.rejections().noted();
+        let of = noted.into_iter().filter(|(who, ..)| *who == peer.name());
+        of.map(|(_, _, code)| code).collect()
+    }
+
+    /// Waits for a refusal with one of these codes, and that there is no other.
+    pub(super) async fn refuses(&self, what: &str, peer: &Hostile, codes: &[&str]) {
+        until(&format!("{what} is refused with one of {codes:?}"), || {
+            !self.refused(peer).is_empty()
+        })
+        .await;
+        let refused = self.refused(peer);
+        let all = refused.iter().all(|code| codes.contains(code));
+        assert!(all, "{what}: {refused:?} instead of {codes:?}");
+    }
+
+    /// Leaves stored of a feed.
+    pub(super) fn stored(&self, feed: &FeedId) -> u64 {
+        self.held(feed).map_or(0, |held| held.stored)
+    }
+
+    /// The size of the head that took effect.
+    pub(super) fn applied(&self, feed: &FeedId) -> u64 {
+        let applied = self.held(feed).and_then(|held| held.applied);
+        applied.map_or(0, |head| head.size)
+    }
+
+    pub(super) fn held(&self, feed: &FeedId) -> Option<FeedInfo> {
+        let store = self.node.store();
+        store.feed_no(feed).and_then(|no| store.feed(no).ok())
+    }
+
+    pub(super) fn answers(&self, n: u64) -> usize {
+        let signal = entry(n).body.signals.remove(0);
+        self.node.lookup(&[signal]).unwrap()[0].len()
+    }
+
+    pub(super) fn verify(&self) {
+        let report = self.node.verify(|_, _| ()).unwrap();
+        assert!(report.findings.is_empty(), "{:?}", report.findings);
+    }
+
+    /// Ends, and leaves nothing behind, so that the next one begins anew.
+    pub(super) async fn stop(self, coalition: &Coalition) {
+        self.verify();
+        self.stop.cancel();
+        assert!(self.exchange.wait().await, "it ends within its grace");
+        let store = Arc::downgrade(self.node.store());
+        drop(self.node);
+        until("the store is closed", || store.strong_count() == 0).await;
+        // The store's own threads may still be closing files.
+        let folder = coalition.dir.path().join("south");
+        until("its folder is gone", || {
+            std::fs::remove_dir_all(&folder).is_ok() || !folder.exists()
+        })
+        .await;
+    }
+}
+
+/// A coalition whose clock runs, though not by the machine's date.
+pub(super) fn ticking() -> Coalition {
+    let coalition = Coalition::new();
+    let clock = coalition.clock.clone();
+    let began = std::time::Instant::now();
+    tokio::spawn(async move {
+        loop {
+            let passed = u64::try_from(began.elapsed().as_millis()).unwrap();
+            clock.set(NOW.plus(passed));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    coalition
+}
+
+pub(super) async fn until(what: &str, is: impl Fn() -> bool) {
+    let wait = async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waited = timeout(PATIENCE, wait).await;
+    assert!(waited.is_ok(), "never: {what}");
+}
+
+pub(super) fn feed_key(member: u32) -> SecretKey<Feed> {
+    SecretKey::from_seed(&key_seed(member, 3))
+}
+
+pub(super) fn coalition_name() -> CoalitionName {
+    CoalitionName::parse(COALITION).unwrap()
+}
+
+/// A head of anything, as a member says that a publisher signed it.
+pub(super) fn told(feed: FeedId, publisher: u32, note: Vec<u8>) -> Announcement {
+    Announcement::Head(Box::new(ToldHead {
+        feed,
+        publisher: number(publisher),
+        note: note.into(),
+        cosignatures: Vec::new(),
+        receipts: Vec::new(),
+    }))
+}
+
+/// A note that the key of `signer` makes.
+pub(super) fn note(feed: FeedId, signer: u32, size: u64, root: Digest) -> Vec<u8> {
+    let origin = Origin {
+        coalition: coalition_name(),
+        feed,
+        epoch: 0,
+    };
+    let checkpoint = Checkpoint { origin, size, root };
+    checkpoint::sign(&checkpoint, &feed_key(signer))
+}
+
+/// A feed that is made by hand: any leaves, with right trees and signatures.
+#[derive(Clone)]
+pub(super) struct Forged {
+    pub(super) publisher: u32,
+    pub(super) feed: FeedId,
+    pub(super) leaves: Vec<RawLeaf>,
+}
+
+impl Forged {
+    /// A feed as it should be, of `size` leaves.
+    pub(super) fn new(coalition: &Coalition, publisher: u32, set: &str, size: u64) -> Self {
+        let describe = describe(coalition, publisher, set);
+        Self::with(coalition, publisher, &describe, size)
+    }
+
+    pub(super) fn with(
+        coalition: &Coalition,
+        publisher: u32,
+        describe: &Describe,
+        size: u64,
+    ) -> Self {
+        let payload = describe.encode([7; 16]).unwrap();
+        let member = slug(SLUGS[usize::try_from(publisher).unwrap() - 1]);
+        let feed = FeedId::derive(&coalition.genesis, &member, &payload);
+        let mut leaves = vec![RawLeaf::new(DESCRIBE, payload)];
+        leaves.extend((1..size).map(publish_leaf));
+        Self {
+            publisher,
+            feed,
+            leaves,
+        }
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        u64::try_from(self.leaves.len()).unwrap()
+    }
+
+    fn slice(&self, from: u64, to: u64) -> &[RawLeaf] {
+        &self.leaves[usize::try_from(from).unwrap()..usize::try_from(to).unwrap()]
+    }
+
+    fn range(&self, from: u64, to: u64) -> CompactRange {
+        let mut range = CompactRange::empty(from);
+        range.extend(self.slice(from, to).iter().map(RawLeaf::hash));
+        range
+    }
+
+    pub(super) fn root(&self, size: u64) -> Digest {
+        self.range(0, size)
+            .root()
+            .unwrap_or_else(merkle::empty_root)
+    }
+
+    pub(super) fn head(&self, size: u64) -> Announcement {
+        let note = note(self.feed, self.publisher, size, self.root(size));
+        told(self.feed, self.publisher, note)
+    }
+
+    pub(super) fn chunk(&self, from: u64, to: u64, size: u64) -> ChunkParts {
+        let layout = Layout::of(from, to);
+        let middle = from + u64::try_from(layout.leading).unwrap();
+        let pages = u64::try_from(layout.pages).unwrap();
+        let page = |n: u64| self.slice(middle + n * 256, middle + (n + 1) * 256);
+        ChunkParts {
+            from,
+            to,
+            leading: page::encode_plain(self.slice(from, middle)).unwrap(),
+            pages: (0..pages).map(|n| page::encode(page(n)).unwrap()).collect(),
+            trailing: page::encode_plain(self.slice(middle + pages * 256, to)).unwrap(),
+            before: self.range(0, from).hashes().to_vec(),
+            after: self.range(to, size).hashes().to_vec(),
+        }
+    }
+
+    /// Answers pulls of this feed, chunk by chunk, with proofs where those are asked.
+    pub(super) fn give(self) -> Give {
+        Arc::new(move |_, request| {
+            (request.feed == self.feed).then(|| {
+                let (from, to, size) = (request.from, request.to, request.head_size);
+                let part = if request.proof_only {
+                    PullPart::Proof(crate::types::ProofParts {
+                        from,
+                        to,
+                        before: self.range(0, from).hashes().to_vec(),
+                        range: self.range(from, to).hashes().to_vec(),
+                        after: self.range(to, size).hashes().to_vec(),
+                    })
+                } else {
+                    PullPart::Chunk(self.chunk(from, to, size))
+                };
+                Box::pin(stream::iter([Ok(part)])) as Answers<PullPart>
+            })
+        })
+    }
+
+    /// Announces the newest head and serves the feed.
+    pub(super) fn script(&self) -> Script {
+        Script {
+            first: vec![self.head(self.size())],
+            give: Some(self.clone().give()),
+            ..Script::default()
+        }
+    }
+}
+
+pub(super) fn publish_leaf(n: u64) -> RawLeaf {
+    let mut body = entry(n).body;
+    body.published = NOW;
+    RawLeaf::new(PUBLISH, body.encode([9; 16]).unwrap())
+}
+
+/// What describes a set that everybody may read and relay.
+pub(super) fn describe(coalition: &Coalition, publisher: u32, set: &str) -> Describe {
+    Describe {
+        genesis: coalition.genesis,
+        feed_kind: DescribedKind::HashSet,
+        name: SetName {
+            member: slug(SLUGS[usize::try_from(publisher).unwrap() - 1]),
+            set: slug(set),
+        },
+        title: "A set".to_owned(),
+        grants: vec![Grant {
+            grantee: LeafGrantee::All,
+            relay: true,
+        }],
+        terms: Terms {
+            source: Source::OwnWork,
+            may_share: true,
+            text: String::new(),
+        },
+        classification_scheme: Some(slug("tc")),
+        created: NOW,
+    }
+}
