@@ -14,8 +14,6 @@ DEMO_ARGS ?=
 # Entries for `make bench`.
 ENTRIES ?= 1000000
 PYTHON ?= python3
-# Tools in tests/ that check themselves without the program.
-SELF_TESTS := $(wildcard tests/*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test bench fmt lint check scripts
@@ -37,11 +35,14 @@ test: scripts ## Formatting, lints, then every test
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	cargo test --release --locked --workspace
 
-# What can fail within seconds: the scripts that stand in the repository.
+# What can fail within seconds: the scripts that stand in the repository, and the
+# second implementation of the proofs on its vectors.
 scripts:
 	set -e; for script in .ci/run .ci/setup certs/*.sh; do bash -n $$script; done
 	certs/make-company-cert.sh --self-test
-	set -e; for script in $(SELF_TESTS); do $(PYTHON) $$script --self-test; done
+	$(PYTHON) tests/verify_proofs.py --self-test tests/vectors/capture.json
+	$(PYTHON) tests/verify_proofs.py --merkle tests/vectors/merkle.json
+	$(PYTHON) tests/verify_proofs.py --checkpoint tests/vectors/checkpoint.json
 
 bench: build ## Measure import, pull, watch and look-up (ENTRIES=1000000)
 	set -e; for what in import pull watch lookup; do \
