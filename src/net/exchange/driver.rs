@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use super::directory::Snapshots;
 use super::inbox::Heard;
+use super::inside::Inside;
 use super::pipeline::{self, Pulled, describe_of};
 use super::rejections::Rejections;
 use super::storing::{self, Desk};
@@ -41,35 +42,6 @@ use crate::peer::PeerIdentity;
 const TIDY: Duration = Duration::from_millis(500);
 /// A desk without an order for so long gives its writer back.
 const DESK_REST_MS: u64 = 3_000;
-
-/// What tasks tell the driver.
-#[derive(Debug)]
-pub(crate) enum Inside {
-    /// A connection that we dialled stands, and its watch begins.
-    LinkUp { peer: Box<Peer> },
-    /// It is gone.
-    LinkDown { peer: PeerIdentity, connection: u64 },
-    /// A pull brought a chunk, which was verified.
-    Pulled { job: JobId, pulled: Box<Pulled> },
-    /// A pull's stream ended well.
-    PullEnded { job: JobId },
-    /// What a pull brought was refused.
-    PullRejected { job: JobId, rejection: Rejection },
-    /// A pull's stream failed.
-    PullFailed { job: JobId, error: NetError },
-    /// A chunk is stored, and all before it.
-    Stored { feed: FeedId, chunk: ChunkId },
-    /// A desk gave up.
-    StoreFailed { feed: FeedId },
-    /// A head took effect.
-    Applied { feed: FeedId, head: Head },
-    /// A verified head that the tree held does not lead to.
-    Differs { head: Head },
-    /// A proof of a fork was stored.
-    Proven { feed: FeedId },
-    /// A feed and all that was derived from it are gone.
-    Dropped { feed: FeedId },
-}
 
 /// What a driver is made of.
 pub(crate) struct Parts {

@@ -18,6 +18,7 @@ mod driver;
 mod fork;
 mod heard;
 pub mod inbox;
+mod inside;
 mod pipeline;
 mod reach;
 mod rejections;

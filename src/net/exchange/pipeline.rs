@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_blocking;
 
 use super::busy::busy;
-use super::driver::Inside;
+use super::inside::Inside;
 use crate::client::Peer;
 use crate::error::NetError;
 use crate::types::{PullPart, PullRequest};

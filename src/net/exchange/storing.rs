@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::busy::busy;
-use super::driver::Inside;
+use super::inside::Inside;
 use super::pipeline::{describe_of, read_describe, verify_head};
 
 /// What a desk is asked to do.

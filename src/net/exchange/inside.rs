@@ -1,0 +1,39 @@
+//! What the driver's own tasks tell it: links, pulls, stored chunks, heads.
+
+use hashpact_core::id::FeedId;
+use hashpact_core::puller::{ChunkId, Head, JobId};
+use hashpact_core::reject::Rejection;
+
+use super::pipeline::Pulled;
+use crate::client::Peer;
+use crate::error::NetError;
+use crate::peer::PeerIdentity;
+
+/// What tasks tell the driver.
+#[derive(Debug)]
+pub(crate) enum Inside {
+    /// A connection that we dialled stands, and its watch begins.
+    LinkUp { peer: Box<Peer> },
+    /// It is gone.
+    LinkDown { peer: PeerIdentity, connection: u64 },
+    /// A pull brought a chunk, which was verified.
+    Pulled { job: JobId, pulled: Box<Pulled> },
+    /// A pull's stream ended well.
+    PullEnded { job: JobId },
+    /// What a pull brought was refused.
+    PullRejected { job: JobId, rejection: Rejection },
+    /// A pull's stream failed.
+    PullFailed { job: JobId, error: NetError },
+    /// A chunk is stored, and all before it.
+    Stored { feed: FeedId, chunk: ChunkId },
+    /// A desk gave up.
+    StoreFailed { feed: FeedId },
+    /// A head took effect.
+    Applied { feed: FeedId, head: Head },
+    /// A verified head that the tree held does not lead to.
+    Differs { head: Head },
+    /// A proof of a fork was stored.
+    Proven { feed: FeedId },
+    /// A feed and all that was derived from it are gone.
+    Dropped { feed: FeedId },
+}
