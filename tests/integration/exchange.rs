@@ -238,6 +238,10 @@ fn a_node_says_that_it_lives_and_ends_with_0_when_told_to() {
         (200, true),
         "{ready}"
     );
+    // The other one may have come over its own connection before this one's stood.
+    crate::world::until_true("northstar to be connected", || {
+        list(&node.json(&["peers"]), "peers")[0]["state"] == "connected"
+    });
     let (code, metrics) = node.http("/metrics").unwrap();
     assert_eq!(code, 200);
     for name in [
