@@ -1,14 +1,12 @@
 //! The four calls carry what they should.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use hashpact_core::id::{Digest, MemberNumber};
 
 use super::{NOW, PLAIN, Scene, chunk, feed, pull_of, quick};
+use crate::NetError;
 use crate::types::{Announcement, GrantEnded, Head, PullPart, PullRequest, RosterItem};
-use crate::{NetError, Settings};
 
 #[tokio::test]
 async fn the_roster_comes_in_its_order() {
@@ -114,24 +112,4 @@ async fn a_pull_beyond_the_head_is_refused() {
             "{refused:?}"
         );
     }
-}
-
-/// Fails with how fast bulk travels, both ends on this machine.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn bulk_speed() {
-    const CHUNKS: u64 = 4_000;
-    let scene = Scene::new(Settings::default()).await;
-    let peer = scene.dial().await;
-    let begin = Instant::now();
-    let mut parts = peer.pull(&pull_of(PLAIN, CHUNKS * 1024)).await.unwrap();
-    let mut count = 0;
-    while let Some(part) = parts.next().await {
-        part.unwrap();
-        count += 1;
-    }
-    assert_eq!(count, CHUNKS);
-    let ms = u64::try_from(begin.elapsed().as_millis()).unwrap();
-    let mb_per_s = peer.connection().traffic().read() / 1_000 / ms;
-    panic!("{mb_per_s} MB/s");
 }
