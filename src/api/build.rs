@@ -1,7 +1,9 @@
 //! Compiles the protobuf definition of the local API.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    // Asked when it runs, not when it was compiled: a target directory may serve several checkouts.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").ok_or("run by cargo, please")?;
+    let root = std::path::Path::new(&here).join("../../proto");
     println!("cargo:rerun-if-changed={}", root.display());
     let descriptors = protox::compile(["hashpact/node/v1/node.proto"], [&root])?;
     tonic_prost_build::configure()

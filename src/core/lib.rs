@@ -58,3 +58,12 @@ pub mod verified;
 pub mod wire {
     include!(concat!(env!("OUT_DIR"), "/hashpact.core.v1.rs"));
 }
+
+/// This crate's folder, for tests that read files beside it. Asked when a test runs:
+/// a target directory may serve several checkouts.
+#[cfg(test)]
+fn here() -> std::path::PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR")
+        .expect("tests are run by cargo")
+        .into()
+}

@@ -3,9 +3,7 @@
 use crate::world::{Call, Evidence};
 
 fn check(name: &str) -> serde_json::Value {
-    let sample = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("deploy")
-        .join(name);
+    let sample = crate::checkout().join("deploy").join(name);
     let evidence = Evidence::default();
     let folder = tempfile::tempdir().unwrap();
     let call = Call::new(&evidence, folder.path()).config(&sample);

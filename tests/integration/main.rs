@@ -24,3 +24,11 @@ mod proofs;
 mod restore;
 mod secrets;
 mod world;
+
+/// The checkout that the tests run in, asked when they run: a target directory may
+/// serve several checkouts.
+fn checkout() -> std::path::PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR")
+        .expect("tests are run by cargo")
+        .into()
+}

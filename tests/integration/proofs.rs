@@ -198,5 +198,5 @@ fn another_tools_note_reader_opens_a_head_of_a_running_node() {
 }
 
 fn tests_folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
+    crate::checkout().join("tests")
 }

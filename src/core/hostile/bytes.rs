@@ -5,7 +5,6 @@
 //! and whatever once broke something. Each is read by its decoder, and by all the
 //! others too.
 
-use std::path::Path;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
@@ -83,7 +82,7 @@ const DECODERS: [(&str, Decoder); 15] = [
 ];
 
 fn corpus() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/corpus")
+    crate::here().join("../../tests/corpus")
 }
 
 /// Files that begin with `bad-` are refused by their decoder, others are taken.

@@ -15,7 +15,7 @@ use prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
 
 /// All messages that are signed or travel between members.
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto");
+    let root = crate::here().join("../../proto");
     let files = [
         "hashpact/core/v1/leaf.proto",
         "hashpact/core/v1/document.proto",

@@ -126,8 +126,7 @@ fn object(fields: &[(&str, String)]) -> String {
 
 /// Compares with the file, or writes it when `HASHPACT_WRITE_VECTORS` is set.
 fn check(name: &str, text: &str) {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors");
-    let path = format!("{folder}/{name}");
+    let path = crate::here().join("../../tests/vectors").join(name);
     if std::env::var_os("HASHPACT_WRITE_VECTORS").is_some() {
         std::fs::write(&path, text).unwrap();
     }

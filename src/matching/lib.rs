@@ -1,0 +1,1 @@
+//! Matching: exact and near-duplicate.
