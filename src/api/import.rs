@@ -43,16 +43,20 @@ pub(crate) async fn run(
     let set = convert::own_set(&node, &first.set).map_err(|error| status(&error))?;
     let (steps, waiting) = mpsc::channel(WAITING);
     let (tell, told) = mpsc::channel(WAITING);
-    let importing = tell.clone();
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = import(&node, &set, waiting, &importing) {
+    let progress = tell.clone();
+    let importing = tokio::task::spawn_blocking(move || {
+        if let Err(error) = import(&node, &set, waiting, &progress) {
             warn!(%set, code = error.code(), %error, "an import failed");
             // Nobody is left to tell when the receiver is gone.
-            let _ = importing.blocking_send(Err(status(&error)));
+            let _ = progress.blocking_send(Err(status(&error)));
         }
     });
     tokio::spawn(async move {
         if let Err(status) = feed(first, &mut requests, &steps).await {
+            // The thread ends, and lets go of the set's writer, before the client
+            // hears of it: whoever hears may write at once.
+            drop(steps);
+            let _ = importing.await;
             let _ = tell.send(Err(status)).await;
         }
     });
@@ -126,7 +130,8 @@ fn import(
             break;
         }
     }
-    warn!(%set, "an import was cut off: what was not signed by then does not count");
+    // The client's doing, which it knows of: nothing that a node's operator must mend.
+    info!(%set, "an import was cut off: what was not signed by then does not count");
     Ok(())
 }
 
