@@ -112,11 +112,13 @@ pub const fn endpoint_policy(config: &Config) -> EndpointPolicy {
 fn store_options(config: &Config) -> StoreOptions {
     let defaults = StoreOptions::default();
     let cache = config.store.block_cache_mib.saturating_mul(1 << 20);
+    let unsynced = config.store.sync_every_mib.saturating_mul(1 << 20);
     let threads = config.store.background_threads;
     StoreOptions {
         block_cache_bytes: usize::try_from(cache).unwrap_or(usize::MAX),
         bulk_threads: usize::try_from(threads).unwrap_or(1),
         background_jobs: i32::try_from(threads).unwrap_or(2),
+        unsynced_max_bytes: usize::try_from(unsynced).unwrap_or(usize::MAX),
         ..defaults
     }
 }

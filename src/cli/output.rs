@@ -139,6 +139,12 @@ pub fn count(number: u64) -> String {
     text
 }
 
+/// A number with what it counts: `1 leaf`, `12,345 leaves`.
+#[must_use]
+pub fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { many })
+}
+
 /// A number of bytes in binary units: `1.2 MiB`.
 #[must_use]
 #[expect(
@@ -301,6 +307,8 @@ mod tests {
         for (number, text) in counts {
             assert_eq!(count(number), text);
         }
+        let counted = [0, 1, 2_000].map(|number| counted(number, "leaf", "leaves"));
+        assert_eq!(counted, ["0 leaves", "1 leaf", "2,000 leaves"]);
         let sizes = [
             (0, "0 B"),
             (1_023, "1023 B"),

@@ -192,6 +192,8 @@ pub struct Store {
     pub block_cache_mib: u64,
     /// Threads for flushing and compaction.
     pub background_threads: u64,
+    /// Pages that wait before a pull or an import makes them durable.
+    pub sync_every_mib: u64,
 }
 
 /// `[pull]`: how feeds are pulled.

@@ -258,6 +258,7 @@ fn store(section: Section<'_, '_>) -> Store {
     let store = Store {
         block_cache_mib: section.whole("block_cache_mib", 64, 8..=1_048_576),
         background_threads: section.whole("background_threads", 2, 1..=64),
+        sync_every_mib: section.whole("sync_every_mib", 32, 1..=1_024),
     };
     section.finish();
     store

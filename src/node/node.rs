@@ -128,20 +128,9 @@ impl Node {
             ready: AtomicBool::new(false),
             exchange: std::sync::OnceLock::new(),
         });
-        node.finish_indexing()?;
         node.publisher.check_feeds(node.others_may_hold_more())?;
         node.ready.store(!options.connects, Ordering::SeqCst);
         Ok(node)
-    }
-
-    /// Indexes what a crash left stored and not indexed.
-    fn finish_indexing(&self) -> Result<(), NodeError> {
-        for feed in self.store.feeds() {
-            if !feed.own && feed.indexed < feed.stored {
-                self.store.writer(feed.no)?.commit(None)?;
-            }
-        }
-        Ok(())
     }
 
     /// Whether there is another member, which may hold a newer head than a restored

@@ -15,6 +15,9 @@ pub struct StoreOptions {
     pub bulk_threads: usize,
     /// Threads of RocksDB for flushes and compactions.
     pub background_jobs: i32,
+    /// Bytes of whole pages that wait before they are made durable without being asked:
+    /// what a crash can cost a pull or an import.
+    pub unsynced_max_bytes: usize,
     /// Leaves that wait for indexing from which on they go in as files, not as a batch.
     pub bulk_from_leaves: u64,
 }
@@ -27,6 +30,7 @@ impl Default for StoreOptions {
             bulk_memory_bytes: 32 << 20,
             bulk_threads: 2,
             background_jobs: 2,
+            unsynced_max_bytes: 32 << 20,
             bulk_from_leaves: 50_000,
         }
     }

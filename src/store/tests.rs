@@ -302,6 +302,29 @@ fn what_was_not_synced_is_gone_after_a_crash_and_nothing_else() {
 }
 
 #[test]
+fn no_more_waits_to_be_made_durable_than_the_options_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions {
+        unsynced_max_bytes: 20_000,
+        ..StoreOptions::default()
+    };
+    let store = Store::open(dir.path(), &options).unwrap();
+    let no = store.create_feed(&new_feed(false, b"feed")).unwrap();
+    let leaves: Vec<RawLeaf> = (0..1_024).map(|n| publish(n, &[])).collect();
+    let mut writer = store.writer(no).unwrap();
+    let mut stored = Vec::new();
+    for page in leaves.chunks(256) {
+        writer.append(page).unwrap();
+        stored.push(store.feed(no).unwrap().stored);
+    }
+    assert_eq!(stored[0], 0, "a page is less than may wait");
+    assert!(stored[3] > 0, "{stored:?}");
+    drop(writer);
+    drop(store);
+    assert_eq!(open(dir.path()).feed(no).unwrap().stored, stored[3]);
+}
+
+#[test]
 fn references_name_the_latest_version() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

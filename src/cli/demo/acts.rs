@@ -1,5 +1,6 @@
 //! What happens, step by step, until everybody holds everything.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hashpact_api::wire::Signal;
@@ -86,7 +87,20 @@ async fn init(world: &World, who: Who, genesis: &str) -> Result<(), CliError> {
         "--contact-email",
         &mail,
     ];
-    world.call(&line).await.map(drop)
+    world.call(&line).await?;
+    if who == Who::Harbor {
+        small_steps(&member.config())?;
+    }
+    Ok(())
+}
+
+/// Makes what a node pulls durable in small steps: it is to be killed in the middle
+/// of a pull, which may be short.
+fn small_steps(config: &Path) -> Result<(), CliError> {
+    let fail = |error: std::io::Error| CliError::failed(format!("{}: {error}", config.display()));
+    let text = std::fs::read_to_string(config).map_err(fail)?;
+    let steps = text.replace("sync_every_mib = 32", "sync_every_mib = 1");
+    std::fs::write(config, steps).map_err(fail)
 }
 
 async fn start_all(world: &mut World, stage: &Stage<'_>) -> Result<(), CliError> {

@@ -84,13 +84,16 @@ impl Node {
         let mut changed = Instant::now();
         let mut held = 0;
         loop {
-            let feed = self.feed(set).await?;
+            let feeds = self.feeds().await?;
+            let feed = feeds.iter().find(|feed| feed.name == set);
             let (stored, indexed) = feed.map_or((0, 0), |feed| (feed.stored, feed.indexed));
             if indexed >= size {
                 return Ok(());
             }
-            if stored + indexed != held {
-                (held, changed) = (stored + indexed, Instant::now());
+            // A feed that is pulled first has no name yet: what moves may be any.
+            let all = feeds.iter().map(|feed| feed.stored + feed.indexed).sum();
+            if all != held {
+                (held, changed) = (all, Instant::now());
             }
             if changed.elapsed() > PATIENCE {
                 return Err(CliError::failed(format!(

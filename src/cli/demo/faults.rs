@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::acts::{GENERATED, size};
-use super::ask::{metric, until};
+use super::ask::{Node, metric, until};
 use super::input;
 use super::stage::{Stage, millis, per_second};
 use super::tamper::Hostile;
@@ -19,73 +19,108 @@ const LATE_ENTRIES: u64 = 2_000;
 /// The metric that counts what peers sent and was refused.
 const REJECTIONS: &str = "hashpact_rejections_total";
 
+/// The metric that counts what a node pulled since it started.
+const PULLED: &str = "hashpact_pulled_leaves_total";
+
 /// Harbor's node is killed while it pulls, started again, and checked whole.
 pub(super) async fn crash(world: &mut World, stage: &Stage<'_>) -> Result<(), CliError> {
     stage.step("Crash: harbor's node is killed while it pulls")?;
-    let (_, short) = GENERATED.split_once('/').unwrap_or(("", GENERATED));
+    let mut lumen = world.node(Who::Lumen).await?;
+    let set = lumen.feed(GENERATED).await?.unwrap_or_default();
     let mut harbor = world.node(Who::Harbor).await?;
-    world
-        .at(Who::Lumen, &["set", "grant", short, "harbor"])
-        .await?;
-    let leaves = size(world, Who::Lumen, GENERATED).await?;
-    let stored = pulled_some(&mut harbor, leaves).await?;
+    let (_, short) = GENERATED.split_once('/').unwrap_or(("", GENERATED));
+    let granted = world.at_meanwhile(Who::Lumen, &["set", "grant", short, "harbor"]);
+    let seen = a_fifth_stored(&mut harbor, &set.feed_id, set.head).await?;
     world.kill(Who::Harbor);
-    let share = stored.saturating_mul(100) / leaves.max(1);
-    let when = if stored < leaves {
-        format!(
-            "SIGKILL with {} of {} leaves stored",
-            count(stored),
-            count(leaves)
-        )
-    } else {
-        "SIGKILL just after the last leaf (too few entries to hit the middle)".to_owned()
-    };
-    stage.told(when, format_args!("{share} %"))?;
+    granted.await.map_err(CliError::failed)??;
+    // With the leaf that says the grant.
+    let leaves = size(world, Who::Lumen, GENERATED).await?;
+    let id = data_encoding::HEXLOWER.encode(&set.feed_id);
+    let kept = stored_at_rest(world, &id).await?;
+    let hit = 0 < kept && kept < leaves;
+    stage.told(
+        if hit {
+            "SIGKILL; its store, read at rest, holds"
+        } else {
+            "SIGKILL missed the middle; its store holds"
+        },
+        format_args!(
+            "{} of {} leaves, {} %",
+            count(kept),
+            count(leaves),
+            kept.saturating_mul(100) / leaves.max(1)
+        ),
+    )?;
     let began = Instant::now();
     world.start(Who::Harbor)?;
     let mut harbor = world.ready(Who::Harbor).await?;
     let ready = began.elapsed();
-    let kept = harbor.feed(GENERATED).await?.map_or(0, |feed| feed.stored);
     harbor.caught_up(GENERATED, leaves).await?;
     let caught_up = began.elapsed();
     stage.told("started again, and answers", duration(ready))?;
+    // The node has pulled nothing else since it started.
+    let pulled = pulled(world.member(Who::Harbor).http).await?;
+    let missing = leaves.saturating_sub(kept);
+    let again = pulled.saturating_sub(missing);
     stage.told(
         format_args!("caught up, going on from leaf {}", count(kept)),
         duration(caught_up),
     )?;
+    let spared = kept.saturating_sub(again);
+    stage.told("  leaves that were not pulled again", count(spared))?;
+    stage.told("  leaves that it pulled, by its own metric", count(pulled))?;
     let verified = world.at(Who::Harbor, &["verify"]).await?;
     stage.told(
         "hashpact verify recomputes every feed from its leaves: clean",
         duration(verified.took),
     )?;
-    stage.figure("crash_stored_before", stored);
+    stage.figure("crash_stored_seen", seen);
     stage.figure("crash_stored_after", kept);
     stage.figure("crash_leaves", leaves);
+    stage.figure("crash_hit_the_middle", hit);
+    stage.figure("crash_pulled_after", pulled);
+    stage.figure("crash_pulled_again", again);
     stage.figure("crash_ready_ms", millis(ready));
     stage.figure("crash_caught_up_ms", millis(caught_up));
     stage.figure("verify_ms", millis(verified.took));
     stage.figure("verify_clean", true);
-    let rest = leaves.saturating_sub(kept);
-    stage.figure("crash_rest_per_s", per_second(rest, caught_up));
+    stage.figure("crash_rest_per_s", per_second(pulled, caught_up));
     stage.sum(
-        "killed while pulling: caught up, verify clean",
+        format_args!("killed at leaf {}, caught up, verify clean", count(kept)),
         duration(caught_up),
     );
     Ok(())
 }
 
-/// Waits until a fifth is stored, or all of it.
-async fn pulled_some(node: &mut super::ask::Node, leaves: u64) -> Result<u64, CliError> {
-    let some = leaves / 5;
+/// Waits until a fifth of a feed is durable, or all of it. Its name is not known
+/// before the first head took effect, so it is found by its id.
+async fn a_fifth_stored(node: &mut Node, id: &[u8], leaves: u64) -> Result<u64, CliError> {
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(60) {
-        let stored = node.feed(GENERATED).await?.map_or(0, |feed| feed.stored);
-        if stored >= some {
+        let feeds = node.feeds().await?;
+        let found = feeds.iter().find(|feed| feed.feed_id == id);
+        let stored = found.map_or(0, |feed| feed.stored);
+        if stored >= leaves / 5 {
             return Ok(stored);
         }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     Err(CliError::failed("harbor does not pull"))
+}
+
+/// What the store of harbor's node, which does not run, holds of a feed.
+async fn stored_at_rest(world: &World, id: &str) -> Result<u64, CliError> {
+    let listed = world.at(Who::Harbor, &["feeds"]).await?.json()?;
+    let feeds = listed["feeds"].as_array().cloned().unwrap_or_default();
+    let found = feeds.iter().find(|feed| feed["feed"] == id);
+    Ok(found.and_then(|feed| feed["stored"].as_u64()).unwrap_or(0))
+}
+
+/// Leaves that a node pulled since it started.
+async fn pulled(port: u16) -> Result<u64, CliError> {
+    let lines = metric(port, PULLED).await?;
+    let values = lines.iter().filter_map(|line| line.rsplit(' ').next());
+    Ok(values.filter_map(|value| value.parse::<u64>().ok()).sum())
 }
 
 /// Lumen relays a set of northstar, which is away, with a bit that is not as signed.

@@ -6,6 +6,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use super::ask::{self, Node};
 use super::process::{Called, Process, call};
 use crate::cli::error::CliError;
@@ -153,6 +155,19 @@ impl World {
         let mut line = vec!["--config", &config, "--json"];
         line.extend(arguments);
         call(&self.program, line).await
+    }
+
+    /// The same beside what happens meanwhile.
+    pub(super) fn at_meanwhile(
+        &self,
+        who: Who,
+        arguments: &[&str],
+    ) -> JoinHandle<Result<Called, CliError>> {
+        let program = self.program.clone();
+        let config = self.member(who).config().display().to_string();
+        let mut line = vec!["--config".to_owned(), config, "--json".to_owned()];
+        line.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        tokio::spawn(async move { call(&program, line).await })
     }
 
     /// The same for people.

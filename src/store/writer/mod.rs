@@ -33,9 +33,6 @@ use crate::index::derive::Derived;
 use crate::keys::FeedNo;
 use crate::store::{Inner, Store, read, write};
 
-/// Page bytes that wait before they are made durable without being asked.
-const PENDING_MAX_BYTES: usize = 32 << 20;
-
 /// The writer of one feed.
 pub struct FeedWriter {
     inner: Arc<Inner>,
@@ -241,7 +238,7 @@ impl FeedWriter {
     }
 
     fn sync_when_full(&mut self) -> Result<()> {
-        if self.pending.bytes() >= PENDING_MAX_BYTES {
+        if self.pending.bytes() >= self.inner.options.unsynced_max_bytes {
             self.sync()?;
         }
         Ok(())

@@ -190,6 +190,50 @@ async fn a_pull_that_is_cut_goes_on_and_ends_at_the_same_root() {
     north.stop().await;
 }
 
+/// Stores the first leaves of a feed and no head, as a crash in the middle of a first
+/// pull leaves them.
+async fn pulled_in_part(from: &Running, to: &Arc<Node>, feed: &FeedId, leaves: u64) {
+    let member = to.membership().own().unwrap();
+    let request = PullRequest {
+        to: leaves,
+        ..all_of(&from.node, feed)
+    };
+    let parts = pull(&from.node, member.value(), request).await.unwrap();
+    let new = NewFeed {
+        id: *feed,
+        publisher: number(NORTH),
+        own: false,
+        kind: FeedKind::HashSet,
+    };
+    let no = to.store().create_feed(&new).unwrap();
+    let mut writer = to.store().writer(no).unwrap();
+    for chunk in verified(&parts, &request) {
+        writer.append_verified(&chunk).unwrap();
+    }
+    writer.sync().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_pull_that_a_crash_cut_goes_on_though_its_first_leaf_grants_nobody() {
+    let mut live = Live::new();
+    let north = live.run(NORTH).await;
+    let feed = create_set(&north.node, "confirmed", &[]);
+    publish(&north.node, "confirmed", 0, 2_000);
+    change_grants(&north.node, "confirmed", &[("south", false)], &[]);
+    let crashed = live.coalition.open(SOUTH);
+    pulled_in_part(&north, &crashed, &feed, 1_000).await;
+    drop(crashed);
+    let south = live.run(SOUTH).await;
+    assert_eq!(feed_of(&south.node, &feed).stored, 1_000);
+    assert_eq!(south.answers(5), 0, "no head covers it yet");
+    live.introduce(&[(NORTH, &north), (SOUTH, &south)]);
+    until("south has it", || south.answers(1_999) == 1).await;
+    assert_eq!(south.answers(5), 1);
+    verify(&south.node);
+    south.stop().await;
+    north.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restored_store_gets_its_own_leaves_back_before_it_publishes() {
     let mut live = Live::new();
