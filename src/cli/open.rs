@@ -80,6 +80,9 @@ pub fn exchange_options(config: &Config, credentials: Credentials) -> ExchangeOp
     options.pull.jobs_total = size(pull.feeds_at_once.saturating_mul(pull.chunks_at_once));
     options.pull.growth_per_hour = config.federation.limits.feed_growth_per_hour;
     options.listen = config.federation.listen;
+    options.outbound_only = Some(config.federation.outbound_only);
+    let proxy = config.federation.proxy.as_ref();
+    options.proxy = proxy.map(ToString::to_string);
     options.endpoint_policy = endpoint_policy(config);
     options.grace = Duration::from_secs(config.shutdown.grace_s);
     let peers = config.coalition.bootstrap.iter();

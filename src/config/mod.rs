@@ -118,6 +118,12 @@ pub struct Federation {
     /// Where to listen; `None` (`"off"`) for a node that only dials.
     #[serde(serialize_with = "address_or_off")]
     pub listen: Option<SocketAddr>,
+    /// Whether peers cannot dial the node: it dials each of them once more, to be
+    /// watched and pulled from on that connection.
+    pub outbound_only: bool,
+    /// The HTTP proxy (CONNECT) that peers are dialled through.
+    #[serde(serialize_with = "as_text_if_any")]
+    pub proxy: Option<Endpoint>,
     /// The endpoints that go on the node card.
     #[serde(serialize_with = "as_texts")]
     pub advertise: Vec<Endpoint>,
@@ -405,6 +411,17 @@ fn clip(text: &str) -> String {
 
 fn as_text<T: fmt::Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
+}
+
+#[expect(clippy::ref_option, reason = "the signature that serde asks for")]
+fn as_text_if_any<T: fmt::Display, S: Serializer>(
+    value: &Option<T>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
+    }
 }
 
 fn as_texts<T: fmt::Display, S: Serializer>(

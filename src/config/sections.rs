@@ -19,6 +19,7 @@ use super::{
 const SOCKET_PATH_MAX_BYTES: usize = 107;
 
 const ENDPOINT_FIX: &str = "write it as \"host:port\", such as \"node1.example.org:7443\"";
+const PROXY_FIX: &str = "write it as \"host:port\", such as \"proxy.example.org:3128\"";
 const ADDRESS_FIX: &str = "write \"address:port\", such as \"127.0.0.1:9464\", or \"off\"";
 
 /// Reads every section, so that every problem is noted; `None` if one stands in the way.
@@ -157,6 +158,8 @@ fn federation(section: Section<'_, '_>) -> Option<Federation> {
         address,
         ADDRESS_FIX,
     );
+    // A proxy on this machine itself is as good as any other.
+    let proxy = section.parsed("proxy", Endpoint::parse, PROXY_FIX);
     let loopback = section.flag("allow_loopback_endpoints", false);
     let advertise = section.list("advertise", |text| dialled(text, loopback), ENDPOINT_FIX);
     if matches!(listen, Some(None)) && !advertise.is_empty() {
@@ -166,10 +169,20 @@ fn federation(section: Section<'_, '_>) -> Option<Federation> {
             "remove them, or set federation.listen",
         );
     }
+    let outbound_only = section.flag("outbound_only", advertise.is_empty());
+    if matches!(listen, Some(Some(_))) && outbound_only && !advertise.is_empty() {
+        section.problem(
+            "outbound_only",
+            "the node says on its card where it can be dialled, and that it cannot be",
+            "remove federation.advertise, or federation.outbound_only",
+        );
+    }
     let limits = federation_limits(section.section("limits"));
     section.finish();
     Some(Federation {
         listen: listen?,
+        outbound_only,
+        proxy,
         advertise,
         allow_loopback_endpoints: loopback,
         limits,

@@ -87,7 +87,9 @@ fn the_full_sample_shows_the_defaults() {
     let minimal: BTreeSet<String> = keys_of(MINIMAL).into_iter().map(|(key, _)| key).collect();
     let full = keys_of(FULL);
     for (key, default) in defaults {
-        if default.as_array().is_some_and(Vec::is_empty) {
+        // The default of one key is as another one is: nothing is advertised.
+        let follows = key == "federation.outbound_only";
+        if follows || default.as_array().is_some_and(Vec::is_empty) {
             continue;
         }
         let shown = full.iter().find(|(shown, _)| *shown == key);
@@ -197,6 +199,24 @@ fn an_endpoint_on_this_machine_needs_to_be_allowed() {
         );
         assert!(parse(&text).is_ok(), "{host}");
     }
+}
+
+#[test]
+fn a_node_that_says_nowhere_that_it_can_be_dialled_only_dials() {
+    let federation = |keys: &str| {
+        let text = format!("{MINIMAL}\n[federation]\n{keys}");
+        parse(&text).unwrap().federation
+    };
+    assert!(federation("listen = \"off\"\n").outbound_only);
+    assert!(federation("").outbound_only);
+    let reachable = "advertise = [\"node1.example.org:7443\"]\n";
+    assert!(!federation(reachable).outbound_only);
+    let both = format!("{MINIMAL}\n[federation]\noutbound_only = true\n{reachable}");
+    let found = problems(&both);
+    assert!(found[0].contains("federation.outbound_only"), "{found:#?}");
+    let proxied = federation("proxy = \"Proxy.example.org:3128\"\n");
+    let proxy = proxied.proxy.map(|proxy| proxy.to_string());
+    assert_eq!(proxy.as_deref(), Some("proxy.example.org:3128"));
 }
 
 #[test]

@@ -3,6 +3,9 @@
 //!
 //! tonic's own loop knows no custom verifier, hands on errors of one connection to
 //! all, and has no limits on handshakes.
+//!
+//! A connection whose protocol says that this side calls on it goes to whoever
+//! takes those, as a [`Peer`]; all others go to the server.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,13 +21,14 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::connections::{Connections, Direction, Listed, NewConnection};
+use crate::client::{Clock, Peer};
+use crate::connections::{Connection, Direction, NewConnection};
 use crate::error::NetError;
 use crate::io::Metered;
-use crate::peer::PeerDirectory;
+use crate::server::Identity;
 use crate::settings::{Settings, TLS_BUFFER_BYTES};
 use crate::stream::PeerStream;
-use crate::tls::{self, Refusal};
+use crate::tls::{self, CallingSide, Refusal};
 
 /// After an accept that failed for want of file descriptors, so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -32,35 +36,80 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Handshakes done that HTTP/2 has not taken yet; it takes them at once.
 const QUEUE: usize = 16;
 
+/// The way in to the server for connections whose peer is decided, whoever dialled.
+#[derive(Debug, Clone)]
+pub(crate) struct Entrance(mpsc::Sender<Result<PeerStream, Infallible>>);
+
+/// What comes in.
+pub(crate) type Entering = ReceiverStream<Result<PeerStream, Infallible>>;
+
+impl Entrance {
+    pub(crate) fn new() -> (Self, Entering) {
+        let (sender, entering) = mpsc::channel(QUEUE);
+        (Self(sender), ReceiverStream::new(entering))
+    }
+
+    /// Hands a connection to the server. Without one it is dropped, and closed.
+    pub(crate) async fn put(&self, stream: PeerStream) {
+        let _ = self.0.send(Ok(stream)).await;
+    }
+}
+
+/// Who takes connections on which this side calls.
+#[derive(Clone)]
+pub(crate) struct Reversals {
+    pub(crate) to: mpsc::Sender<Peer>,
+    pub(crate) clock: Clock,
+}
+
+/// What a handshake came to.
+enum Welcomed {
+    /// The peer calls.
+    Calling(Box<PeerStream>),
+    /// The peer dialled to be called.
+    Called(Box<Peer>),
+}
+
 /// What the loop needs.
-#[derive(Debug)]
 pub(crate) struct Acceptor {
-    pub(crate) tls: Arc<ServerConfig>,
-    pub(crate) directory: Arc<dyn PeerDirectory>,
-    pub(crate) connections: Arc<Connections>,
-    pub(crate) settings: Settings,
+    tls: Arc<ServerConfig>,
+    identity: Identity,
+    reversals: Option<Reversals>,
 }
 
 impl Acceptor {
-    /// Accepts until `stop`. The stream ends then.
-    pub(crate) fn incoming(
-        self,
-        listener: TcpListener,
-        stop: CancellationToken,
-    ) -> ReceiverStream<Result<PeerStream, Infallible>> {
-        let (done, incoming) = mpsc::channel(QUEUE);
-        let accept = Arc::new(self).accept_all(listener, done, stop.clone());
+    /// Without `reversals`, connections on which this side calls are refused in the
+    /// handshake.
+    pub(crate) fn new(identity: Identity, reversals: Option<Reversals>) -> Result<Self, NetError> {
+        let mut tls = tls::server_config(&identity.credentials, identity.directory.clone())?;
+        if reversals.is_some() {
+            tls.alpn_protocols
+                .push(CallingSide::Dialled.alpn().to_vec());
+        }
+        Ok(Self {
+            tls: Arc::new(tls),
+            identity,
+            reversals,
+        })
+    }
+
+    /// Accepts until `stop`.
+    pub(crate) fn begin(self, listener: TcpListener, entrance: Entrance, stop: CancellationToken) {
+        let accept = Arc::new(self).accept_all(listener, entrance, stop.clone());
         tokio::spawn(stop.run_until_cancelled_owned(accept));
-        ReceiverStream::new(incoming)
+    }
+
+    const fn settings(&self) -> &Settings {
+        &self.identity.settings
     }
 
     async fn accept_all(
         self: Arc<Self>,
         listener: TcpListener,
-        done: mpsc::Sender<Result<PeerStream, Infallible>>,
+        entrance: Entrance,
         stop: CancellationToken,
     ) {
-        let handshakes = Arc::new(Semaphore::new(self.settings.handshakes_max));
+        let handshakes = Arc::new(Semaphore::new(self.settings().handshakes_max));
         loop {
             // The permit comes first: without one, connections wait in the kernel.
             let Ok(permit) = handshakes.clone().acquire_owned().await else {
@@ -68,8 +117,8 @@ impl Acceptor {
             };
             match listener.accept().await {
                 Ok((socket, address)) => {
-                    let done = done.clone();
-                    let welcome = self.clone().welcome(socket, address, permit, done);
+                    let entrance = entrance.clone();
+                    let welcome = self.clone().welcome(socket, address, permit, entrance);
                     tokio::spawn(stop.clone().run_until_cancelled_owned(welcome));
                 }
                 Err(error) => {
@@ -86,9 +135,9 @@ impl Acceptor {
         socket: TcpStream,
         address: SocketAddr,
         permit: OwnedSemaphorePermit,
-        done: mpsc::Sender<Result<PeerStream, Infallible>>,
+        entrance: Entrance,
     ) {
-        let limit = self.settings.handshake_timeout;
+        let limit = self.settings().handshake_timeout;
         let late = NetError::Timeout {
             what: "handshake",
             limit,
@@ -99,11 +148,16 @@ impl Acceptor {
         let code = outcome.as_ref().map_or_else(NetError::code, |_| "ok");
         metrics::counter!("hashpact_handshakes_total", "outcome" => code).increment(1);
         match outcome {
-            Ok(stream) => {
-                let connection = stream.connection();
-                tracing::debug!(peer = %connection.peer, %address, id = connection.id, "connected");
-                // Fails only once the server is gone; then so is the connection.
-                let _ = done.send(Ok(stream)).await;
+            Ok(Welcomed::Calling(stream)) => {
+                connected(stream.connection());
+                entrance.put(*stream).await;
+            }
+            Ok(Welcomed::Called(peer)) => {
+                connected(peer.connection());
+                if let Some(reversals) = &self.reversals {
+                    // Without a taker it is dropped, and closed.
+                    let _ = reversals.to.send(*peer).await;
+                }
             }
             Err(error) => tracing::info!(%address, code, %error, "connection refused"),
         }
@@ -113,61 +167,80 @@ impl Acceptor {
         &self,
         socket: TcpStream,
         address: SocketAddr,
-    ) -> Result<PeerStream, NetError> {
+    ) -> Result<Welcomed, NetError> {
         socket.set_nodelay(true).map_err(NetError::Connect)?;
         let cut = CancellationToken::new();
-        let socket = Metered::new(socket, cut.clone(), self.settings.progress_timeout);
+        let socket = Metered::new(socket, cut.clone(), self.settings().progress_timeout);
         let traffic = socket.traffic();
         let handshake = TlsAcceptor::from(self.tls.clone()).accept(socket);
         let mut stream = TlsStream::from(handshake.await.map_err(handshake_error)?);
-        let key = tune(&mut stream)?;
-        let peer = self.directory.peer_of(&key);
+        let (key, caller) = tune(&mut stream)?;
+        let peer = self.identity.directory.peer_of(&key);
         let peer = peer.ok_or(NetError::Refused(Refusal::UnknownKey(key)))?;
         let new = NewConnection {
             direction: Direction::Inbound,
+            caller,
             peer,
             address,
             traffic,
             cut,
         };
-        let listed = self
-            .connections
-            .add(new, self.settings.connections_per_member)?;
-        self.retire(&listed);
-        Ok(PeerStream::new(stream, listed))
-    }
-
-    /// Cuts the connection once it is of age and its streams had time to end.
-    /// tonic's own grace skips the graceful part.
-    fn retire(&self, listed: &Listed) {
-        let connection = listed.connection().clone();
-        let at = Instant::now() + self.settings.connection_age + self.settings.connection_age_grace;
-        tokio::spawn(async move {
-            tokio::select! {
-                () = sleep_until(at) => connection.cut(),
-                () = connection.closed() => {}
+        let limit = self.settings().connections_per_member;
+        let listed = self.identity.connections.add(new, limit)?;
+        retire(listed.connection(), self.settings());
+        let stream = PeerStream::new(stream, listed);
+        match (caller, &self.reversals) {
+            (CallingSide::Dialler, _) => Ok(Welcomed::Calling(Box::new(stream))),
+            (CallingSide::Dialled, Some(reversals)) => {
+                let clock = reversals.clock.clone();
+                let peer = Peer::over(stream, *self.settings(), clock).await?;
+                Ok(Welcomed::Called(Box::new(peer)))
             }
-        });
+            // rustls agrees on nothing that was not offered.
+            (CallingSide::Dialled, None) => Err(NetError::Protocol),
+        }
     }
 }
 
-/// What both sides do after a handshake: the protocol is checked, the buffer of
-/// TLS bounded, and the key that the peer proved to hold is named.
-pub(crate) fn tune(stream: &mut TlsStream<Metered<TcpStream>>) -> Result<Digest, NetError> {
+fn connected(connection: &Connection) {
+    let Connection {
+        peer, address, id, ..
+    } = connection;
+    tracing::debug!(%peer, %address, id, caller = ?connection.caller, "connected");
+}
+
+/// Cuts the connection once it is of age and its streams had time to end. tonic's
+/// own grace skips the graceful part.
+pub(crate) fn retire(connection: &Connection, settings: &Settings) {
+    let connection = connection.clone();
+    let at = Instant::now() + settings.connection_age + settings.connection_age_grace;
+    tokio::spawn(async move {
+        tokio::select! {
+            () = sleep_until(at) => connection.cut(),
+            () = connection.closed() => {}
+        }
+    });
+}
+
+/// What both sides do after a handshake: the protocol is read, the buffer of TLS
+/// bounded, and the key that the peer proved to hold is named.
+pub(crate) fn tune(
+    stream: &mut TlsStream<Metered<TcpStream>>,
+) -> Result<(Digest, CallingSide), NetError> {
     let buffer = Some(TLS_BUFFER_BYTES);
     match stream {
         TlsStream::Client(stream) => stream.get_mut().1.set_buffer_limit(buffer),
         TlsStream::Server(stream) => stream.get_mut().1.set_buffer_limit(buffer),
     }
     let session = stream.get_ref().1;
-    if session.alpn_protocol() != Some(tls::ALPN) {
-        return Err(NetError::Protocol);
-    }
+    let caller = CallingSide::agreed(session.alpn_protocol()).ok_or(NetError::Protocol)?;
     let certificates = session.peer_certificates().unwrap_or_default();
     let [certificate] = certificates else {
         return Err(NetError::Refused(Refusal::Chain(certificates.len())));
     };
-    tls::spki_digest(certificate).map_err(|error| NetError::Handshake(std::io::Error::other(error)))
+    let key = tls::spki_digest(certificate);
+    let key = key.map_err(|error| NetError::Handshake(std::io::Error::other(error)))?;
+    Ok((key, caller))
 }
 
 /// Tells our own refusal of a certificate from every other failure.

@@ -28,9 +28,9 @@ use crate::io::{Metered, Traffic};
 use crate::peer::{Expected, PeerIdentity};
 use crate::server::Identity;
 use crate::settings::{self, MESSAGE_MAX_BYTES, Settings};
-use crate::stream::Guarded;
+use crate::stream::{Guarded, PeerStream};
 use crate::streams::{incoming, with_alive};
-use crate::tls::{self, Pinned, Refusal};
+use crate::tls::{self, CallingSide, Pinned, Refusal};
 use crate::types::{
     Announcement, BoxStream, Incoming, NodeInfo, Outgoing, PullPart, PullRequest, RosterItem,
 };
@@ -78,10 +78,36 @@ impl Dialler {
     /// # Errors
     /// [`NetError`]; [`NetError::Refused`] when somebody else answers.
     pub async fn dial(&self, endpoint: &str, expected: Expected) -> Result<Peer, NetError> {
-        let pinned = Pinned::new(self.identity.directory.clone(), expected.clone());
-        let config = tls::client_config(&self.identity.credentials, pinned)?;
-        let reached = self.reach(endpoint, config).await?;
-        reached.pin(&self.identity, &self.clock, &expected)
+        let stream = self.open(endpoint, expected, CallingSide::Dialler).await?;
+        self.call_over(stream).await
+    }
+
+    /// Dials `host:port`, takes nobody but `expected` there, and agrees on who calls.
+    pub(crate) async fn open(
+        &self,
+        endpoint: &str,
+        expected: Expected,
+        caller: CallingSide,
+    ) -> Result<PeerStream, NetError> {
+        let identity = &self.identity;
+        let pinned = Pinned::new(identity.directory.clone(), expected.clone());
+        let config = tls::client_config_for(&identity.credentials, pinned, caller)?;
+        let secured = self.reach(endpoint, config, caller).await?;
+        let known = pin(identity, &secured.key, &expected)?;
+        let new = secured.facts.connection(known);
+        let limit = identity.settings.connections_per_member;
+        let listed = identity.connections.add(new, limit)?;
+        Ok(PeerStream::new(secured.stream, listed))
+    }
+
+    /// Makes the caller of a connection that [`open`](Self::open) gave.
+    pub(crate) async fn call_over(&self, stream: PeerStream) -> Result<Peer, NetError> {
+        Peer::over(stream, self.identity.settings, self.clock.clone()).await
+    }
+
+    /// Limits and times.
+    pub(crate) const fn settings(&self) -> &Settings {
+        &self.identity.settings
     }
 
     /// Dials `host:port` before this node can know whose key it should meet. The
@@ -91,20 +117,31 @@ impl Dialler {
     /// [`NetError`].
     pub async fn dial_stranger(&self, endpoint: &str) -> Result<Stranger, NetError> {
         let config = tls::client_config_unpinned(&self.identity.credentials)?;
+        let secured = self.reach(endpoint, config, CallingSide::Dialler).await?;
+        let slot = Arc::new(OnceLock::new());
+        let listed = Arc::downgrade(&slot);
         Ok(Stranger {
-            reached: self.reach(endpoint, config).await?,
+            client: client(Guarded::new(secured.stream, slot)).await?,
+            key: secured.key,
+            facts: secured.facts,
+            listed,
             dialler: self.clone(),
         })
     }
 
-    async fn reach(&self, endpoint: &str, config: ClientConfig) -> Result<Reached, NetError> {
+    async fn reach(
+        &self,
+        endpoint: &str,
+        config: ClientConfig,
+        caller: CallingSide,
+    ) -> Result<Secured, NetError> {
         let name = server_name(endpoint)?;
         let limit = settings::CONNECT_TIMEOUT;
         let connect = timeout(limit, self.connect(endpoint)).await;
         let late = |what, limit| move |_| NetError::Timeout { what, limit };
         let socket = connect.map_err(late("connecting", limit))??;
         let limit = self.identity.settings.handshake_timeout;
-        let handshake = timeout(limit, self.handshake(name, socket, config)).await;
+        let handshake = timeout(limit, self.handshake(name, socket, config, caller)).await;
         handshake.map_err(late("handshake", limit))?
     }
 
@@ -123,7 +160,8 @@ impl Dialler {
         name: ServerName<'static>,
         socket: TcpStream,
         config: ClientConfig,
-    ) -> Result<Reached, NetError> {
+        caller: CallingSide,
+    ) -> Result<Secured, NetError> {
         let settings = self.identity.settings;
         let address = socket.peer_addr().map_err(NetError::Connect)?;
         let cut = CancellationToken::new();
@@ -132,21 +170,17 @@ impl Dialler {
         let connector = TlsConnector::from(Arc::new(config));
         let stream = connector.connect(name, socket).await;
         let mut stream = TlsStream::from(stream.map_err(handshake_error)?);
-        let key = tune(&mut stream)?;
-        let slot = Arc::new(OnceLock::new());
-        let listed = Arc::downgrade(&slot);
-        let client = FederationClient::new(channel(Guarded::new(stream, slot)).await?)
-            .max_decoding_message_size(MESSAGE_MAX_BYTES)
-            .max_encoding_message_size(MESSAGE_MAX_BYTES);
-        Ok(Reached {
-            client,
-            key,
+        let (key, agreed) = tune(&mut stream)?;
+        if agreed != caller {
+            return Err(NetError::Protocol);
+        }
+        let facts = Facts {
+            caller,
             address,
             traffic,
             cut,
-            listed,
-            settings,
-        })
+        };
+        Ok(Secured { stream, key, facts })
     }
 }
 
@@ -161,7 +195,10 @@ fn server_name(endpoint: &str) -> Result<ServerName<'static>, NetError> {
 
 /// HTTP/2 over one stream, with every limit set. A second connection is refused: it
 /// would skip the checks.
-async fn channel(stream: Guarded<Arc<OnceLock<Listed>>>) -> Result<Channel, NetError> {
+async fn channel<G>(stream: Guarded<G>) -> Result<Channel, NetError>
+where
+    G: Unpin + Send + 'static,
+{
     let mut stream = Some(stream);
     let connector = tower::service_fn(move |_| {
         let stream = stream.take().map(TokioIo::new);
@@ -182,40 +219,94 @@ async fn channel(stream: Guarded<Arc<OnceLock<Listed>>>) -> Result<Channel, NetE
         .map_err(|error| NetError::Closed(error.to_string()))
 }
 
+async fn client<G>(stream: Guarded<G>) -> Result<FederationClient<Channel>, NetError>
+where
+    G: Unpin + Send + 'static,
+{
+    let client = FederationClient::new(channel(stream).await?);
+    Ok(client
+        .max_decoding_message_size(MESSAGE_MAX_BYTES)
+        .max_encoding_message_size(MESSAGE_MAX_BYTES))
+}
+
+/// Whose the key is that a handshake proved, if that is who was meant.
+fn pin(identity: &Identity, key: &Digest, expected: &Expected) -> Result<PeerIdentity, NetError> {
+    let known = identity.directory.peer_of(key);
+    let peer = known.ok_or(NetError::Refused(Refusal::UnknownKey(*key)))?;
+    if expected.is(&peer) {
+        return Ok(peer);
+    }
+    let (expected, got) = (expected.clone(), Box::new(peer));
+    Err(NetError::Refused(Refusal::WrongPeer { expected, got }))
+}
+
 /// A connection after its handshake.
-#[derive(Debug)]
-struct Reached {
-    client: FederationClient<Channel>,
+struct Secured {
+    stream: TlsStream<Metered<TcpStream>>,
     key: Digest,
+    facts: Facts,
+}
+
+/// What a connection that we dialled is listed with.
+#[derive(Debug)]
+struct Facts {
+    caller: CallingSide,
     address: SocketAddr,
     traffic: Arc<Traffic>,
     cut: CancellationToken,
-    listed: Weak<OnceLock<Listed>>,
-    settings: Settings,
 }
 
-impl Reached {
-    fn pin(
-        self,
-        identity: &Identity,
-        clock: &Clock,
-        expected: &Expected,
-    ) -> Result<Peer, NetError> {
-        let known = identity.directory.peer_of(&self.key);
-        let peer = known.ok_or(NetError::Refused(Refusal::UnknownKey(self.key)))?;
-        if !expected.is(&peer) {
-            let expected = expected.clone();
-            let got = Box::new(peer);
-            return Err(NetError::Refused(Refusal::WrongPeer { expected, got }));
-        }
-        let new = NewConnection {
+impl Facts {
+    fn connection(self, peer: PeerIdentity) -> NewConnection {
+        NewConnection {
             direction: Direction::Outbound,
+            caller: self.caller,
             peer,
             address: self.address,
-            traffic: self.traffic.clone(),
-            cut: self.cut.clone(),
-        };
-        let limit = self.settings.connections_per_member;
+            traffic: self.traffic,
+            cut: self.cut,
+        }
+    }
+}
+
+/// A peer whose key is on no card that this node knows yet.
+#[derive(Debug)]
+pub struct Stranger {
+    client: FederationClient<Channel>,
+    key: Digest,
+    facts: Facts,
+    listed: Weak<OnceLock<Listed>>,
+    dialler: Dialler,
+}
+
+impl Stranger {
+    /// The SPKI digest of the key that the handshake proved.
+    #[must_use]
+    pub const fn key(&self) -> &Digest {
+        &self.key
+    }
+
+    /// As [`Peer::roster`].
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub async fn roster(&self, from_version: u64) -> Result<Incoming<RosterItem>, NetError> {
+        let settings = &self.dialler.identity.settings;
+        roster(&self.client, settings, from_version).await
+    }
+
+    /// Goes on with the connection, once the directory knows the key as that of who
+    /// was meant.
+    ///
+    /// # Errors
+    /// [`NetError::Refused`] when it does not.
+    pub fn pin(self, expected: &Expected) -> Result<Peer, NetError> {
+        let Dialler {
+            identity, clock, ..
+        } = self.dialler;
+        let known = pin(&identity, &self.key, expected)?;
+        let limit = identity.settings.connections_per_member;
+        let new = self.facts.connection(known);
         let listed = identity.connections.add(new, limit)?;
         let connection = listed.connection().clone();
         // Without the slot the stream is gone, and `listed` ends right here.
@@ -225,42 +316,9 @@ impl Reached {
         Ok(Peer {
             client: self.client,
             connection,
-            settings: self.settings,
-            clock: clock.clone(),
+            settings: identity.settings,
+            clock,
         })
-    }
-}
-
-/// A peer whose key is on no card that this node knows yet.
-#[derive(Debug)]
-pub struct Stranger {
-    reached: Reached,
-    dialler: Dialler,
-}
-
-impl Stranger {
-    /// The SPKI digest of the key that the handshake proved.
-    #[must_use]
-    pub const fn key(&self) -> &Digest {
-        &self.reached.key
-    }
-
-    /// As [`Peer::roster`].
-    ///
-    /// # Errors
-    /// [`NetError`].
-    pub async fn roster(&self, from_version: u64) -> Result<Incoming<RosterItem>, NetError> {
-        roster(&self.reached.client, &self.reached.settings, from_version).await
-    }
-
-    /// Goes on with the connection, once the directory knows the key as that of who
-    /// was meant.
-    ///
-    /// # Errors
-    /// [`NetError::Refused`] when it does not.
-    pub fn pin(self, expected: &Expected) -> Result<Peer, NetError> {
-        let Self { reached, dialler } = self;
-        reached.pin(&dialler.identity, &dialler.clock, expected)
     }
 }
 
@@ -280,6 +338,21 @@ impl fmt::Debug for Peer {
 }
 
 impl Peer {
+    /// Calls over a connection, whoever dialled it.
+    pub(crate) async fn over(
+        stream: PeerStream,
+        settings: Settings,
+        clock: Clock,
+    ) -> Result<Self, NetError> {
+        let connection = stream.connection().clone();
+        Ok(Self {
+            client: client(stream).await?,
+            connection,
+            settings,
+            clock,
+        })
+    }
+
     /// Who it is.
     #[must_use]
     pub const fn identity(&self) -> &PeerIdentity {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::NetError;
 use crate::io::Traffic;
 use crate::peer::PeerIdentity;
+use crate::tls::CallingSide;
 
 /// Who dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,6 +40,8 @@ pub struct Connection {
     pub id: u64,
     /// Who dialled.
     pub direction: Direction,
+    /// Which side calls.
+    pub caller: CallingSide,
     /// Who is at the other end, as decided in the handshake.
     pub peer: PeerIdentity,
     /// From or to where.
@@ -54,6 +57,17 @@ impl Connection {
     #[must_use]
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// Whether this node answers the calls on it.
+    #[must_use]
+    pub const fn is_served(&self) -> bool {
+        match (self.direction, self.caller) {
+            (Direction::Inbound, CallingSide::Dialler)
+            | (Direction::Outbound, CallingSide::Dialled) => true,
+            (Direction::Inbound, CallingSide::Dialled)
+            | (Direction::Outbound, CallingSide::Dialler) => false,
+        }
     }
 
     /// Closes the connection at once, with all its streams.
@@ -127,6 +141,7 @@ impl Connections {
         let connection = Connection {
             id: state.next_id,
             direction: new.direction,
+            caller: new.caller,
             peer: new.peer,
             address: new.address,
             traffic: new.traffic,
@@ -168,6 +183,7 @@ fn gauge(direction: Direction) -> metrics::Gauge {
 #[derive(Debug)]
 pub(crate) struct NewConnection {
     pub(crate) direction: Direction,
+    pub(crate) caller: CallingSide,
     pub(crate) peer: PeerIdentity,
     pub(crate) address: SocketAddr,
     pub(crate) traffic: Arc<Traffic>,

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::accept::Acceptor;
+use crate::accept::{Acceptor, Entering, Entrance};
 use crate::calls::CallLimiter;
 use crate::connections::{Connection, Connections, WatchSlot};
 use crate::error::NetError;
@@ -21,7 +21,7 @@ use crate::peer::PeerDirectory;
 use crate::service::{Call, Caller, FederationService, ServiceError};
 use crate::settings::{self, MESSAGE_MAX_BYTES, Settings};
 use crate::streams::{incoming, with_alive};
-use crate::tls::{self, Credentials};
+use crate::tls::Credentials;
 use crate::types::{Announcement, Answers};
 use crate::wire::federation_server::{Federation, FederationServer};
 use crate::{convert, status, wire};
@@ -51,15 +51,22 @@ pub async fn serve<S: FederationService>(
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), NetError> {
-    let acceptor = Acceptor {
-        tls: Arc::new(tls::server_config(
-            &identity.credentials,
-            identity.directory.clone(),
-        )?),
-        directory: identity.directory.clone(),
-        connections: identity.connections.clone(),
-        settings: identity.settings,
-    };
+    let (entrance, entering) = Entrance::new();
+    Acceptor::new(identity.clone(), None)?.begin(listener, entrance, stop.clone());
+    serve_entering(entering, identity, service, stop, grace).await
+}
+
+/// As [`serve`], over the connections that enter, whoever dialled.
+///
+/// # Errors
+/// [`NetError::Closed`] when the server ends by itself.
+pub(crate) async fn serve_entering<S: FederationService>(
+    entering: Entering,
+    identity: Identity,
+    service: Arc<S>,
+    stop: CancellationToken,
+    grace: Duration,
+) -> Result<(), NetError> {
     let connections = identity.connections.clone();
     let calls = Calls(Arc::new(Shared {
         service,
@@ -70,14 +77,13 @@ pub async fn serve<S: FederationService>(
     let calls = FederationServer::new(calls)
         .max_decoding_message_size(MESSAGE_MAX_BYTES)
         .max_encoding_message_size(MESSAGE_MAX_BYTES);
-    let incoming = acceptor.incoming(listener, stop.clone());
     let serving = limited(&identity.settings)
         .add_service(calls)
-        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(entering, stop.clone().cancelled_owned());
     let too_late = async {
         stop.cancelled().await;
         tokio::time::sleep(grace).await;
-        connections.cut(|open| open.direction == crate::connections::Direction::Inbound);
+        connections.cut(Connection::is_served);
         std::future::pending().await
     };
     tokio::select! {

@@ -20,6 +20,7 @@ mod config;
 mod crash;
 mod exchange;
 mod import;
+mod outbound;
 mod proofs;
 mod restore;
 mod secrets;

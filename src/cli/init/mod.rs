@@ -59,6 +59,9 @@ pub struct InitArgs {
     /// Where other members reach this node; may be repeated
     #[arg(long = "advertise", value_name = "HOST:PORT", value_parser = Endpoint::parse)]
     pub advertise: Vec<Endpoint>,
+    /// HTTP proxy to dial other members through (CONNECT)
+    #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::parse)]
+    pub proxy: Option<Endpoint>,
     /// A node to ask for the roster first; may be repeated
     #[arg(long = "bootstrap", value_name = "MEMBER=HOST:PORT")]
     pub bootstrap: Vec<BootstrapPeer>,

@@ -81,6 +81,11 @@ fn value(section: &str, key: &str, args: &InitArgs) -> Option<Value> {
         ("keys", "tls_key") => quoted(TLS_KEY),
         ("keys", "tls_certificate") => return Some(Value::Absent),
         ("federation", "listen") => address(args.listen),
+        ("federation", "outbound_only") => args.advertise.is_empty().to_string(),
+        ("federation", "proxy") => match &args.proxy {
+            Some(proxy) => quoted(proxy),
+            None => return Some(Value::Absent),
+        },
         ("federation", "advertise") => {
             let endpoints: Vec<String> = args.advertise.iter().map(quoted).collect();
             format!("[{}]", endpoints.join(", "))

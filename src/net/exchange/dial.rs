@@ -30,10 +30,14 @@ use super::inside::Inside;
 use super::rejections::Rejections;
 use super::serve::node_info;
 use super::view::{Board, PeerKey};
+use crate::accept::Entrance;
 use crate::client::{Dialler, Peer};
 use crate::connections::{Connection, Connections};
 use crate::error::NetError;
 use crate::peer::Expected;
+use crate::service::ServiceError;
+use crate::stream::PeerStream;
+use crate::tls::CallingSide;
 
 /// The span of the first wait after a failure; it doubles each time.
 const WAIT_FIRST: Duration = Duration::from_secs(1);
@@ -71,13 +75,15 @@ pub(crate) struct Dialling {
     /// Names are resolved by the proxy, if there is one.
     pub(crate) proxied: bool,
     pub(crate) bootstrap: Vec<Bootstrap>,
+    /// Where connections go on which peers call this node, where they cannot dial it.
+    pub(crate) reverse: Option<Entrance>,
 }
 
 /// A node that is dialled.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Target {
-    key: PeerKey,
-    endpoints: Vec<Endpoint>,
+pub(super) struct Target {
+    pub(super) key: PeerKey,
+    pub(super) endpoints: Vec<Endpoint>,
 }
 
 struct Running {
@@ -126,6 +132,11 @@ impl Dialling {
                 let (task, ended) = (target.clone(), stop.clone());
                 self.tasks
                     .spawn(async move { dialling.keep(task, ended).await });
+                if let Some(entrance) = self.reverse.clone() {
+                    let (dialling, task, ended) = (Arc::clone(self), target.clone(), stop.clone());
+                    self.tasks
+                        .spawn(async move { dialling.keep_reverse(task, entrance, ended).await });
+                }
                 Running { target, stop }
             });
         }
@@ -204,12 +215,7 @@ impl Dialling {
                 ended = self.session(&target, &stop) => ended,
             };
             self.board.tried(&target.key);
-            failures = if began.elapsed() >= GOOD_SESSION {
-                0
-            } else {
-                failures + 1
-            };
-            let wait = wait(failures);
+            let wait = pause(&mut failures, began);
             self.note_end(&target, ended, wait);
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -238,19 +244,21 @@ impl Dialling {
 
     /// One connection, from the dial to the end of its watch.
     async fn session(&self, target: &Target, stop: &CancellationToken) -> Result<(), NetError> {
-        let peer = self.reach(target).await?;
-        let connection = peer.connection().clone();
+        let stream = self.reach(target, CallingSide::Dialler).await?;
+        let connection = stream.connection().clone();
         // However this ends, dropped in the middle as well: the connection goes.
         let _cut = Cut(connection.clone());
+        let peer = self.dialler.call_over(stream).await?;
         tokio::select! {
             () = stop.cancelled() => Ok(()),
             () = connection.closed() => Err(NetError::Closed("by the peer".to_owned())),
-            ended = self.exchange(target, &peer) => ended,
+            ended = self.exchange(&target.key, &peer) => ended,
         }
     }
 
-    async fn exchange(&self, target: &Target, peer: &Peer) -> Result<(), NetError> {
-        self.greet(target, peer).await?;
+    /// Greets and watches a peer over one connection; the driver pulls over it.
+    pub(super) async fn exchange(&self, key: &PeerKey, peer: &Peer) -> Result<(), NetError> {
+        self.greet(key, peer).await?;
         let up = Inside::LinkUp {
             peer: Box::new(peer.clone()),
         };
@@ -261,11 +269,17 @@ impl Dialling {
             driver: self.driver.clone(),
             peer: peer.clone(),
         };
-        let (member, _) = target.key;
+        let (member, _) = *key;
         let said = announcements(Arc::clone(&self.node), member);
-        let heard = peer.watch(said).await?;
-        self.board.tried(&target.key);
-        self.board.peer(&target.key, |row| {
+        let heard = match peer.watch(said).await {
+            Err(error) if is_inactive(&error) => {
+                self.ask_roster(peer).await?;
+                return Err(error);
+            }
+            other => other?,
+        };
+        self.board.tried(key);
+        self.board.peer(key, |row| {
             row.state = "connected";
             row.last_error = (String::new(), String::new());
         });
@@ -277,7 +291,7 @@ impl Dialling {
     }
 
     /// Hello, and the roster where the peer's is newer.
-    async fn greet(&self, target: &Target, peer: &Peer) -> Result<(), NetError> {
+    async fn greet(&self, key: &PeerKey, peer: &Peer) -> Result<(), NetError> {
         let own = node_info(&self.node);
         let info = peer.hello(&own).await?;
         if info.genesis != own.genesis {
@@ -288,21 +302,32 @@ impl Dialling {
         if skew > CLOCK_SKEW_MS {
             tracing::warn!(peer = %peer.identity(), skew_ms = skew, "the clocks differ");
         }
-        self.board.peer(&target.key, |row| {
+        self.board.peer(key, |row| {
             row.last_seen = now;
             row.roster_version = info.roster_version;
             row.software.clone_from(&info.software);
         });
         if info.roster_version > own.roster_version {
-            let documents = peer.roster(own.roster_version.saturating_add(1)).await?;
-            let name = peer.identity().to_string();
-            documents_in::take_in(&self.node, &self.rejections, &name, documents).await?;
+            self.ask_roster(peer).await?;
         }
         Ok(())
     }
 
+    /// Takes in what the peer knows of rosters after ours, of cards and suspensions.
+    /// A member that is suspended learns of it so, and by no watch.
+    async fn ask_roster(&self, peer: &Peer) -> Result<(), NetError> {
+        let after = node_info(&self.node).roster_version.saturating_add(1);
+        let documents = peer.roster(after).await?;
+        let name = peer.identity().to_string();
+        documents_in::take_in(&self.node, &self.rejections, &name, documents).await
+    }
+
     /// Tries the node's endpoints in order, and each of their addresses.
-    async fn reach(&self, target: &Target) -> Result<Peer, NetError> {
+    pub(super) async fn reach(
+        &self,
+        target: &Target,
+        caller: CallingSide,
+    ) -> Result<PeerStream, NetError> {
         let (member, node) = target.key.clone();
         let expected = Expected::Node(member, node);
         let mut last = NetError::Endpoint("no address that may be dialled".to_owned());
@@ -315,8 +340,9 @@ impl Dialling {
                 }
             };
             for address in addresses {
-                match self.dialler.dial(&address, expected.clone()).await {
-                    Ok(peer) => return Ok(peer),
+                let opened = self.dialler.open(&address, expected.clone(), caller);
+                match opened.await {
+                    Ok(stream) => return Ok(stream),
                     Err(error) => last = error,
                 }
             }
@@ -411,7 +437,7 @@ impl Dialling {
 }
 
 /// Cuts a connection when dropped.
-struct Cut(Connection);
+pub(super) struct Cut(pub(super) Connection);
 
 impl Drop for Cut {
     fn drop(&mut self) {
@@ -463,6 +489,23 @@ fn row(key: &PeerKey, slug: Slug, endpoints: &[Endpoint], state: &'static str) -
         roster_version: 0,
         software: String::new(),
     }
+}
+
+/// How long to wait after a session that began then: after a good one as after a
+/// first failure.
+pub(super) fn pause(failures: &mut u32, began: tokio::time::Instant) -> Duration {
+    *failures = if began.elapsed() >= GOOD_SESSION {
+        0
+    } else {
+        failures.saturating_add(1)
+    };
+    wait(*failures)
+}
+
+/// Whether a peer refused because this node's member is not active there.
+fn is_inactive(error: &NetError) -> bool {
+    let code = ServiceError::NotActive.code();
+    matches!(error, NetError::Peer(refusal) if refusal.code == code)
 }
 
 /// Exponential, with full jitter.

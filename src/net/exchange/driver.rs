@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use super::directory::Snapshots;
 use super::inbox::Heard;
 use super::inside::Inside;
+use super::links::Links;
 use super::pipeline::{self, Pulled, describe_of};
 use super::rejections::Rejections;
 use super::storing::{self, Desk};
@@ -90,7 +91,7 @@ pub(crate) struct Driver {
     verifiers: Arc<Semaphore>,
     ids: HashMap<PeerKey, PeerId>,
     pub(super) peers: BTreeMap<PeerId, Known>,
-    pub(super) links: HashMap<PeerId, Peer>,
+    pub(super) links: Links,
     jobs: HashMap<JobId, Job>,
     chunks: HashMap<ChunkId, Box<Pulled>>,
     next_chunk: u64,
@@ -123,7 +124,7 @@ impl Driver {
             verifiers: Arc::new(Semaphore::new(cores)),
             ids: HashMap::new(),
             peers: BTreeMap::new(),
-            links: HashMap::new(),
+            links: Links::default(),
             jobs: HashMap::new(),
             chunks: HashMap::new(),
             next_chunk: 0,
@@ -237,15 +238,14 @@ impl Driver {
     fn link_up(&mut self, peer: Peer) {
         let id = self.peer_id(peer.identity());
         let member = peer.identity().member;
-        self.links.insert(id, peer);
-        self.tell(Event::PeerUp { peer: id, member });
+        if self.links.add(id, peer) {
+            self.tell(Event::PeerUp { peer: id, member });
+        }
     }
 
     fn link_down(&mut self, peer: &PeerIdentity, connection: u64) {
         let id = self.peer_id(peer);
-        let same = |link: &Peer| link.connection().id == connection;
-        if self.links.get(&id).is_some_and(same) {
-            self.links.remove(&id);
+        if self.links.remove(id, connection) {
             self.announced.retain(|(peer, _), _| *peer != id);
             self.tell(Event::PeerDown { peer: id });
         }
@@ -470,7 +470,7 @@ impl Driver {
             held,
             offered,
             chunk,
-            links: self.links.values().cloned().collect(),
+            links: self.links.all(),
         };
         let (node, report) = (Arc::clone(&self.node), self.report.clone());
         self.tasks.spawn(async move {

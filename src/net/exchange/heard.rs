@@ -90,7 +90,7 @@ impl Driver {
     }
 
     /// A peer names its newest roster: a newer one, or another of the same version,
-    /// is asked for, over the connection that we dialled.
+    /// is asked for, over a connection to call it on.
     fn roster_named(&mut self, peer: PeerId, version: u64, digest: Digest) {
         let state = self.node.membership().state();
         let held = state.chain.as_ref();
@@ -231,7 +231,7 @@ impl Driver {
         }
         let pair = (peer, feed);
         let is_new = !self.announced.contains_key(&pair);
-        if self.links.contains_key(&peer) && (!is_new || self.announced.len() < ANNOUNCED_MAX) {
+        if self.links.reaches(&peer) && (!is_new || self.announced.len() < ANNOUNCED_MAX) {
             self.announced.insert(pair, head.clone());
         }
         if is_new && self.deny_pair(peer, feed) {

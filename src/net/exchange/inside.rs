@@ -12,7 +12,7 @@ use crate::peer::PeerIdentity;
 /// What tasks tell the driver.
 #[derive(Debug)]
 pub(crate) enum Inside {
-    /// A connection that we dialled stands, and its watch begins.
+    /// A connection to call a peer on stands, and its watch begins.
     LinkUp { peer: Box<Peer> },
     /// It is gone.
     LinkDown { peer: PeerIdentity, connection: u64 },

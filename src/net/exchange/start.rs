@@ -20,13 +20,16 @@ use super::inbox::Inbox;
 use super::rejections::Rejections;
 use super::serve::NodeService;
 use super::view::Board;
-use crate::client::Dialler;
+use crate::accept::{Acceptor, Entrance, Reversals};
+use crate::client::{Clock, Dialler};
 use crate::connections::Connections;
 use crate::error::NetError;
 use crate::server::{self, Identity};
 use crate::settings::Settings;
 use crate::tls::Credentials;
 
+/// Connections on which peers want to be called, before they are.
+const REVERSED_MAX: usize = 16;
 /// Reports that wait for the driver: each pull has at most a few.
 const REPORTS_MAX: usize = 256;
 /// Between looks at whether the node is ready.
@@ -44,6 +47,9 @@ pub struct ExchangeOptions {
     pub pull: puller::Settings,
     /// Where to listen; `None` for a node that only dials.
     pub listen: Option<SocketAddr>,
+    /// Whether peers cannot dial this node: it dials each of them once more, to be
+    /// called on that connection. `None` is: if it does not listen.
+    pub outbound_only: Option<bool>,
     /// Whom to ask for the roster first.
     pub bootstrap: Vec<Bootstrap>,
     /// Which addresses are dialled.
@@ -65,6 +71,7 @@ impl ExchangeOptions {
             settings: Settings::default(),
             pull: pull_settings(),
             listen: None,
+            outbound_only: None,
             bootstrap: Vec::new(),
             endpoint_policy: EndpointPolicy::default(),
             proxy: None,
@@ -136,8 +143,15 @@ impl Exchange {
         };
         let (inbox, heard) = Inbox::new();
         let (report, reports) = mpsc::channel(REPORTS_MAX);
+        let clock = node.clock().clone();
+        let clock: Clock = Arc::new(move || clock.now());
+        let outbound_only = options.outbound_only.unwrap_or(listener.is_none());
+        let (to, reversed) = mpsc::channel(REVERSED_MAX);
+        let entrance = exchange.serve(&node, identity.clone(), inbox.clone());
         if let Some(listener) = listener {
-            exchange.serve(&node, identity.clone(), listener, inbox.clone())?;
+            let clock = Arc::clone(&clock);
+            let acceptor = Acceptor::new(identity.clone(), Some(Reversals { to, clock }))?;
+            acceptor.begin(listener, entrance.clone(), exchange.shutdown.clone());
         }
         let parts = Parts {
             node: Arc::clone(&node),
@@ -154,8 +168,7 @@ impl Exchange {
         exchange
             .tasks
             .spawn_blocking(move || handle.block_on(driver.run()));
-        let clock = node.clock().clone();
-        let dialler = Dialler::new(identity, Arc::new(move || clock.now()));
+        let dialler = Dialler::new(identity, clock);
         let dialling = Dialling {
             dialler: match options.proxy.clone() {
                 Some(proxy) => dialler.through(proxy),
@@ -172,31 +185,32 @@ impl Exchange {
             policy: options.endpoint_policy,
             proxied: options.proxy.is_some(),
             bootstrap: options.bootstrap,
+            reverse: outbound_only.then_some(entrance),
             node: Arc::clone(&node),
         };
-        exchange.tasks.spawn(Arc::new(dialling).supervise());
+        let dialling = Arc::new(dialling);
+        exchange
+            .tasks
+            .spawn(Arc::clone(&dialling).call_all(reversed));
+        exchange.tasks.spawn(dialling.supervise());
         exchange.await_ready(&node, options.ready_within);
         node.set_exchange(exchange.view());
         Ok(exchange)
     }
 
-    fn serve(
-        &self,
-        node: &Arc<Node>,
-        identity: Identity,
-        listener: TcpListener,
-        inbox: Inbox,
-    ) -> Result<(), NetError> {
-        crate::tls::server_config(&identity.credentials, identity.directory.clone())?;
+    /// Answers the calls on every connection that enters.
+    fn serve(&self, node: &Arc<Node>, identity: Identity, inbox: Inbox) -> Entrance {
+        let (entrance, entering) = Entrance::new();
         let service = NodeService::new(Arc::clone(node), inbox, self.shutdown.clone());
         // What has not ended by half of the grace is cut, with time to spare.
         let (stop, grace) = (self.shutdown.clone(), self.grace / 2);
         self.tasks.spawn(async move {
-            if let Err(error) = server::serve(listener, identity, service, stop, grace).await {
+            let serving = server::serve_entering(entering, identity, service, stop, grace);
+            if let Err(error) = serving.await {
                 tracing::error!(%error, code = error.code(), "the federation server ended");
             }
         });
-        Ok(())
+        entrance
     }
 
     fn await_ready(&self, node: &Arc<Node>, within: Duration) {

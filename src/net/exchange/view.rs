@@ -39,7 +39,10 @@ impl Board {
                 .entry(key(&peer))
                 .or_insert_with(|| peer.clone());
             row.endpoints = peer.endpoints;
-            if matches!(peer.state, "no endpoint" | "not active") || row.state == "not active" {
+            // A node that cannot be dialled may have dialled to be called.
+            let called = peer.state == "no endpoint" && row.state == "connected";
+            let given = matches!(peer.state, "no endpoint" | "not active");
+            if (given && !called) || row.state == "not active" {
                 row.state = peer.state;
             }
         }

@@ -4,6 +4,7 @@ mod calls;
 mod defaults;
 mod handshakes;
 mod limits;
+mod reverse;
 
 use std::sync::Arc;
 use std::time::Duration;

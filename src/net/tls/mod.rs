@@ -27,8 +27,34 @@ use verify::PinnedClients;
 
 /// The protocol of a connection on which the dialler calls.
 pub const ALPN: &[u8] = b"h2";
-/// Reserved: the protocol of a connection on which the one that was dialled calls.
+/// The protocol of a connection on which the one that was dialled calls.
 pub const ALPN_REVERSE: &[u8] = b"hashpact-rev/1";
+
+/// Which side of a connection makes the calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CallingSide {
+    /// The side that dialled.
+    Dialler,
+    /// The side that was dialled: its peer cannot be.
+    Dialled,
+}
+
+impl CallingSide {
+    /// The protocol that says so in the handshake.
+    #[must_use]
+    pub const fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Dialler => ALPN,
+            Self::Dialled => ALPN_REVERSE,
+        }
+    }
+
+    /// Reads what was agreed in the handshake.
+    pub(crate) fn agreed(alpn: Option<&[u8]>) -> Option<Self> {
+        let all = [Self::Dialler, Self::Dialled];
+        all.into_iter().find(|caller| Some(caller.alpn()) == alpn)
+    }
+}
 
 /// Says why keys or certificates of our own cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +87,8 @@ fn provider() -> Arc<CryptoProvider> {
     })
 }
 
-/// Makes the configuration of the accepting side.
+/// Makes the configuration of the accepting side, on whose connections the dialler
+/// calls; add [`ALPN_REVERSE`] to its protocols to take others as well.
 ///
 /// # Errors
 /// [`TlsError::Setup`] when rustls refuses the combination.
@@ -87,7 +114,21 @@ pub fn server_config(
 /// # Errors
 /// [`TlsError::Setup`] when rustls refuses the combination.
 pub fn client_config(credentials: &Credentials, pinned: Pinned) -> Result<ClientConfig, TlsError> {
-    client(credentials, Arc::new(pinned))
+    client_config_for(credentials, pinned, CallingSide::Dialler)
+}
+
+/// As [`client_config`], with the side that will call.
+///
+/// # Errors
+/// [`TlsError::Setup`] when rustls refuses the combination.
+pub fn client_config_for(
+    credentials: &Credentials,
+    pinned: Pinned,
+    caller: CallingSide,
+) -> Result<ClientConfig, TlsError> {
+    let mut config = client(credentials, Arc::new(pinned))?;
+    config.alpn_protocols = vec![caller.alpn().to_vec()];
+    Ok(config)
 }
 
 /// Makes the configuration of a dial that cannot pin yet: the peer proves that it

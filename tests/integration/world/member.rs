@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,11 +28,33 @@ const SETTINGS: [(&str, &str); 5] = [
     ("level", "\"debug\""),
 ];
 
+/// Where a node runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// Where it listens and is dialled; none for a node that only dials.
+    pub(crate) endpoint: Option<String>,
+    /// The network namespace that its process runs in; none for that of the test.
+    pub(crate) namespace: Option<String>,
+    /// More arguments for `hashpact init`.
+    pub(crate) more: Vec<String>,
+}
+
+impl Place {
+    /// On this machine's loopback.
+    pub(crate) fn here() -> Self {
+        Self {
+            endpoint: Some(format!("127.0.0.1:{}", free_port())),
+            namespace: None,
+            more: Vec::new(),
+        }
+    }
+}
+
 /// A member with one node.
 pub(crate) struct Member {
     slug: String,
     folder: PathBuf,
-    endpoint: String,
+    place: Place,
     http: String,
     evidence: Arc<Evidence>,
     node: Mutex<Option<Child>>,
@@ -39,18 +62,25 @@ pub(crate) struct Member {
 
 impl Member {
     /// Makes the member's node with `hashpact init`.
-    pub(crate) fn init(slug: &str, world: &Path, genesis: &str, evidence: &Arc<Evidence>) -> Self {
+    pub(crate) fn init(
+        slug: &str,
+        place: Place,
+        world: &Path,
+        genesis: &str,
+        evidence: &Arc<Evidence>,
+    ) -> Self {
         let member = Self {
             slug: slug.to_owned(),
             folder: world.join(slug),
-            endpoint: format!("127.0.0.1:{}", free_port()),
+            place,
             http: format!("127.0.0.1:{}", free_port()),
             evidence: evidence.clone(),
             node: Mutex::new(None),
         };
         let dir = member.folder.display().to_string();
         let email = format!("desk@{slug}.example");
-        let line = [
+        let name = display_name(slug);
+        let mut line = vec![
             "init",
             "--dir",
             &dir,
@@ -61,11 +91,7 @@ impl Member {
             "--member",
             slug,
             "--display-name",
-            &display_name(slug),
-            "--listen",
-            &member.endpoint,
-            "--advertise",
-            &member.endpoint,
+            &name,
             "--http-listen",
             &member.http,
             "--allow-loopback-endpoints",
@@ -76,6 +102,11 @@ impl Member {
             "--contact-phone",
             "+31 20 555 0100",
         ];
+        match &member.place.endpoint {
+            Some(endpoint) => line.extend(["--listen", endpoint, "--advertise", endpoint]),
+            None => line.extend(["--listen", "off"]),
+        }
+        line.extend(member.place.more.iter().map(String::as_str));
         Call::new(evidence, world).json(&line);
         for (key, value) in SETTINGS {
             member.set(key, value);
@@ -128,7 +159,7 @@ impl Member {
 
     /// Where other members reach the node.
     pub(crate) fn endpoint(&self) -> &str {
-        &self.endpoint
+        self.place.endpoint.as_deref().expect("a node that listens")
     }
 
     /// A call to this member's node, or to its store where none runs.
@@ -177,7 +208,16 @@ impl Member {
             .append(true)
             .open(self.log_file());
         let log = log.unwrap();
-        let child = Command::new(binary())
+        let mut command = match &self.place.namespace {
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                // It sets the namespace and becomes the node: the process is the same.
+                command.args(["netns", "exec", namespace]).arg(binary());
+                command
+            }
+            None => Command::new(binary()),
+        };
+        let child = command
             .arg("--config")
             .arg(self.config())
             .arg("run")
@@ -195,6 +235,12 @@ impl Member {
     pub(crate) fn wait_ready(&self) {
         until_true(&format!("{} to be ready", self.slug), || {
             self.assert_runs();
+            if self.place.namespace.is_some() {
+                // Its loopback is another than that of the test. A command that finds
+                // no socket yet would take the store itself.
+                return UnixStream::connect(self.folder.join("hashpact.sock")).is_ok()
+                    && self.json(&["status"])["ready"] == true;
+            }
             self.http("/ready").is_some_and(|(code, _)| code == 200)
         });
     }

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 pub(crate) use call::{Call, Outcome, binary};
 pub(crate) use evidence::Evidence;
-pub(crate) use member::Member;
+pub(crate) use member::{Member, Place};
 pub(crate) use reader::{Reader, checkpoint};
 
 /// The coalition of every world.
@@ -51,6 +51,12 @@ impl World {
 
     /// As [`new`](Self::new), but no node has seen the roster yet.
     pub(crate) fn founded(slugs: &[&str]) -> Self {
+        let here: Vec<_> = slugs.iter().map(|slug| (*slug, Place::here())).collect();
+        Self::founded_at(&here)
+    }
+
+    /// As [`founded`](Self::founded), each node in its place.
+    pub(crate) fn founded_at(places: &[(&str, Place)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let evidence = Arc::new(Evidence::default());
         let mut world = Self {
@@ -64,11 +70,13 @@ impl World {
                 .call()
                 .json(&["coalition", "init", "--name", COALITION, "--dir", &admins]);
         let genesis = text(&founded, "genesis");
-        for slug in slugs {
-            let member = Member::init(slug, world.path(), &genesis, &world.evidence);
+        for (slug, place) in places {
+            let place = place.clone();
+            let member = Member::init(slug, place, world.path(), &genesis, &world.evidence);
             world.members.push(member);
         }
-        world.admit(slugs);
+        let slugs: Vec<&str> = places.iter().map(|(slug, _)| *slug).collect();
+        world.admit(&slugs);
         world.evidence.keep_keys_of(world.path());
         world
     }

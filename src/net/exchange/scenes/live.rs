@@ -9,23 +9,23 @@ use super::*;
 use crate::exchange::{Exchange, ExchangeOptions};
 
 /// Long enough for a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A coalition whose clock runs, though not by the machine's date.
-struct Live {
-    coalition: Coalition,
+pub(super) struct Live {
+    pub(super) coalition: Coalition,
     version: u64,
 }
 
 /// One node with its exchange.
-struct Running {
-    node: Arc<Node>,
-    exchange: Exchange,
+pub(super) struct Running {
+    pub(super) node: Arc<Node>,
+    pub(super) exchange: Exchange,
     stop: CancellationToken,
 }
 
 impl Live {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let coalition = Coalition::new();
         let clock = coalition.clock.clone();
         let began = std::time::Instant::now();
@@ -42,13 +42,27 @@ impl Live {
         }
     }
 
-    async fn run(&self, member: u32) -> Running {
+    pub(super) async fn run(&self, member: u32) -> Running {
+        self.run_with(member, |_| ()).await
+    }
+
+    /// Runs a node that nobody can dial.
+    pub(super) async fn run_outbound_only(&self, member: u32) -> Running {
+        self.run_with(member, |options| options.listen = None).await
+    }
+
+    pub(super) async fn run_with(
+        &self,
+        member: u32,
+        change: impl FnOnce(&mut ExchangeOptions),
+    ) -> Running {
         let node = self.coalition.open(member);
         let at = usize::try_from(member).unwrap() - 1;
         let mut options = ExchangeOptions::new(self.coalition.credentials[at].clone());
         options.listen = Some("127.0.0.1:0".parse().unwrap());
         options.endpoint_policy = EndpointPolicy::AllowLocal;
         options.grace = Duration::from_secs(5);
+        change(&mut options);
         let stop = CancellationToken::new();
         let exchange = Exchange::start(Arc::clone(&node), options, stop.clone())
             .await
@@ -61,12 +75,13 @@ impl Live {
     }
 
     /// Tells every node where all of them listen, by new cards.
-    fn introduce(&mut self, running: &[(u32, &Running)]) {
+    pub(super) fn introduce(&mut self, running: &[(u32, &Running)]) {
         self.version += 1;
         for (member, one) in running {
-            let address = one.exchange.local_addr().unwrap().to_string();
-            let endpoint = Endpoint::parse(&address).unwrap();
-            let card = self.coalition.card(*member, self.version, vec![endpoint]);
+            let address = one.exchange.local_addr().into_iter();
+            let endpoints = address.map(|a| Endpoint::parse(&a.to_string()).unwrap());
+            let endpoints = endpoints.collect();
+            let card = self.coalition.card(*member, self.version, endpoints);
             for (_, other) in running {
                 other.node.membership().accept_card(card.clone()).unwrap();
             }
@@ -75,7 +90,7 @@ impl Live {
 }
 
 impl Running {
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.stop.cancel();
         assert!(self.exchange.wait().await, "it ends within its grace");
         let store = Arc::downgrade(self.node.store());
@@ -83,12 +98,12 @@ impl Running {
         until("the store is closed", || store.strong_count() == 0).await;
     }
 
-    fn answers(&self, n: u64) -> usize {
+    pub(super) fn answers(&self, n: u64) -> usize {
         let signal = entry(n).body.signals.remove(0);
         self.node.lookup(&[signal]).unwrap()[0].len()
     }
 
-    fn size(&self, feed: &FeedId) -> u64 {
+    pub(super) fn size(&self, feed: &FeedId) -> u64 {
         let store = self.node.store();
         let held = store.feed_no(feed).and_then(|no| store.feed(no).ok());
         held.and_then(|held| held.applied)
@@ -96,7 +111,7 @@ impl Running {
     }
 }
 
-async fn until(what: &str, is: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, is: impl Fn() -> bool) {
     let wait = async {
         while !is() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -107,7 +122,7 @@ async fn until(what: &str, is: impl Fn() -> bool) {
         .unwrap_or_else(|_| panic!("never: {what}"));
 }
 
-fn verify(node: &Node) {
+pub(super) fn verify(node: &Node) {
     let report = node.store().verify(|_, _| Ok(()), |_, _| ()).unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
 }

@@ -7,6 +7,7 @@ mod hostile_feeds;
 mod hostile_heads;
 mod hostile_peers;
 mod live;
+mod reverse;
 mod serving;
 mod telling;
 mod wire;
