@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 
-use bytes::Buf as _;
+use bytes::Buf;
 use hashpact_core::limits::{COSIGNATURES_MAX, RECEIPTS_MAX};
 use hashpact_core::reject::Rejection;
 use prost::Message;
@@ -86,12 +86,14 @@ impl<U: Message + Default + Capped> Decoder for CappedDecoder<U> {
         if buffer.chunk().len() != buffer.remaining() {
             return Err(Status::internal("internal error"));
         }
-        U::check(buffer.chunk()).map_err(rejected)?;
-        let decoded = U::decode(buffer);
-        decoded
-            .map(Some)
-            .map_err(|error| rejected(Rejection::malformed("message", error.to_string())))
+        decoded(buffer).map(Some).map_err(rejected)
     }
+}
+
+/// Counts the fields of a whole, contiguous message, and decodes it.
+pub(crate) fn decoded<U: Message + Default + Capped>(message: impl Buf) -> Result<U, Rejection> {
+    U::check(message.chunk())?;
+    U::decode(message).map_err(|error| Rejection::malformed("message", error.to_string()))
 }
 
 /// A status that carries the code for a peer, and the rejection for our own client.

@@ -7,6 +7,10 @@ mod hostile_feeds;
 mod hostile_heads;
 mod hostile_peers;
 mod live;
+mod mutated;
+mod mutated_chunks;
+#[path = "../../../core/hostile/mutations.rs"]
+mod mutations;
 mod reverse;
 mod serving;
 mod telling;
@@ -230,6 +234,12 @@ pub(crate) fn set_status(node: &Node, member: u32, status: MemberStatus) {
 }
 
 pub(crate) fn suspend(node: &Node, member: u32) {
+    let bytes = suspension_of(node, member);
+    assert!(node.membership().accept_suspension(bytes).unwrap());
+}
+
+/// A suspension as the administrator signs it.
+pub(crate) fn suspension_of(node: &Node, member: u32) -> Bytes {
     let chain = node.membership().roster().unwrap();
     let suspension = Suspension {
         genesis: chain.genesis(),
@@ -242,8 +252,7 @@ pub(crate) fn suspend(node: &Node, member: u32) {
     };
     let mut draft = suspension.to_envelope().unwrap();
     draft.sign(&admin());
-    let bytes = draft.finish().unwrap().as_bytes().clone();
-    assert!(node.membership().accept_suspension(bytes).unwrap());
+    draft.finish().unwrap().as_bytes().clone()
 }
 
 /// Who, and whether it may relay.
