@@ -264,7 +264,7 @@ pub(crate) fn selector(message: wire::Selector, set: &SetName) -> Result<Selecto
 }
 
 /// The first index of `member/set#index` or `#index`.
-fn entry_of(text: &str, set: &SetName) -> Result<u64, Rejection> {
+pub(crate) fn entry_of(text: &str, set: &SetName) -> Result<u64, Rejection> {
     if let Some(index) = text.strip_prefix('#') {
         let index = index.parse();
         return index.map_err(|_| invalid("entry", "is not of the form #INDEX"));

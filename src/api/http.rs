@@ -8,6 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use hashpact_node::model::Reason;
 use hashpact_node::{Node, NodeError};
 use metrics::{describe_gauge, gauge};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -145,6 +146,25 @@ fn refresh(node: &Node, about: &About) -> Result<(), NodeError> {
     if let Some(expires) = about.certificate_expires {
         gauge!("hashpact_certificate_days_left").set(days_left(now, expires));
     }
+    gauge!("hashpact_quarantined_entries").set(status.quarantined as f64);
+    let mut reasons = Reason::ALL.map(|reason| (reason, 0_u64));
+    for lot in node.quarantine(None, None)? {
+        let of = reasons
+            .iter_mut()
+            .filter(|(reason, _)| *reason == lot.reason);
+        of.for_each(|(_, held)| *held = held.saturating_add(lot.held));
+    }
+    for (reason, held) in reasons {
+        gauge!("hashpact_quarantine_held", "reason" => reason.code()).set(held as f64);
+    }
+    for state in ["fresh", "grace", "stale"] {
+        let here = if status.roster_state == state {
+            1.0
+        } else {
+            0.0
+        };
+        gauge!("hashpact_roster_state", "state" => state).set(here);
+    }
     for feed in node.feeds() {
         let name = feed.name;
         gauge!("hashpact_feed_stored_leaves", "feed" => name.clone()).set(feed.stored as f64);
@@ -201,6 +221,18 @@ fn describe() {
         (
             "hashpact_feed_lag_leaves",
             "Leaves under the newest head heard of that look-ups do not answer from",
+        ),
+        (
+            "hashpact_quarantined_entries",
+            "Entries that wait in quarantine and do not match",
+        ),
+        (
+            "hashpact_quarantine_held",
+            "Entries that wait in quarantine, by reason; one may have several",
+        ),
+        (
+            "hashpact_roster_state",
+            "1 for the state of the roster: fresh, grace or stale",
         ),
         ("hashpact_peer_connected", "1 while the node is connected"),
         (

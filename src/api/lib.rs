@@ -17,6 +17,7 @@ mod convert;
 mod embedded;
 mod error;
 mod import;
+mod quarantine;
 mod service;
 mod status;
 

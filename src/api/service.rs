@@ -299,6 +299,28 @@ impl wire::node_server::Node for NodeService {
         Ok(Response::new(wire::FeedsResponse { feeds }))
     }
 
+    async fn quarantine(
+        &self,
+        request: Request<wire::QuarantineRequest>,
+    ) -> Result<Response<wire::QuarantineResponse>, Status> {
+        let request = request.into_inner();
+        let listed = self.call("quarantine", move |node| {
+            crate::quarantine::list(node, &request)
+        });
+        Ok(Response::new(listed.await?))
+    }
+
+    async fn decide_quarantine(
+        &self,
+        request: Request<wire::DecideQuarantineRequest>,
+    ) -> Result<Response<wire::DecideQuarantineResponse>, Status> {
+        let request = request.into_inner();
+        let decided = self.call("quarantine", move |node| {
+            crate::quarantine::decide(node, &request)
+        });
+        Ok(Response::new(decided.await?))
+    }
+
     async fn verify(
         &self,
         _request: Request<wire::VerifyRequest>,

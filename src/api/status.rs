@@ -32,6 +32,7 @@ pub(crate) fn status(node: &Node, about: &About) -> Result<wire::StatusResponse,
         peers_connected: status.peers_connected,
         started_ms: status.started.0,
         resident_bytes: resident_bytes(),
+        quarantined: status.quarantined,
     })
 }
 
@@ -81,6 +82,7 @@ pub(crate) fn feed(feed: FeedView) -> wire::Feed {
         from_peer: feed.from_peer,
         updated_ms: feed.updated.0,
         last_error_code: feed.last_error,
+        quarantined: feed.quarantined,
     }
 }
 

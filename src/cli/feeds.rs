@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Context;
 use super::client::connect_or_embed;
 use super::error::CliError;
-use super::output::{count, table, time};
+use super::output::{count, counted, table, time};
 use super::values::SetReference;
 
 /// List the feeds that the node holds: entries, leaves, lag, state
@@ -27,6 +27,7 @@ struct FeedObject {
     own: bool,
     epoch: u32,
     live_entries: u64,
+    quarantined: u64,
     stored: u64,
     indexed: u64,
     head: u64,
@@ -91,6 +92,11 @@ fn print(feeds: &[wire::Feed], context: &Context) -> Result<(), CliError> {
         ]);
     }
     context.output.table(&shown)?;
+    for feed in feeds.iter().filter(|feed| feed.quarantined > 0) {
+        let (name, entries) = (&feed.name, counted(feed.quarantined, "entry", "entries"));
+        let line = format_args!("  ! {name}: {entries} in quarantine, not matched");
+        context.output.line(line)?;
+    }
     for feed in feeds.iter().filter(|feed| !feed.last_error_code.is_empty()) {
         let (name, code) = (&feed.name, &feed.last_error_code);
         context
@@ -114,6 +120,7 @@ fn object(feed: wire::Feed) -> FeedObject {
         own: feed.own,
         epoch: feed.epoch,
         live_entries: feed.live_entries,
+        quarantined: feed.quarantined,
         stored: feed.stored,
         indexed: feed.indexed,
         head: feed.head,

@@ -20,6 +20,7 @@ mod new_files;
 pub mod open;
 pub mod output;
 pub mod peers;
+pub mod quarantine;
 pub mod retract;
 pub mod roster;
 pub mod run;
@@ -91,6 +92,7 @@ enum Command {
     Export(export::ExportArgs),
     Lookup(lookup::LookupArgs),
     Hash(hash::HashArgs),
+    Quarantine(quarantine::QuarantineArgs),
     Coalition(coalition::CoalitionArgs),
     Roster(roster::RosterArgs),
     Config(config::ConfigArgs),
@@ -213,6 +215,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Export(args) => export::run(&args, context),
         Command::Lookup(args) => lookup::run(&args, context),
         Command::Hash(args) => hash::run(args, context),
+        Command::Quarantine(args) => quarantine::run(&args, context),
         Command::Coalition(args) => coalition::run(args, context),
         Command::Roster(args) => roster::run(args, context),
         Command::Config(args) => config::run(&args, context),

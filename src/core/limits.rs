@@ -55,6 +55,9 @@ pub const SUSPENSION_MAX_MS: u64 = 7 * DAY_MS;
 pub const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 /// Publish leaves that a feed may grow by in an hour after its first pull.
 pub const FEED_GROWTH_PER_HOUR: u64 = 2_000_000;
+/// How many hours' growth is stored at once before a feed rests: what is above one is
+/// in quarantine. Four bound what a publisher can take of a disk to some 2 GB.
+pub const FEED_GROWTH_CAP_FACTOR: u64 = 4;
 /// Entries that may be retracted in 24 hours without the identity key, as the
 /// larger of this and one per cent of the set.
 pub const RETRACT_FREE_PER_DAY: u64 = 100;

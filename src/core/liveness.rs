@@ -178,6 +178,12 @@ impl Liveness {
         self.dead().len()
     }
 
+    /// How many of these are not dead.
+    #[must_use]
+    pub fn count_living(&self, leaves: &RoaringTreemap) -> u64 {
+        leaves.difference_len(&self.dead())
+    }
+
     /// The dead leaves.
     #[must_use]
     pub fn dead(&self) -> RoaringTreemap {

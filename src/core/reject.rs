@@ -185,6 +185,14 @@ pub enum Rejection {
         /// The limit.
         limit: u64,
     },
+    /// A feed at its growth cap; nobody's lie, and asked for again later.
+    #[error("the feed grows beyond {cap} publish leaves, at {per_hour} an hour")]
+    GrowthCap {
+        /// The limit that applies.
+        per_hour: u64,
+        /// What is stored above it before the feed rests.
+        cap: u64,
+    },
     /// The caller may not do this; also for what does not exist.
     #[error("not found")]
     NotFound,
@@ -218,6 +226,7 @@ impl Rejection {
             Self::WrongFirstLeaf { .. } => "wrong_first_leaf",
             Self::Truncated { .. } => "truncated",
             Self::RateLimited { .. } => "rate_limited",
+            Self::GrowthCap { .. } => "growth_cap",
             Self::NotFound => "not_found",
         }
     }

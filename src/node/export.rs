@@ -3,6 +3,7 @@
 use hashpact_core::id::{EntryName, Slug};
 use hashpact_core::leaf::{self, Leaf, Publish};
 use hashpact_core::limits::PAGE_LEAVES;
+use hashpact_store::quarantine::{LotName, WHOLE_LEAF};
 use hashpact_store::{FeedInfo, FeedStatus, Store};
 
 use crate::error::NodeError;
@@ -39,12 +40,18 @@ pub(crate) fn export(
                 continue;
             };
             let dead = store.is_dead(feed.no, index)?;
+            // What does not count here is handed to nobody as if it did.
+            let withheld = store.withheld(feed.no, index)?;
+            let body = without_withheld(*body, &withheld);
+            if body.signals.is_empty() {
+                continue;
+            }
             if !dead || include_dead {
                 let name = EntryName {
                     set: describe.name.clone(),
                     first: body.first_index(index),
                 };
-                entries.push(exported(name, index, publisher, state(feed, dead), *body));
+                entries.push(exported(name, index, publisher, state(feed, dead), body));
             }
         }
         from = to;
@@ -53,6 +60,16 @@ pub(crate) fn export(
         }
     }
     Ok(())
+}
+
+/// An entry without the signals that are in quarantine, none for all of it.
+fn without_withheld(mut body: Publish, withheld: &[LotName]) -> Publish {
+    body.signals.retain(|signal| {
+        let of =
+            |lot: &LotName| lot.kind == WHOLE_LEAF || u32::from(lot.kind) == signal.kind().number();
+        !withheld.iter().any(of)
+    });
+    body
 }
 
 fn state(feed: &FeedInfo, dead: bool) -> &'static str {

@@ -11,6 +11,7 @@ mod mass;
 pub mod membership;
 pub mod model;
 pub mod publish;
+pub mod quarantine;
 
 mod export;
 mod node;

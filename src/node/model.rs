@@ -2,7 +2,8 @@
 
 use hashpact_core::id::{Digest, EntryName, FeedId, MemberNumber, SetName, Slug, UnixMillis};
 use hashpact_core::leaf::{Basis, MediaKind, Publish, RetractReason};
-use hashpact_core::signal::Signal;
+use hashpact_core::signal::{Signal, SignalKind};
+pub use hashpact_store::quarantine::{Decision, Reason};
 
 use crate::error::NodeError;
 
@@ -295,6 +296,8 @@ pub struct FeedView {
     pub root: Option<Digest>,
     /// Entries that are neither retracted, replaced nor erased.
     pub live_entries: u64,
+    /// Entries that wait in quarantine.
+    pub quarantined: u64,
     /// Of an own feed `open` or `closed`; else as [`FeedPull::state`], `held` where
     /// nothing pulls, `frozen`, `silent` or `dropping`.
     pub state: &'static str,
@@ -304,6 +307,40 @@ pub struct FeedView {
     pub updated: UnixMillis,
     /// The code of what was refused last; empty when nothing was.
     pub last_error: String,
+}
+
+/// Entries of one set that are held back for one reason.
+#[derive(Debug, Clone)]
+pub struct QuarantineLot {
+    /// The set's name.
+    pub set: String,
+    /// Why.
+    pub reason: Reason,
+    /// The kind of signal that is held back; `None` for whole entries.
+    pub kind: Option<SignalKind>,
+    /// Entries that wait.
+    pub held: u64,
+    /// Entries that the operator released.
+    pub released: u64,
+    /// Entries that the operator dropped.
+    pub dropped: u64,
+}
+
+/// An entry that is held back.
+#[derive(Debug, Clone)]
+pub struct QuarantinedEntry {
+    /// The set's name.
+    pub set: String,
+    /// The entry; `None` while its feed is not described.
+    pub entry: Option<EntryName>,
+    /// The index of the version that is held back.
+    pub index: u64,
+    /// Why.
+    pub reasons: Vec<Reason>,
+    /// The kinds of signal that are held back; none for the whole entry.
+    pub kinds: Vec<SignalKind>,
+    /// When it was published, by the publisher's clock.
+    pub published: UnixMillis,
 }
 
 /// What recomputing everything came to.
@@ -360,6 +397,8 @@ pub struct Status {
     pub leaves: u64,
     /// Live entries of all sets.
     pub live_entries: u64,
+    /// Entries that wait in quarantine, of all feeds.
+    pub quarantined: u64,
     /// Bytes of the store on disk.
     pub store_bytes: u64,
     /// Other nodes on the cards.

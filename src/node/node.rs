@@ -28,6 +28,7 @@ use crate::model::{
     SetInfo,
 };
 use crate::publish::{Import, Publisher, PublisherParts};
+use crate::quarantine::SaidState;
 use crate::{export, lookup, views};
 
 /// The name of the sign-state file in its folder.
@@ -87,6 +88,7 @@ pub struct Node {
     started: UnixMillis,
     ready: AtomicBool,
     exchange: std::sync::OnceLock<Arc<dyn ExchangeView>>,
+    roster_said: SaidState,
 }
 
 impl Node {
@@ -127,7 +129,9 @@ impl Node {
             name: options.node,
             ready: AtomicBool::new(false),
             exchange: std::sync::OnceLock::new(),
+            roster_said: SaidState::default(),
         });
+        node.follow_roster()?;
         node.publisher.check_feeds(node.others_may_hold_more())?;
         node.ready.store(!options.connects, Ordering::SeqCst);
         Ok(node)
@@ -187,6 +191,10 @@ impl Node {
     #[must_use]
     pub const fn started(&self) -> UnixMillis {
         self.started
+    }
+
+    pub(crate) const fn roster_said(&self) -> &SaidState {
+        &self.roster_said
     }
 
     /// Says that all that readiness waits for has happened.
@@ -393,6 +401,7 @@ impl Node {
         for bytes in documents.suspensions {
             outcome.note(self.membership.accept_suspension(bytes))?;
         }
+        self.follow_roster()?;
         let state = self.membership.state();
         outcome.version = state.chain.as_ref().map_or(0, RosterChain::version);
         Ok(outcome)

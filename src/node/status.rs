@@ -1,8 +1,11 @@
 //! The node at a glance, with what wants attention.
 
+use std::collections::BTreeMap;
+
 use hashpact_core::id::UnixMillis;
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::roster::RosterState;
+use hashpact_store::FeedInfo;
 
 use crate::error::NodeError;
 use crate::model::Status;
@@ -41,6 +44,7 @@ impl Node {
             feeds: count(feeds.len()),
             leaves: feeds.iter().map(|feed| feed.indexed).sum(),
             live_entries: feeds.iter().map(views::live_entries).sum(),
+            quarantined: 0,
             store_bytes: self.store().stats()?.disk_bytes,
             peers: count(peers.len()),
             peers_connected: count(connected),
@@ -48,6 +52,7 @@ impl Node {
         };
         self.add_coalition(&mut status);
         self.add_closed_sets(&mut status);
+        self.add_quarantine(&mut status, &feeds)?;
         status.notices.push(
             "hash lists are sensitive: keep the store on an encrypted volume (hashpact cannot see \
              whether it is)"
@@ -73,7 +78,12 @@ impl Node {
             RosterState::Grace => "grace",
             RosterState::Stale => "stale",
         };
-        notice_expiry(status, "the roster", roster.expires.since(now));
+        match chain.state(now) {
+            RosterState::Fresh => {
+                notice_expiry(status, "the roster", roster.expires.since(now));
+            }
+            state => notice_state(status, state),
+        }
         let own = roster.member_by_slug(self.member_slug()).map(|m| m.number);
         if let Some(card) = own.and_then(|own| state.cards.newest(own)) {
             status.card_version = card.card().version;
@@ -98,6 +108,30 @@ impl Node {
         }
     }
 
+    fn add_quarantine(&self, status: &mut Status, feeds: &[FeedInfo]) -> Result<(), NodeError> {
+        let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
+        for feed in feeds {
+            let waiting = self.store().waiting(feed.no)?;
+            status.quarantined = status.quarantined.saturating_add(waiting);
+            for lot in self.store().quarantine(feed.no)? {
+                let count = reasons.entry(lot.name.reason.code()).or_default();
+                *count = count.saturating_add(lot.held);
+            }
+        }
+        let reasons: Vec<String> = reasons
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| format!("{reason} {count}"))
+            .collect();
+        if !reasons.is_empty() {
+            status.notices.push(format!(
+                "in quarantine, not matched: {}; `hashpact quarantine list` shows them",
+                reasons.join(", ")
+            ));
+        }
+        Ok(())
+    }
+
     fn add_closed_sets(&self, status: &mut Status) {
         for feed in self.publisher().feeds() {
             if let Some(why) = self.publisher().closed(&feed.id) {
@@ -108,6 +142,24 @@ impl Node {
                     .push(format!("{name} is closed for publishing: {why}"));
             }
         }
+    }
+}
+
+/// DESIGN 4: an expired roster never disarms matching; it is said what it does.
+fn notice_state(status: &mut Status, state: RosterState) {
+    match state {
+        RosterState::Fresh => {}
+        RosterState::Grace => status.notices.push(
+            "the roster has expired: 14 days after its expiry no new entry counts any more; ask \
+             the administrators for a new one"
+                .to_owned(),
+        ),
+        RosterState::Stale => status.notices.push(
+            "the roster expired more than 14 days ago: new entries wait in quarantine \
+             (stale_roster) until a new roster comes; what was held still matches, retractions \
+             still count"
+                .to_owned(),
+        ),
     }
 }
 

@@ -65,6 +65,7 @@ impl Node {
             head: pull.newest.max(applied),
             root: feed.applied.map(|head| head.root),
             live_entries: views::live_entries(feed),
+            quarantined: self.store().waiting(feed.no).unwrap_or(0),
             state: self.feed_state(feed, pull.state),
             from_peer: pull.from.unwrap_or_default(),
             updated: pull.updated,
@@ -104,6 +105,7 @@ const fn words(kind: FindingKind) -> &'static str {
         FindingKind::Killers => "what kills entries is not that of the leaves",
         FindingKind::Entries => "an entry's latest version is not that of the leaves",
         FindingKind::References => "a reference is not that of the leaves",
+        FindingKind::Quarantine => "the quarantine names leaves that are not there to be held",
         FindingKind::Counts => "counts are not those of the leaves",
     }
 }

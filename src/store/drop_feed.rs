@@ -38,6 +38,7 @@ impl Store {
             Family::Refs,
             Family::Killers,
             Family::Entries,
+            Family::Quarantine,
         ] {
             let (from, to) = (keys::feed_prefix(no).to_vec(), keys::feed_end(no));
             batch.delete_range_cf(inner.cf(family)?, from, to);

@@ -19,6 +19,7 @@
 //! | `suspensions` | member, roster version, digest | envelope |
 //! | `evidence` | digest | bytes |
 //! | `audit` | number | reserved |
+//! | `quarantine` | feed, reason, kind, index / 65,536 | bitmaps of leaves held, released, dropped |
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType,
@@ -45,6 +46,7 @@ pub(crate) enum Family {
     Suspensions,
     Evidence,
     Audit,
+    Quarantine,
 }
 
 /// Target size of the files of a bulk load, and of compaction.
@@ -54,7 +56,7 @@ const FILTER_BITS: f64 = 10.0;
 
 impl Family {
     /// All families, in the order that they are opened in.
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Meta,
         Self::Pages,
         Self::Tail,
@@ -72,6 +74,7 @@ impl Family {
         Self::Suspensions,
         Self::Evidence,
         Self::Audit,
+        Self::Quarantine,
     ];
 
     /// The name in RocksDB. `meta` is RocksDB's `default`, which always exists.
@@ -94,6 +97,7 @@ impl Family {
             Self::Suspensions => "suspensions",
             Self::Evidence => "evidence",
             Self::Audit => "audit",
+            Self::Quarantine => "quarantine",
         }
     }
 
@@ -133,7 +137,8 @@ impl Family {
             | Self::Cards
             | Self::Suspensions
             | Self::Evidence
-            | Self::Audit => {
+            | Self::Audit
+            | Self::Quarantine => {
                 options.set_compression_type(DBCompressionType::Lz4);
                 options.set_write_buffer_size(4 << 20);
                 table.set_block_size(8 << 10);

@@ -1,7 +1,7 @@
 //! Feeds: who publishes them, how far they are stored and indexed, what is dead.
 
-use std::sync::RwLock;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
 use hashpact_core::id::{Digest, FeedId, MemberNumber, SetName};
@@ -15,6 +15,7 @@ use crate::families::Family;
 use crate::held::{self, Held};
 use crate::index::killers;
 use crate::keys::{self, FeedNo};
+use crate::quarantine::Quarantine;
 use crate::record::{FeedIdentity, FeedRow, seal, unseal};
 use crate::store::{Busy, Inner, Store, hold, read, write};
 
@@ -22,6 +23,8 @@ use crate::store::{Busy, Inner, Store, hold, read, write};
 const PART_ROW: u8 = 0;
 /// The part that hardly ever changes.
 const PART_IDENTITY: u8 = 1;
+/// The part that says how fast the feed has grown.
+pub(crate) const PART_GROWTH: u8 = 3;
 /// Where the next feed's number stands, in `meta`.
 const NEXT_FEED: &[u8] = b"next feed";
 
@@ -153,6 +156,8 @@ pub(crate) struct FeedState {
     pub(crate) kind: FeedKind,
     /// Whether the feed has a writer.
     pub(crate) busy: Busy,
+    /// One change of the quarantine at a time.
+    pub(crate) quarantine_turn: Mutex<()>,
     pub(crate) live: RwLock<Live>,
 }
 
@@ -167,6 +172,8 @@ pub(crate) struct Live {
     pub(crate) liveness: Liveness,
     /// What of that look-ups answer all the same, marked.
     pub(crate) held: Held,
+    /// What look-ups do not answer though it lives.
+    pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) describe: Option<(u64, Bytes)>,
 }
 
@@ -276,12 +283,14 @@ impl FeedState {
             own: new.own,
             kind: new.kind,
             busy: Busy::new(false),
+            quarantine_turn: Mutex::default(),
             live: RwLock::new(Live {
                 row: FeedRow::default(),
                 status: FeedStatus::Active,
                 frontier: CompactRange::empty(0),
                 liveness: Liveness::default(),
                 held: Held::default(),
+                quarantine: Arc::default(),
                 describe: None,
             }),
         }
@@ -324,13 +333,12 @@ impl FeedState {
             frontier,
             liveness: killers::rebuild(inner, self.no, row.indexed)?,
             held: Held::default(),
+            quarantine: Arc::new(Quarantine::load(inner, self.no)?),
             describe: self.load_describe(inner, &row)?,
             row,
         };
         *write(&self.live) = live;
-        let held = held::load(inner, self)?;
-        write(&self.live).held = held;
-        Ok(())
+        held::load(inner, self)
     }
 
     fn load_describe(&self, inner: &Inner, row: &FeedRow) -> Result<Option<(u64, Bytes)>> {
@@ -373,11 +381,13 @@ impl FeedState {
         Ok(())
     }
 
-    /// Removes both parts of the feed's row.
+    /// Removes all parts of the feed's row.
     pub(crate) fn delete_row(&self, inner: &Inner, batch: &mut WriteBatch) -> Result<()> {
         let feeds = inner.cf(Family::Feeds)?;
         batch.delete_cf(feeds, part(self.no, PART_ROW));
         batch.delete_cf(feeds, part(self.no, PART_IDENTITY));
+        batch.delete_cf(feeds, part(self.no, held::PART_HELD));
+        batch.delete_cf(feeds, part(self.no, PART_GROWTH));
         Ok(())
     }
 

@@ -1,11 +1,14 @@
-//! Retractions that are held for review: what they name is dead in the feed, and
-//! still answered, marked.
+//! What is dead in the feed and still answered: what only retractions kill that are
+//! held for review (marked), and what only leaves in quarantine replace (marked, for
+//! the publisher has said something newer; not where a stale roster alone is why, which
+//! disarms nothing).
 //!
 //! Whether a retraction is held is the node's to say (a mass retraction without the
 //! identity key's signature); this module keeps the answer and what follows for
 //! look-ups. It changes nothing about proofs, elision or counts.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
@@ -15,25 +18,36 @@ use crate::families::Family;
 use crate::feeds::{FeedState, part};
 use crate::index::killers;
 use crate::keys::{self, FeedNo};
+use crate::quarantine::Quarantine;
 use crate::record::{HeldRecord, KillerRecord, seal, unseal};
 use crate::store::{Inner, Store, read, write};
 
 /// The part of the feeds family with the held retractions.
-const PART_HELD: u8 = 2;
+pub(crate) const PART_HELD: u8 = 2;
 
 /// What is held in a feed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Held {
     /// Retract and erase leaves that are held.
     retractions: BTreeSet<u64>,
-    /// Leaves that are dead by these alone.
-    leaves: RoaringTreemap,
+    /// Leaves that are dead by these or by leaves in quarantine alone.
+    marked: RoaringTreemap,
+    /// Leaves that are dead by leaves that a stale roster alone holds back.
+    kept: RoaringTreemap,
 }
 
 impl Held {
-    /// Whether the leaf is dead by held retractions alone.
-    pub(crate) fn holds(&self, index: u64) -> bool {
-        self.leaves.contains(index)
+    /// The retractions that are held.
+    pub(crate) const fn retractions(&self) -> &BTreeSet<u64> {
+        &self.retractions
+    }
+
+    /// Whether the dead leaf answers all the same, and if so, whether marked.
+    pub(crate) fn answers(&self, index: u64) -> Option<bool> {
+        if self.kept.contains(index) {
+            return Some(false);
+        }
+        self.marked.contains(index).then_some(true)
     }
 }
 
@@ -79,13 +93,13 @@ impl Store {
         Ok(held)
     }
 
-    /// Whether a leaf is dead by held retractions alone.
+    /// Whether a leaf is dead by what is held alone, so that it still answers.
     ///
     /// # Errors
     /// [`StoreError::UnknownFeed`].
     pub fn is_held(&self, no: FeedNo, index: u64) -> Result<bool> {
         let state = self.inner.feed(no)?;
-        let held = read(&state.live).held.holds(index);
+        let held = read(&state.live).held.answers(index).is_some();
         Ok(held)
     }
 
@@ -105,34 +119,54 @@ impl Store {
         };
         batch.put_cf(inner.cf(Family::Feeds)?, part(no, PART_HELD), seal(&record));
         inner.write_synced(batch, "holding retractions")?;
-        let held = compute(inner, &state, retractions)?;
-        write(&state.live).held = held;
-        Ok(())
+        write(&state.live).held.retractions = retractions;
+        refresh(inner, &state)
     }
 }
 
-/// Reads what is held in a feed, whose liveness is loaded.
-pub(crate) fn load(inner: &Inner, state: &FeedState) -> Result<Held> {
-    match inner.get(Family::Feeds, part(state.no, PART_HELD))? {
-        None => Ok(Held::default()),
-        Some(record) => {
-            let record: HeldRecord = unseal(&record, "held retractions")?;
-            compute(inner, state, record.retractions.into_iter().collect())
-        }
+/// Reads what is held in a feed, whose liveness and quarantine are loaded.
+pub(crate) fn load(inner: &Inner, state: &FeedState) -> Result<()> {
+    if let Some(record) = inner.get(Family::Feeds, part(state.no, PART_HELD))? {
+        let record: HeldRecord = unseal(&record, "held retractions")?;
+        write(&state.live).held.retractions = record.retractions.into_iter().collect();
     }
+    refresh(inner, state)
 }
 
-fn compute(inner: &Inner, state: &FeedState, retractions: BTreeSet<u64>) -> Result<Held> {
-    if retractions.is_empty() {
+/// Computes anew what answers though it is dead, after leaves, held retractions or
+/// the quarantine changed.
+pub(crate) fn refresh(inner: &Inner, state: &FeedState) -> Result<()> {
+    let (indexed, retractions, quarantine) = {
+        let live = read(&state.live);
+        let retractions = live.held.retractions.clone();
+        (live.row.indexed, retractions, Arc::clone(&live.quarantine))
+    };
+    let held = compute(inner, state.no, indexed, retractions, &quarantine)?;
+    write(&state.live).held = held;
+    Ok(())
+}
+
+/// What is held once `indexed` leaves are.
+pub(crate) fn compute(
+    inner: &Inner,
+    no: FeedNo,
+    indexed: u64,
+    retractions: BTreeSet<u64>,
+    quarantine: &Quarantine,
+) -> Result<Held> {
+    if retractions.is_empty() && !quarantine.withholds_leaves() {
         return Ok(Held::default());
     }
-    let (indexed, dead) = {
-        let live = read(&state.live);
-        (live.row.indexed, live.liveness.dead())
-    };
-    let without = killers::rebuild_without(inner, state.no, indexed, &retractions)?;
+    let dead = killers::rebuild(inner, no, indexed)?.dead();
+    let kept = killers::rebuild_without(inner, no, indexed, |index| quarantine.is_stale(index))?;
+    let without = killers::rebuild_without(inner, no, indexed, |index| {
+        retractions.contains(&index)
+            || quarantine.is_stale(index)
+            || quarantine.withholds_leaf(index)
+    })?;
     Ok(Held {
         retractions,
-        leaves: dead - without.dead(),
+        marked: &dead - without.dead(),
+        kept: dead - kept.dead(),
     })
 }

@@ -28,6 +28,7 @@ mod keys;
 mod leaves;
 mod lookup;
 mod options;
+pub mod quarantine;
 mod record;
 mod schema;
 mod stats;

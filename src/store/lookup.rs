@@ -177,7 +177,9 @@ fn live_posting(
     value: &[u8],
 ) -> Result<Option<Posting>> {
     let (no, index) = keys::read_signal(key)?;
-    let shown = feeds.by_no.get(&no).and_then(|state| state.shows(index));
+    let shown = feeds.by_no.get(&no);
+    let kind = key.first().copied().unwrap_or(0);
+    let shown = shown.and_then(|state| state.shows(kind, index));
     let Some(held) = shown else {
         return Ok(None);
     };
@@ -196,12 +198,18 @@ fn live_posting(
 }
 
 impl FeedState {
-    /// Whether look-ups see the leaf, and if so, whether it is held for review.
-    fn shows(&self, index: u64) -> Option<bool> {
+    /// Whether look-ups see the leaf by a signal of this kind, and if so, whether it
+    /// is held for review.
+    fn shows(&self, kind: u8, index: u64) -> Option<bool> {
         let live = read(&self.live);
         let answers = index < live.row.indexed && live.status.answers();
-        let dead = live.liveness.is_dead(index);
-        let held = dead && live.held.holds(index);
-        (answers && (!dead || held)).then_some(held)
+        if !answers || live.quarantine.withholds(kind, index) {
+            return None;
+        }
+        if live.liveness.is_dead(index) {
+            live.held.answers(index)
+        } else {
+            Some(false)
+        }
     }
 }

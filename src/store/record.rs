@@ -106,6 +106,26 @@ pub(crate) struct HeldRecord {
     pub(crate) retractions: Vec<u64>,
 }
 
+/// How fast a feed has grown.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct GrowthRecord {
+    #[prost(uint64, tag = "1")]
+    pub(crate) level: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) at_ms: u64,
+}
+
+/// The leaves of one row of a lot: bitmaps, empty for none.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct QuarantineRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) held: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) released: Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) dropped: Bytes,
+}
+
 /// A latest index.
 pub(crate) fn seal_index(index: u64) -> [u8; 9] {
     let mut out = [VERSION; 9];

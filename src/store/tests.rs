@@ -1,5 +1,7 @@
 //! The store against a model: roots, ranges, look-ups, liveness, crash points.
 
+mod quarantine;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 

@@ -8,9 +8,10 @@
 use std::collections::BTreeMap;
 
 use hashpact_core::id::Digest;
-use hashpact_core::leaf::RawLeaf;
+use hashpact_core::leaf::{PUBLISH, RawLeaf};
 use hashpact_core::merkle::CompactRange;
 use hashpact_core::reject::Rejection;
+use roaring::RoaringTreemap;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Result, StoreError};
@@ -20,6 +21,7 @@ use crate::heads::Head;
 use crate::index::derive::{Derived, derive};
 use crate::keys::{self, FeedNo};
 use crate::leaves::{PAGE_LEVEL, page_end};
+use crate::quarantine::{Lot, Quarantine};
 use crate::record::{seal, unseal_index, unseal_reference};
 use crate::store::{Inner, Store, read};
 
@@ -42,6 +44,8 @@ pub enum FindingKind {
     Entries,
     /// A reference that is not its latest version.
     References,
+    /// Leaves in quarantine that are no publish leaves, or not there.
+    Quarantine,
     /// Counts, or what is dead, that are not those of the leaves.
     Counts,
 }
@@ -161,6 +165,8 @@ struct FeedCheck<'s> {
     killers: Sum,
     replaced: u64,
     counts: FeedCounts,
+    /// Leaves that may be in quarantine.
+    publishes: RoaringTreemap,
     roots: BTreeMap<u64, Option<Digest>>,
     findings: Vec<Finding>,
 }
@@ -176,6 +182,7 @@ impl<'s> FeedCheck<'s> {
             killers: Sum::default(),
             replaced: 0,
             counts: FeedCounts::default(),
+            publishes: RoaringTreemap::new(),
             roots: BTreeMap::new(),
             findings: Vec::new(),
         }
@@ -205,6 +212,7 @@ impl<'s> FeedCheck<'s> {
             progress(report.leaves);
         }
         self.compare_row();
+        self.compare_quarantine()?;
         self.compare_killers()?;
         self.compare_entries()?;
         self.compare_refs()
@@ -220,6 +228,9 @@ impl<'s> FeedCheck<'s> {
                 }
             });
             self.note_root();
+            if leaf.kind == PUBLISH {
+                self.publishes.insert(index);
+            }
             if index < self.info.indexed {
                 self.leaf(index, leaf)?;
             }
@@ -290,6 +301,23 @@ impl<'s> FeedCheck<'s> {
             let text = format!("counts below {}", self.info.indexed);
             self.find(FindingKind::Counts, text);
         }
+    }
+
+    /// Only publish leaves are held back, and memory says what the rows say.
+    fn compare_quarantine(&mut self) -> Result<()> {
+        let stored = Quarantine::load(self.inner, self.info.no)?;
+        let same = *read(&self.state.live).quarantine == stored;
+        let strangers: u64 = stored
+            .lots
+            .values()
+            .flat_map(Lot::sets)
+            .map(|set| set.difference_len(&self.publishes))
+            .sum();
+        if !same || strangers > 0 {
+            let text = format!("{strangers} leaves in quarantine are no publish leaves");
+            self.find(FindingKind::Quarantine, text);
+        }
+        Ok(())
     }
 
     fn compare_killers(&mut self) -> Result<()> {

@@ -122,6 +122,11 @@ fn what_commands_print() {
         &["export", "--set", "reviewed", "--format", "jsonl"],
     );
     show.prints("feeds", &["feeds"]);
+    show.prints("quarantine-list", &["quarantine", "list"]);
+    show.prints(
+        "quarantine-release",
+        &["quarantine", "release", "confirmed", "#3"],
+    );
     show.prints("feeds-json", &["feeds", "--json"]);
     show.prints("peers", &["peers"]);
     show.prints("status", &["status"]);

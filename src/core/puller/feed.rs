@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::growth::{Growth, GrowthLimit};
 use super::peers::Offer;
 use super::spans::Spans;
 use super::types::{Action, ChunkFacts, ChunkId, Head, PeerId, Span};
@@ -17,7 +18,6 @@ const AHEAD_MAX: usize = 16;
 const SUPPLIERS_MAX: usize = 4_096;
 /// What a leaf is taken to need before any was seen.
 const LEAF_BYTES_GUESS: u64 = 256;
-const HOUR_MS: u64 = 60 * 60 * 1_000;
 
 /// A verified chunk that the driver keeps.
 #[derive(Debug, Clone, Copy)]
@@ -49,47 +49,21 @@ pub(super) struct Refill {
     pub(super) applied: bool,
 }
 
-/// A leaky bucket of publish leaves.
-#[derive(Debug, Default)]
-pub(super) struct Growth {
-    level: u64,
-    at: UnixMillis,
-}
-
-impl Growth {
-    /// Adds publish leaves and returns how many of them are over the limit.
-    pub(super) fn add(&mut self, now: UnixMillis, publishes: u64, per_hour: u64) -> u64 {
-        self.leak(now, per_hour);
-        self.level = self.level.saturating_add(publishes);
-        self.level.saturating_sub(per_hour).min(publishes)
-    }
-
-    /// Milliseconds until the level is down to `hard`.
-    pub(super) fn wait_ms(&self, hard: u64, per_hour: u64) -> u64 {
-        self.level
-            .saturating_sub(hard)
-            .saturating_mul(HOUR_MS)
-            .checked_div(per_hour.max(1))
-            .unwrap_or(HOUR_MS)
-    }
-
-    fn leak(&mut self, now: UnixMillis, per_hour: u64) {
-        let leaked = now
-            .since(self.at)
-            .saturating_mul(per_hour)
-            .checked_div(HOUR_MS)
-            .unwrap_or(0);
-        if leaked > 0 {
-            self.level = self.level.saturating_sub(leaked);
-            self.at = now;
-        }
-    }
-}
-
 /// A head that cannot be true beside what is known.
 #[derive(Debug)]
 pub(super) struct Conflict {
     pub(super) held: Option<Head>,
+}
+
+/// How far [`Feed::drain`] came.
+#[derive(Debug)]
+pub(super) enum Drained {
+    /// All that continues what is held.
+    All,
+    /// This chunk does not continue what is held: its head is not an extension.
+    Odd(Held),
+    /// The feed is at its growth cap.
+    Capped,
 }
 
 #[derive(Debug)]
@@ -281,26 +255,32 @@ impl Feed {
         blamed
     }
 
-    /// Names the chunks at the cursor to the store, in order.
-    ///
-    /// Returns the chunk that does not continue what is held, if there is one:
-    /// its head is not an extension.
+    /// Names the chunks at the cursor to the store, in order, up to the growth cap.
     pub(super) fn drain(
         &mut self,
         id: FeedId,
         now: UnixMillis,
-        per_hour: u64,
+        limit: GrowthLimit,
         out: &mut Vec<Action>,
-    ) -> Option<Held> {
-        while let Some(held) = self.buffer.remove(&self.next) {
+    ) -> Drained {
+        // DESIGN 7: the first pull brings what there is.
+        let counts = self.applied.is_some();
+        while self.buffer.contains_key(&self.next) {
+            if counts && self.growth.is_capped(now, limit) {
+                return Drained::Capped;
+            }
+            let Some(held) = self.buffer.remove(&self.next) else {
+                break;
+            };
             if held.facts.root_before != self.next_root {
-                return Some(held);
+                return Drained::Odd(held);
             }
             self.next = held.facts.span.to;
             self.next_root = held.facts.root_after;
-            let over_growth = match self.applied {
-                Some(_) => self.growth.add(now, held.facts.publishes, per_hour),
-                None => 0,
+            let over_growth = if counts {
+                self.growth.add(now, held.facts.publishes, limit)
+            } else {
+                0
             };
             self.storing.push_back(held);
             out.push(Action::Store {
@@ -308,9 +288,10 @@ impl Feed {
                 chunk: held.chunk,
                 span: held.facts.span,
                 over_growth,
+                growth: self.growth,
             });
         }
-        None
+        Drained::All
     }
 
     /// Bytes of chunks that wait for others or for the store.

@@ -1,7 +1,7 @@
 //! What comes of pulls: chunks, ends and faults of streams, answers of the store.
 
 use super::backoff::Fault;
-use super::feed::{Conflict, Held, Refill};
+use super::feed::{Conflict, Drained, Held, Refill};
 use super::peers::{Job, Kind};
 use super::spans::Spans;
 use super::types::{Action, ChunkFacts, ChunkId, Failure, JobId, PeerId, Span};
@@ -175,10 +175,10 @@ impl Puller {
         if let Some(old) = feed.buffer.insert(from, held) {
             out.push(Action::Drop { chunk: old.chunk });
         }
-        let per_hour = self.settings.growth_per_hour;
         // DESIGN 5: the first chunk starts at the cursor, and the root of what it
         // says comes before must be the root of what is held.
-        if let Some(odd) = feed.drain(id, self.now, per_hour, out) {
+        let drained = feed.drain(id, self.now, self.growth_limit, out);
+        if let Drained::Odd(odd) = drained {
             let conflict = Conflict {
                 held: feed.basis.clone(),
             };
@@ -194,19 +194,27 @@ impl Puller {
             }
         }
         self.throttle(id, out);
+        if let Drained::Capped = drained {
+            // What came of the round beyond the cap is refused and asked for later.
+            self.abandon(id, out);
+            return true;
+        }
         false
     }
 
-    /// Lets a feed rest that grows beyond the hard cap.
+    /// Lets a feed rest that is at its growth cap.
     fn throttle(&mut self, id: FeedId, out: &mut Vec<Action>) {
         let Some(feed) = self.feeds.get_mut(&id) else {
             return;
         };
-        let hard = self.settings.growth_hard_per_hour;
-        let wait = feed.growth.wait_ms(hard, self.settings.growth_per_hour);
+        let wait = feed.growth.rest_ms(self.growth_limit);
         let until = self.now.plus(wait);
         if wait > 0 && feed.rest_until <= self.now {
-            out.push(Action::Throttled { feed: id, until });
+            out.push(Action::Throttled {
+                feed: id,
+                until,
+                rejection: self.growth_limit.refusal(),
+            });
         }
         if wait > 0 {
             feed.rest_until = feed.rest_until.max(until);

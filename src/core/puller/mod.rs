@@ -21,6 +21,7 @@
 
 mod backoff;
 mod feed;
+mod growth;
 mod heads;
 mod intake;
 mod peers;
@@ -35,6 +36,7 @@ mod sim;
 mod tests;
 
 pub use backoff::{Backoff, Fault, Jitter};
+pub use growth::{Growth, GrowthLimit};
 pub use settings::Settings;
 pub use types::{Action, ChunkFacts, ChunkId, Denied, Event, Failure, Head, JobId, PeerId, Span};
 
@@ -48,6 +50,7 @@ use peers::{Job, Peer};
 #[derive(Debug)]
 pub struct Puller {
     settings: Settings,
+    growth_limit: GrowthLimit,
     jitter: Jitter,
     now: UnixMillis,
     denied: Denied,
@@ -98,6 +101,7 @@ impl Puller {
     #[must_use]
     pub const fn new(settings: Settings, seed: u64) -> Self {
         Self {
+            growth_limit: settings.growth_limit(settings.growth_per_hour),
             settings,
             jitter: Jitter::new(seed),
             now: UnixMillis(0),
@@ -174,6 +178,7 @@ impl Puller {
                 root,
                 applied,
                 frozen,
+                growth,
             } => {
                 self.abandon(feed, out);
                 let entry = self
@@ -181,6 +186,7 @@ impl Puller {
                     .entry(feed)
                     .or_insert_with(|| Feed::new(publisher));
                 entry.hold(cursor, root, applied, frozen);
+                entry.growth = growth;
                 Scope::All
             }
             Event::FeedGone { feed } => {
@@ -217,6 +223,14 @@ impl Puller {
                     entry.frozen = true;
                 }
                 Scope::All
+            }
+            Event::GrowthLimit { per_hour } => {
+                // The lower of what the operator and the roster allow.
+                let lower = per_hour.map_or(self.settings.growth_per_hour, |roster| {
+                    roster.min(self.settings.growth_per_hour)
+                });
+                self.growth_limit = self.settings.growth_limit(lower);
+                Scope::Nothing
             }
             Event::AccessChanged(denied) => self.access_changed(denied, out),
             Event::Tick => self.tick(out),

@@ -1,6 +1,7 @@
 //! The puller's bounds, each with its reason.
 
-use crate::limits::FEED_GROWTH_PER_HOUR;
+use super::growth::GrowthLimit;
+use crate::limits::{FEED_GROWTH_CAP_FACTOR, FEED_GROWTH_PER_HOUR};
 
 /// What bounds the puller. The default suits a machine of 512 MiB.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +41,9 @@ pub struct Settings {
     pub slow_ms: u64,
     /// Publish leaves per hour after the first pull; more are quarantined.
     pub growth_per_hour: u64,
-    /// Publish leaves per hour beyond which the feed is not pulled for a while.
-    pub growth_hard_per_hour: u64,
+    /// How many times that may wait in quarantine before the feed is not pulled for
+    /// a while.
+    pub growth_cap_factor: u64,
     /// How long a head waits for leaves that were elided without reason before it
     /// is applied without them: retractions must not wait for a liar.
     pub refill_patience_ms: u64,
@@ -67,9 +69,19 @@ impl Default for Settings {
             stall_ms: 60_000,
             slow_ms: 60_000,
             growth_per_hour: FEED_GROWTH_PER_HOUR,
-            growth_hard_per_hour: FEED_GROWTH_PER_HOUR.saturating_mul(4),
+            growth_cap_factor: FEED_GROWTH_CAP_FACTOR,
             refill_patience_ms: 60_000,
             store_rest_ms: 2_000,
+        }
+    }
+}
+
+impl Settings {
+    /// The limit and its cap for so many publish leaves in an hour.
+    pub(super) const fn growth_limit(&self, per_hour: u64) -> GrowthLimit {
+        GrowthLimit {
+            per_hour,
+            cap: per_hour.saturating_mul(self.growth_cap_factor),
         }
     }
 }

@@ -54,12 +54,14 @@ pub(super) struct World {
     pub(super) forks: Vec<FeedId>,
     pub(super) order: Vec<(u64, FeedId)>,
     pub(super) pulled: BTreeMap<PeerId, u64>,
+    /// Leaves over the growth limit, chunk by chunk.
+    pub(super) over_growth: Vec<u64>,
     due: BTreeMap<(u64, u64), Due>,
     seq: u64,
     dice: Jitter,
     live: BTreeMap<JobId, (PeerId, FeedId)>,
     chunks: BTreeMap<ChunkId, (FeedId, Head, ChunkFacts, Option<u64>)>,
-    named: BTreeMap<FeedId, (u64, Digest)>,
+    pub(super) named: BTreeMap<FeedId, (u64, Digest)>,
     holes: BTreeMap<FeedId, BTreeSet<u64>>,
     next_chunk: u64,
 }
@@ -117,6 +119,7 @@ impl World {
             forks: Vec::new(),
             order: Vec::new(),
             pulled: BTreeMap::new(),
+            over_growth: Vec::new(),
             due: BTreeMap::new(),
             seq: 0,
             dice: Jitter::new(seed ^ 0xfeed),
@@ -225,8 +228,13 @@ impl World {
                 self.live.remove(&job);
             }
             Action::Store {
-                feed, chunk, span, ..
+                feed,
+                chunk,
+                span,
+                over_growth,
+                ..
             } => {
+                self.over_growth.push(over_growth);
                 let (of, _, facts, hole) = self.chunks.remove(&chunk).expect("named once");
                 let empty = (0, root(feed, 0, 0));
                 let (cursor, held) = self

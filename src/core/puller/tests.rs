@@ -249,10 +249,53 @@ fn growth_beyond_the_limit_is_named_and_beyond_the_cap_it_rests() {
     world.run(10 * MINUTE);
     let said = |what: &str| world.trace.iter().any(|line| line.contains(what));
     assert!(said("Throttled"));
-    assert!(said("over_growth: 2000 "));
+    assert!(said("over_growth: 2000,"));
     assert!(!world.applied.values().any(|size| *size > 1_000));
     world.run(180 * MINUTE);
     assert_eq!(world.applied[&feed(1)], 12_000_000);
+}
+
+#[test]
+fn the_lower_of_the_settings_and_the_rosters_growth_limit_counts() {
+    for (roster, over) in [(Some(1_000), 1_500), (Some(3_000_000), 0), (None, 0)] {
+        let mut world = World::new(16);
+        world.serve(1, Manner::Honest, &[(feed(1), 0, 1_000)]);
+        world.run(MINUTE);
+        world.tell(Event::GrowthLimit { per_hour: roster });
+        let heads = &mut world.servers.get_mut(&PeerId(1)).unwrap().heads;
+        heads.insert(feed(1), (0, 3_500));
+        world.announce(PeerId(1));
+        world.run(MINUTE);
+        assert_eq!(world.applied[&feed(1)], 3_500);
+        let said: u64 = world.over_growth.iter().sum();
+        assert_eq!(said, over);
+    }
+}
+
+#[test]
+fn growth_goes_on_from_what_the_store_held() {
+    let mut world = World::new(17);
+    let growth = Growth {
+        level: 1_999_900,
+        at: UnixMillis(world.now),
+    };
+    world.tell(Event::FeedHeld {
+        feed: feed(1),
+        publisher: member(99),
+        cursor: 1_000,
+        root: root(feed(1), 0, 1_000),
+        applied: Some(head(feed(1), 0, 1_000)),
+        frozen: false,
+        growth,
+    });
+    world
+        .named
+        .insert(feed(1), (1_000, root(feed(1), 0, 1_000)));
+    world.serve(1, Manner::Honest, &[(feed(1), 0, 3_500)]);
+    world.run(100);
+    world.run(MINUTE);
+    let said: u64 = world.over_growth.iter().sum();
+    assert!(said > 1_000, "{said}");
 }
 
 #[test]

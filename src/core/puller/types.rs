@@ -5,6 +5,7 @@ use bytes::Bytes;
 use std::collections::BTreeSet;
 
 use super::backoff::Fault;
+use super::growth::Growth;
 use crate::checkpoint::SignedCheckpoint;
 use crate::chunk::VerifiedChunk;
 use crate::id::{Digest, FeedId, MemberNumber, UnixMillis};
@@ -262,6 +263,8 @@ pub enum Event {
         applied: Option<Head>,
         /// Evidence of a fork is held: nothing is pulled.
         frozen: bool,
+        /// The growth that [`Action::Store`] named with the last chunk stored.
+        growth: Growth,
     },
     /// The store dropped a feed; the puller forgets it.
     FeedGone {
@@ -342,6 +345,12 @@ pub enum Event {
         /// The feed.
         feed: FeedId,
     },
+    /// The roster allows feeds to grow by so many publish leaves in an hour; `None`
+    /// where it does not say. The lower of this and the settings counts.
+    GrowthLimit {
+        /// By the roster in force.
+        per_hour: Option<u64>,
+    },
     /// What may not be pulled changed. Replaces what was said before.
     AccessChanged(Denied),
     /// Time passed: said at the latest [`Action::Wake`].
@@ -384,6 +393,8 @@ pub enum Action {
         /// How many of its publish leaves, from the end, are more than the feed
         /// may grow by: they are stored and quarantined.
         over_growth: u64,
+        /// The feed's growth with this chunk, to be stored with it.
+        growth: Growth,
     },
     /// Put the payloads of a chunk where the store holds elided leaves.
     Refill {
@@ -459,6 +470,8 @@ pub enum Action {
         feed: FeedId,
         /// Until when.
         until: UnixMillis,
+        /// The reason code.
+        rejection: Rejection,
     },
     /// Ask a peer for all its heads: it has said nothing for long.
     Ask {

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use crate::envelope::Envelope;
 use crate::id::{CoalitionName, Digest, FeedId, MemberNumber, Slug, UnixMillis};
 use crate::keys::{Admin, Feed, Identity, PublicKey};
-use crate::limits::{FEED_GROWTH_PER_HOUR, ROSTER_GRACE_MS};
+use crate::limits::ROSTER_GRACE_MS;
 
 pub use chain::{Accepted, RosterChain, RosterEvidence};
 pub use draft::NewMember;
@@ -198,12 +198,6 @@ impl Roster {
     pub fn is_revoked(&self, feed: FeedId, key: &PublicKey<Feed>, epoch: u32) -> bool {
         self.revocations_of(feed)
             .any(|r| r.key == *key && r.next_epoch <= epoch)
-    }
-
-    /// Publish leaves that a feed may grow by in an hour.
-    #[must_use]
-    pub fn feed_growth_per_hour(&self) -> u64 {
-        self.feed_growth_per_hour.unwrap_or(FEED_GROWTH_PER_HOUR)
     }
 
     /// How this roster stands at `now`.

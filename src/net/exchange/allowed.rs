@@ -14,6 +14,10 @@ impl Driver {
     /// Works out what may be pulled from whom, and says again what was announced of
     /// what may be pulled again.
     pub(super) fn access_changed(&mut self) {
+        // Also said when a new roster came, whose limit may be another.
+        let per_hour = self.snapshot();
+        let per_hour = per_hour.and_then(|s| s.roster().roster().feed_growth_per_hour);
+        self.tell(Event::GrowthLimit { per_hour });
         let before = std::mem::take(&mut self.denied);
         self.denied = self.denials();
         self.silence();

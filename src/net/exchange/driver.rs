@@ -14,7 +14,7 @@ use std::time::Duration;
 use hashpact_core::access::Snapshot;
 use hashpact_core::id::{Digest, FeedId, MemberNumber, UnixMillis};
 use hashpact_core::puller::{
-    Action, ChunkId, Event, Failure, Head, JobId, PeerId, Puller, Settings,
+    Action, ChunkId, Event, Failure, Growth, Head, JobId, PeerId, Puller, Settings,
 };
 use hashpact_core::reject::Rejection;
 use hashpact_node::Node;
@@ -32,7 +32,7 @@ use super::inside::Inside;
 use super::links::Links;
 use super::pipeline::{self, Pulled, describe_of};
 use super::rejections::Rejections;
-use super::storing::{self, Desk};
+use super::storing::{self, Desk, Pace};
 use super::view::{Board, PeerKey};
 use super::{fork, standing};
 use crate::client::Peer;
@@ -340,8 +340,9 @@ impl Driver {
                 feed,
                 chunk,
                 over_growth,
+                growth,
                 ..
-            } => self.store(feed, chunk, over_growth),
+            } => self.store(feed, chunk, over_growth, growth),
             // Leaves are pulled whole, so that none is ever missing.
             Action::Refill { feed, chunk, .. } => {
                 self.chunks.remove(&chunk);
@@ -374,10 +375,11 @@ impl Driver {
                 let chunk = chunk.and_then(|chunk| self.chunks.remove(&chunk));
                 self.forked(feed, held, offered, chunk, &rejection);
             }
-            Action::Throttled { feed, until } => {
-                let ms = until.since(self.node.clock().now());
-                tracing::warn!(feed = %feed.0.short(), rest_ms = ms, "a feed grows too fast and rests");
-            }
+            Action::Throttled {
+                feed,
+                until,
+                rejection,
+            } => self.throttled(feed, until, &rejection),
             // A silent watch is begun anew, and says all heads again.
             Action::Ask { peer } => {
                 if let Some(link) = self.links.get(&peer) {
@@ -403,14 +405,34 @@ impl Driver {
         self.jobs.insert(job, Job { feed, peer, task });
     }
 
-    fn store(&mut self, feed: FeedId, chunk: ChunkId, over_growth: u64) {
+    fn store(&mut self, feed: FeedId, chunk: ChunkId, over_growth: u64, growth: Growth) {
         if over_growth > 0 {
-            tracing::warn!(feed = %feed.0.short(), leaves = over_growth, "a feed grows faster than it may");
+            tracing::warn!(
+                feed = %feed.0.short(), leaves = over_growth,
+                "a feed grows faster than it may: the rest waits in quarantine"
+            );
             metrics::counter!("hashpact_over_growth_leaves_total").increment(over_growth);
         }
         if let Some(pulled) = self.chunks.remove(&chunk) {
-            self.desk(feed, storing::Order::Store(chunk, Box::new(pulled.chunk)));
+            let pace = Pace {
+                over_growth,
+                growth,
+            };
+            let order = storing::Order::Store(chunk, Box::new(pulled.chunk), pace);
+            self.desk(feed, order);
         }
+    }
+
+    /// The publisher's doing, whoever served it.
+    fn throttled(&self, feed: FeedId, until: UnixMillis, rejection: &Rejection) {
+        let publisher = self.publishers.get(&feed);
+        let publisher = publisher.and_then(|number| self.node.member(*number));
+        let name = publisher.map_or_else(String::new, |member| member.slug.to_string());
+        self.rejections.note(&name, Some(feed), rejection);
+        self.board
+            .feed(feed, |row| rejection.code().clone_into(&mut row.last_error));
+        let rest_ms = until.since(self.node.clock().now());
+        tracing::warn!(feed = %feed.0.short(), publisher = name, rest_ms, "a feed grows too fast and rests");
     }
 
     /// Gives a feed's desk an order.
@@ -514,6 +536,9 @@ impl Driver {
     }
 
     fn tidy(&mut self) {
+        if let Err(error) = self.node.follow_roster() {
+            tracing::error!(%error, code = error.code(), "following the roster's age");
+        }
         let now = self.node.clock().now();
         let tasks = self.tasks.clone();
         self.desks.retain(|_, seat| {

@@ -19,6 +19,7 @@ pub(crate) fn held(node: &Node, feed: &FeedInfo) -> Result<Event, NodeError> {
         cursor: feed.stored,
         root,
         applied: applied(node, feed)?,
+        growth: node.store().growth(feed.no)?,
         frozen: match feed.status {
             FeedStatus::Frozen | FeedStatus::Dropping => true,
             FeedStatus::Active | FeedStatus::Silent => false,

@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashpact_core::chunk::VerifiedChunk;
 use hashpact_core::id::{FeedId, MemberNumber};
-use hashpact_core::leaf::FeedKind as DescribedKind;
-use hashpact_core::puller::{ChunkId, Head};
+use hashpact_core::leaf::{FeedKind as DescribedKind, PUBLISH};
+use hashpact_core::puller::{ChunkId, Growth, Head};
 use hashpact_node::hub::Change;
 use hashpact_node::{Node, NodeError};
+use hashpact_store::quarantine::Reason;
 use hashpact_store::{FeedKind, FeedStatus, FeedWriter, NewFeed, StoreError};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -22,11 +23,20 @@ use super::busy::busy;
 use super::inside::Inside;
 use super::pipeline::{describe_of, read_describe, verify_head};
 
+/// How fast the feed grows, as of one chunk.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Publish leaves of the chunk, from its end, that are over the limit.
+    pub(crate) over_growth: u64,
+    /// The feed's growth with the chunk.
+    pub(crate) growth: Growth,
+}
+
 /// What a desk is asked to do.
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Append a chunk.
-    Store(ChunkId, Box<VerifiedChunk>),
+    Store(ChunkId, Box<VerifiedChunk>, Pace),
     /// Make all durable and indexed, with a head over it.
     Apply(Head),
     /// Compare a head with the tree that is held.
@@ -136,7 +146,7 @@ impl Desk {
             return;
         }
         let done = match order {
-            Order::Store(chunk, verified) => self.store(work, chunk, &verified),
+            Order::Store(chunk, verified, pace) => self.store(work, chunk, &verified, pace),
             Order::Apply(head) => self.apply(work, head),
             Order::Compare(head) => self.compare(work, head),
             Order::Rest => Self::rest(work),
@@ -157,14 +167,33 @@ impl Desk {
         work: &mut Work,
         chunk: ChunkId,
         verified: &VerifiedChunk,
+        pace: Pace,
     ) -> Result<(), NodeError> {
         let writer = self.writer(work, Some(verified))?;
+        if !self.own {
+            self.hold_back(writer, verified, pace);
+        }
         busy("store", || writer.append_verified(verified))?;
         self.tell(Inside::Stored {
             feed: self.feed,
             chunk,
         });
         Ok(())
+    }
+
+    /// DESIGN 4 and 7: what is over the growth limit, and what comes under a stale
+    /// roster, is stored and proved like the rest, and does not count.
+    fn hold_back(&self, writer: &mut FeedWriter, chunk: &VerifiedChunk, pace: Pace) {
+        writer.note_growth(pace.growth);
+        if !self.node.takes_publish_leaves() {
+            writer.quarantine(Reason::StaleRoster, publishes(chunk));
+        }
+        if pace.over_growth > 0 {
+            let all: Vec<u64> = publishes(chunk).collect();
+            let over = usize::try_from(pace.over_growth).unwrap_or(usize::MAX);
+            let first = all.len().saturating_sub(over);
+            writer.quarantine(Reason::OverGrowth, all.into_iter().skip(first));
+        }
     }
 
     fn apply(&self, work: &mut Work, head: Head) -> Result<(), NodeError> {
@@ -272,6 +301,14 @@ impl Desk {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The publish leaves of a chunk that came with their payload.
+fn publishes(chunk: &VerifiedChunk) -> impl Iterator<Item = u64> {
+    let leaves = chunk.leaves();
+    leaves
+        .filter(|(_, leaf)| leaf.kind == PUBLISH && !leaf.is_elided())
+        .map(|(index, _)| index)
 }
 
 fn no_feed() -> NodeError {

@@ -1,8 +1,6 @@
 //! What makes leaves dead, kept in order, so that liveness is rebuilt at open
 //! without reading a page.
 
-use std::collections::BTreeSet;
-
 use hashpact_core::leaf::{DESCRIBE, IndexRange, RawLeaf};
 use hashpact_core::liveness::{Kills, Liveness};
 
@@ -18,15 +16,15 @@ const NOTHING: u32 = 3;
 
 /// Rebuilds what is dead below `indexed`, from the last killer backwards.
 pub(crate) fn rebuild(inner: &Inner, no: FeedNo, indexed: u64) -> Result<Liveness> {
-    rebuild_without(inner, no, indexed, &BTreeSet::new())
+    rebuild_without(inner, no, indexed, |_| false)
 }
 
-/// The same as if the leaves `ignored` killed nothing.
+/// The same as if the leaves that `ignored` names killed nothing.
 pub(crate) fn rebuild_without(
     inner: &Inner,
     no: FeedNo,
     indexed: u64,
-    ignored: &BTreeSet<u64>,
+    ignored: impl Fn(u64) -> bool,
 ) -> Result<Liveness> {
     let mut options = rocksdb::ReadOptions::default();
     options.set_iterate_lower_bound(keys::feed_prefix(no));
@@ -39,7 +37,7 @@ pub(crate) fn rebuild_without(
         let killer = iterator.item().map(read)?;
         iterator.prev();
         let (index, kills) = killer.map_err(|error| failed = Some(error)).ok()?;
-        let counts = !ignored.contains(&index);
+        let counts = !ignored(index);
         Some((index, if counts { kills } else { Kills::Nothing }))
     });
     let liveness = Liveness::rebuild(indexed, killers);

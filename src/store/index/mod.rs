@@ -20,6 +20,7 @@ use crate::bulk::{self, Spill};
 use crate::error::Result;
 use crate::families::Family;
 use crate::feeds::{self, FeedCounts, FeedState, HeadRef, Said};
+use crate::held::{self, Held};
 use crate::keys::{self, FeedNo};
 use crate::record::{FeedRow, POSTING_MAX_BYTES, seal, seal_index, seal_reference};
 use crate::store::{Inner, read, write};
@@ -253,6 +254,7 @@ impl Outcome {
         row: FeedRow,
         frontier: &CompactRange,
     ) -> Result<()> {
+        let held = self.held(inner, state, row.indexed)?;
         let mut rebuilt = None;
         if let Killers::Many = self.killers {
             rebuilt = Some(killers::rebuild(inner, state.no, row.indexed)?);
@@ -270,9 +272,31 @@ impl Outcome {
         if self.describe.is_some() {
             live.describe = self.describe;
         }
+        if let Some(held) = held {
+            live.held = held;
+        }
         live.row = row;
         live.frontier = frontier.clone();
         Ok(())
+    }
+
+    /// What answers though it is dead, where leaves in quarantine may have killed it.
+    fn held(&self, inner: &Inner, state: &FeedState, indexed: u64) -> Result<Option<Held>> {
+        let kills = match &self.killers {
+            Killers::Few(leaves) => !leaves.is_empty(),
+            Killers::Many => true,
+        };
+        let (retractions, quarantine) = {
+            let live = read(&state.live);
+            (
+                live.held.retractions().clone(),
+                Arc::clone(&live.quarantine),
+            )
+        };
+        if !kills || !quarantine.withholds_leaves() {
+            return Ok(None);
+        }
+        held::compute(inner, state.no, indexed, retractions, &quarantine).map(Some)
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod erase;
 mod pending;
+mod quarantine;
 mod truncate;
 
 use std::sync::Arc;
@@ -25,13 +26,14 @@ use hashpact_core::reject::Rejection;
 use rocksdb::WriteBatch;
 
 use self::pending::Pending;
+use self::quarantine::Beside;
 use crate::error::{Result, StoreError};
 use crate::feeds::{FeedCounts, FeedInfo, FeedState};
 use crate::heads::Head;
 use crate::index::Indexer;
 use crate::index::derive::Derived;
 use crate::keys::FeedNo;
-use crate::store::{Inner, Store, read, write};
+use crate::store::{Inner, Store, hold, read, write};
 
 /// The writer of one feed.
 pub struct FeedWriter {
@@ -39,6 +41,7 @@ pub struct FeedWriter {
     state: Arc<FeedState>,
     pending: Pending,
     indexer: Indexer,
+    beside: Beside,
 }
 
 /// Where a commit left the feed.
@@ -82,6 +85,7 @@ impl FeedWriter {
             state,
             pending,
             indexer,
+            beside: Beside::default(),
         })
     }
 
@@ -167,7 +171,12 @@ impl FeedWriter {
         self.pending.write(&self.inner, &mut batch)?;
         row.set_frontier(self.pending.frontier());
         self.state.put_row(&self.inner, &mut batch, &row)?;
+        let turn = hold(&self.state.quarantine_turn);
+        let held_back = self.beside.put(&self.inner, &self.state, &mut batch)?;
         self.inner.write_synced(batch, "storing leaves")?;
+        self.state.set_quarantine(held_back);
+        drop(turn);
+        self.beside = Beside::default();
         {
             let mut live = write(&self.state.live);
             live.row = row;
@@ -209,7 +218,13 @@ impl FeedWriter {
             row.set_applied(head.at());
         }
         self.state.put_row(&self.inner, &mut batch, &row)?;
+        let turn = hold(&self.state.quarantine_turn);
+        let held_back = self.beside.put(&self.inner, &self.state, &mut batch)?;
         self.inner.write_synced(batch, "committing leaves")?;
+        // Before the leaves answer.
+        self.state.set_quarantine(held_back);
+        drop(turn);
+        self.beside = Beside::default();
         let committed = Committed {
             stored: row.stored,
             indexed_from,

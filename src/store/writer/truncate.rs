@@ -35,6 +35,8 @@ impl FeedWriter {
                 held: self.size(),
             });
         }
+        super::quarantine::cut(&self.inner, &self.state, size)?;
+        self.beside = super::Beside::default();
         let outcome = self.cut_to(size, row);
         hold(&self.inner.page_hashes).forget(self.state.no);
         let (frontier, indexed) = {

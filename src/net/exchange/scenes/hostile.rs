@@ -328,18 +328,29 @@ impl Victim {
 
     /// Ends, and leaves nothing behind, so that the next one begins anew.
     pub(super) async fn stop(self, coalition: &Coalition) {
-        self.verify();
-        self.stop.cancel();
-        assert!(self.exchange.wait().await, "it ends within its grace");
-        let store = Arc::downgrade(self.node.store());
-        drop(self.node);
-        until("the store is closed", || store.strong_count() == 0).await;
+        self.rest().await;
         // The store's own threads may still be closing files.
         let folder = coalition.dir.path().join("south");
         until("its folder is gone", || {
             std::fs::remove_dir_all(&folder).is_ok() || !folder.exists()
         })
         .await;
+    }
+
+    /// Ends, so that it can start again.
+    pub(super) async fn rest(self) {
+        self.verify();
+        self.stop.cancel();
+        assert!(self.exchange.wait().await, "it ends within its grace");
+        let store = Arc::downgrade(self.node.store());
+        let lock = self.node.store().dir().join("lock");
+        drop(self.node);
+        until("the store is closed", || store.strong_count() == 0).await;
+        let free = || {
+            let file = std::fs::File::options().write(true).open(&lock);
+            file.is_ok_and(|file| file.try_lock().is_ok())
+        };
+        until("its lock is free", free).await;
     }
 }
 

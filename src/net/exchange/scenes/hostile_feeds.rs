@@ -80,7 +80,7 @@ async fn a_feed_that_grows_too_fast_rests() {
     let hostile = Hostile::start(&coalition, NORTH, script).await;
     let victim = Victim::start_with(&coalition, |options| {
         options.pull.growth_per_hour = 100;
-        options.pull.growth_hard_per_hour = 200;
+        options.pull.growth_cap_factor = 2;
     })
     .await;
     victim.meet(&coalition, &hostile);

@@ -1,5 +1,6 @@
 //! Real nodes of one coalition, over real stores: what they tell and serve whom.
 
+mod bounds;
 mod hostile;
 mod hostile_chunks;
 mod hostile_documents;

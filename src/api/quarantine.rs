@@ -1,0 +1,97 @@
+//! The quarantine in messages: what lies there, and what the operator decides.
+
+use hashpact_node::model::{Decision, Reason};
+use hashpact_node::{Node, NodeError};
+
+use crate::convert::{entry_of, set_name};
+use crate::wire;
+
+/// What lies in quarantine. Blocking.
+pub(crate) fn list(
+    node: &Node,
+    request: &wire::QuarantineRequest,
+) -> Result<wire::QuarantineResponse, NodeError> {
+    let set = match request.set.as_str() {
+        "" => None,
+        name => Some(set_name(node, name)?),
+    };
+    let reason = reason(&request.reason)?;
+    let limit = usize::try_from(request.entries).unwrap_or(usize::MAX);
+    let lots = node.quarantine(set.as_ref(), reason)?;
+    let entries = node.quarantined(set.as_ref(), reason, request.dropped, limit)?;
+    Ok(wire::QuarantineResponse {
+        lots: lots
+            .into_iter()
+            .map(|lot| wire::QuarantineLot {
+                set: lot.set,
+                reason: lot.reason.code().to_owned(),
+                kind: lot.kind.map_or_else(String::new, |kind| kind.to_string()),
+                held: lot.held,
+                released: lot.released,
+                dropped: lot.dropped,
+            })
+            .collect(),
+        entries: entries
+            .into_iter()
+            .map(|entry| wire::QuarantinedEntry {
+                set: entry.set,
+                entry: entry
+                    .entry
+                    .map_or_else(String::new, |name| name.to_string()),
+                index: entry.index,
+                reasons: entry.reasons.iter().map(|r| r.code().to_owned()).collect(),
+                kinds: entry.kinds.iter().map(ToString::to_string).collect(),
+                published_ms: entry.published.0,
+            })
+            .collect(),
+    })
+}
+
+/// Carries a decision out. Blocking.
+pub(crate) fn decide(
+    node: &Node,
+    request: &wire::DecideQuarantineRequest,
+) -> Result<wire::DecideQuarantineResponse, NodeError> {
+    use wire::decide_quarantine_request::Decision as Asked;
+    let decision = match request.decision() {
+        Asked::Release => Decision::Release,
+        Asked::Drop => Decision::Drop,
+        Asked::Unspecified => {
+            return Err(NodeError::Misuse(
+                "release or drop is to be said".to_owned(),
+            ));
+        }
+    };
+    if request.all != request.entries.is_empty() {
+        let why = "either all that waits is meant, or entries are named";
+        return Err(NodeError::Misuse(why.to_owned()));
+    }
+    let set = set_name(node, &request.set)?;
+    let entries: Result<Vec<u64>, _> = request
+        .entries
+        .iter()
+        .map(|text| entry_of(text, &set))
+        .collect();
+    let entries = entries?;
+    let named = (!request.all).then_some(entries.as_slice());
+    let (changed, missing) =
+        node.decide_quarantine(&set, reason(&request.reason)?, named, decision)?;
+    Ok(wire::DecideQuarantineResponse {
+        changed,
+        not_found: missing
+            .into_iter()
+            .map(|first| format!("{set}#{first}"))
+            .collect(),
+    })
+}
+
+fn reason(code: &str) -> Result<Option<Reason>, NodeError> {
+    if code.is_empty() {
+        return Ok(None);
+    }
+    let reason = Reason::from_code(code);
+    reason.map(Some).ok_or_else(|| {
+        let codes = Reason::ALL.map(Reason::code).join(", ");
+        NodeError::Misuse(format!("there is no reason {code:?}; there are {codes}"))
+    })
+}

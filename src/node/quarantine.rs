@@ -1,0 +1,247 @@
+//! What is held back of what members publish, and the operator's word on it.
+//!
+//! The store keeps it; here stand names, the rule of the roster's age, and the audit
+//! lines. Nothing of it is told to anybody else.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use hashpact_core::id::{EntryName, SetName, UnixMillis};
+use hashpact_core::leaf::{self, Leaf};
+use hashpact_core::roster::RosterState;
+use hashpact_core::signal::SignalKind;
+use hashpact_store::FeedInfo;
+use hashpact_store::quarantine::{Chosen, Decision, LotName, Reason};
+use tracing::{error, info, warn};
+
+use crate::error::NodeError;
+use crate::hub::Change;
+use crate::model::{QuarantineLot, QuarantinedEntry};
+use crate::node::Node;
+use crate::views;
+use crate::words::name_of;
+
+/// The roster's state that was said last, so that a change is said once.
+#[derive(Debug, Default)]
+pub(crate) struct SaidState(AtomicU8);
+
+/// Entries in one answer.
+pub const ENTRIES_MAX: usize = 10_000;
+
+impl Node {
+    /// Whether new publish leaves count, by the roster's age.
+    #[must_use]
+    pub fn takes_publish_leaves(&self) -> bool {
+        let state = self.membership().state();
+        let chain = state.chain.as_ref();
+        chain.is_none_or(|chain| chain.state(self.clock().now()).takes_publish_leaves())
+    }
+
+    /// Says once when the roster grows old, and lets leaves that waited for a fresh
+    /// one count as soon as there is one. To be called from time to time. Blocking.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn follow_roster(&self) -> Result<(), NodeError> {
+        self.say_roster_state();
+        if !self.takes_publish_leaves() {
+            return Ok(());
+        }
+        for feed in self.store().feeds() {
+            let lots = self.store().quarantine(feed.no)?;
+            let waits = |lot: &hashpact_store::quarantine::LotInfo| {
+                lot.name.reason == Reason::StaleRoster && lot.held > 0
+            };
+            if lots.iter().any(waits) {
+                let leaves = self.store().lift_quarantine(feed.no, Reason::StaleRoster)?;
+                info!(set = %name_of(&feed), leaves, "the roster is fresh: what waited for it counts");
+                self.hub().tell(Change::Head(feed.id));
+            }
+        }
+        Ok(())
+    }
+
+    fn say_roster_state(&self) {
+        let state = self.membership().state();
+        let Some(chain) = state.chain.as_ref() else {
+            return;
+        };
+        let (number, expires) = (
+            chain.state(self.clock().now()),
+            chain.roster().expires.0 / 1_000,
+        );
+        let (version, now) = (chain.version(), number);
+        let code = match now {
+            RosterState::Fresh => 1,
+            RosterState::Grace => 2,
+            RosterState::Stale => 3,
+        };
+        let before = self.roster_said().0.swap(code, Ordering::SeqCst);
+        if before == code {
+            return;
+        }
+        match now {
+            RosterState::Fresh if before > 1 => info!(version, "the roster is fresh again"),
+            RosterState::Fresh => {}
+            RosterState::Grace => warn!(
+                version,
+                expired_s = expires,
+                "the roster has expired: 14 days after that no new entry counts; ask the \
+                 administrators for a new one"
+            ),
+            RosterState::Stale => error!(
+                version,
+                expired_s = expires,
+                "the roster expired more than 14 days ago: new entries wait in quarantine, \
+                 retractions count; ask the administrators for a new one"
+            ),
+        }
+    }
+
+    /// What lies in quarantine, of one set or of all: one line a reason and kind of
+    /// signal. Blocking.
+    ///
+    /// # Errors
+    /// [`NodeError::NotFound`]; what the store answers.
+    pub fn quarantine(
+        &self,
+        set: Option<&SetName>,
+        reason: Option<Reason>,
+    ) -> Result<Vec<QuarantineLot>, NodeError> {
+        let mut lots = Vec::new();
+        for feed in self.feeds_of(set)? {
+            let of = self.store().quarantine(feed.no)?.into_iter();
+            let of = of.filter(|lot| reason.is_none_or(|reason| reason == lot.name.reason));
+            lots.extend(of.map(|lot| QuarantineLot {
+                set: name_of(&feed),
+                reason: lot.name.reason,
+                kind: kind_of(lot.name),
+                held: lot.held,
+                released: lot.released,
+                dropped: lot.dropped,
+            }));
+        }
+        Ok(lots)
+    }
+
+    /// Entries that wait, or with `dropped` those that were dropped, in the order of
+    /// sets and indexes, at most `limit`. Blocking.
+    ///
+    /// # Errors
+    /// As [`Node::quarantine`].
+    pub fn quarantined(
+        &self,
+        set: Option<&SetName>,
+        reason: Option<Reason>,
+        dropped: bool,
+        limit: usize,
+    ) -> Result<Vec<QuarantinedEntry>, NodeError> {
+        let limit = limit.min(ENTRIES_MAX);
+        let mut entries = Vec::new();
+        for feed in self.feeds_of(set)? {
+            let rest = limit.saturating_sub(entries.len());
+            for leaf in self
+                .store()
+                .quarantined(feed.no, reason, dropped, 0, rest)?
+            {
+                let (first, published) = self.named(&feed, leaf.index)?;
+                entries.push(QuarantinedEntry {
+                    entry: views::describe_of(&feed).map(|describe| EntryName {
+                        set: describe.name,
+                        first,
+                    }),
+                    set: name_of(&feed),
+                    index: leaf.index,
+                    reasons: leaf.lots.iter().map(|lot| lot.reason).collect(),
+                    kinds: leaf.lots.iter().filter_map(|lot| kind_of(*lot)).collect(),
+                    published,
+                });
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Carries out what the operator decides on entries of a set: of all that wait,
+    /// or of those named by their first indexes. Answers how many it changed, and
+    /// which of the named do not wait. Blocking.
+    ///
+    /// # Errors
+    /// [`NodeError::NotFound`]; what the store answers.
+    pub fn decide_quarantine(
+        &self,
+        set: &SetName,
+        reason: Option<Reason>,
+        entries: Option<&[u64]>,
+        decision: Decision,
+    ) -> Result<(u64, Vec<u64>), NodeError> {
+        let feed = self.feed_of(set)?;
+        let mut missing = Vec::new();
+        let leaves = match entries {
+            None => None,
+            Some(named) => {
+                let mut leaves = BTreeSet::new();
+                for first in named {
+                    let of = self.withheld_of(&feed, *first)?;
+                    if of.is_empty() {
+                        missing.push(*first);
+                    }
+                    leaves.extend(of);
+                }
+                Some(leaves)
+            }
+        };
+        let chosen = Chosen { reason, leaves };
+        let changed = self.store().decide_quarantine(feed.no, &chosen, decision)?;
+        let reason = reason.map_or("any", Reason::code);
+        match decision {
+            Decision::Release => info!(%set, changed, reason, "released from quarantine"),
+            Decision::Drop => info!(%set, changed, reason, "dropped from quarantine"),
+        }
+        if changed > 0 {
+            self.hub().tell(Change::Head(feed.id));
+        }
+        Ok((changed, missing))
+    }
+
+    /// The versions in quarantine of the entry that began at `first`.
+    fn withheld_of(&self, feed: &FeedInfo, first: u64) -> Result<Vec<u64>, NodeError> {
+        if first >= feed.indexed {
+            return Ok(Vec::new());
+        }
+        let latest = self.store().latest_version(feed.no, first)?;
+        let mut withheld = Vec::new();
+        for index in BTreeSet::from([first, latest]) {
+            if !self.store().withheld(feed.no, index)?.is_empty() {
+                withheld.push(index);
+            }
+        }
+        Ok(withheld)
+    }
+
+    fn feeds_of(&self, set: Option<&SetName>) -> Result<Vec<FeedInfo>, NodeError> {
+        match set {
+            Some(name) => Ok(vec![self.feed_of(name)?]),
+            None => Ok(self.store().feeds()),
+        }
+    }
+
+    /// The first version of a leaf's entry, and when it was published.
+    fn named(&self, feed: &FeedInfo, index: u64) -> Result<(u64, UnixMillis), NodeError> {
+        let raw = self.store().read_leaf(feed.no, index)?;
+        Ok(match leaf::read(&raw, index) {
+            Leaf::Publish(publish) => (publish.first_index(index), publish.published),
+            Leaf::Describe(_)
+            | Leaf::Retract(_)
+            | Leaf::Opinion(_)
+            | Leaf::Erase(_)
+            | Leaf::Unknown(_)
+            | Leaf::Void(_)
+            | Leaf::Elided => (index, UnixMillis::default()),
+        })
+    }
+}
+
+/// The kind of signal that a lot is of; `None` for whole entries.
+fn kind_of(lot: LotName) -> Option<SignalKind> {
+    SignalKind::from_number(u32::from(lot.kind))
+}
