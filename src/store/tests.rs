@@ -1,5 +1,6 @@
 //! The store against a model: roots, ranges, look-ups, liveness, crash points.
 
+#[path = "quarantine_tests.rs"]
 mod quarantine;
 
 use std::collections::BTreeSet;
