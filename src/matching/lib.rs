@@ -1,1 +1,8 @@
-//! Matching: exact and near-duplicate.
+//! What matches what: near-duplicate PDQ values, PDQ of images, videos as sets of frames, URLs as expressions.
+//!
+//! Owns the algorithms and their bounds. Does no I/O, asks no clock, and knows nothing of feeds, members or verdicts:
+//! it maps values to values, and the node looks up what is said about them. Bytes from outside (images, text forms,
+//! URLs) are capped before they are decoded; no input makes it panic. `docs/MATCHING.md` says what matches what.
+
+pub mod pdq;
+
