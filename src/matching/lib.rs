@@ -6,3 +6,10 @@
 
 pub mod pdq;
 
+/// This crate's folder, for tests that read files beside it.
+#[cfg(test)]
+fn here() -> std::path::PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR")
+        .expect("tests are run by cargo")
+        .into()
+}

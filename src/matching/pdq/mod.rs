@@ -1,6 +1,7 @@
 //! PDQ: 256 bits per image, alike images differ in few of them.
 
 pub mod bench;
+pub mod hash;
 pub mod index;
 
 mod value;
