@@ -5,6 +5,8 @@
 //! URLs) are capped before they are decoded; no input makes it panic. `docs/MATCHING.md` says what matches what.
 
 pub mod pdq;
+pub mod url;
+pub mod vpdq;
 
 /// This crate's folder, for tests that read files beside it.
 #[cfg(test)]
