@@ -3,7 +3,10 @@
 //! The first line says what the key is for (`# hashpact feed key`) and is checked
 //! when the file is read: a key of one purpose is never loaded for another.
 //! OpenSSL ignores that line. Files are made anew and never written over; no
-//! error text carries a byte of a key.
+//! error text carries a byte of a key. Administrators' keys lie under a passphrase
+//! ([`sealed`]), nodes' keys do not: a node starts without a person.
+
+mod sealed;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -19,6 +22,8 @@ use hashpact_net::tls::{self, Credentials, TlsError};
 use zeroize::Zeroizing;
 
 use crate::config::files;
+
+pub use sealed::Passphrase;
 
 /// What the first line of a TLS key's file names.
 const TLS: &str = "tls";
@@ -76,6 +81,12 @@ pub enum KeyFileError {
         /// Such as "Ed25519".
         kind: &'static str,
     },
+    /// The key lies under a passphrase, and none was given.
+    #[error("{} lies under a passphrase", .0.display())]
+    Sealed(PathBuf),
+    /// The key lies under another passphrase.
+    #[error("the passphrase does not open {}", .0.display())]
+    Passphrase(PathBuf),
     /// The system gives no random bytes.
     #[error("no random bytes: {0}")]
     Random(String),
@@ -100,12 +111,32 @@ pub fn generate<P: Purpose>() -> Result<SecretKey<P>, KeyFileError> {
 /// # Errors
 /// [`KeyFileError::Exists`] or what the file system says.
 pub fn create<P: Purpose>(path: &Path, key: &SecretKey<P>) -> Result<(), KeyFileError> {
+    let pem = pair(key).to_pkcs8_pem(LineEnding::LF);
+    let pem = pem.map_err(|_| malformed(path, "Ed25519"))?;
+    write_new(path, P::NAME, &pem)
+}
+
+/// As [`create`], under a passphrase.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_sealed<P: Purpose>(
+    path: &Path,
+    key: &SecretKey<P>,
+    passphrase: &Passphrase,
+) -> Result<(), KeyFileError> {
+    let der = pair(key).to_pkcs8_der();
+    let der = der.map_err(|_| malformed(path, "Ed25519"))?;
+    let pem = sealed::seal(der.as_bytes(), passphrase);
+    let pem = pem.ok_or_else(|| KeyFileError::Random("the key was not encrypted".to_owned()))?;
+    write_new(path, P::NAME, &pem)
+}
+
+fn pair<P: Purpose>(key: &SecretKey<P>) -> KeypairBytes {
     let mut pair = KeypairBytes::from(&SigningKey::from_bytes(&key.seed()));
     // Without its public half it is version 1, which every OpenSSL reads.
     pair.public_key = None;
-    let pem = pair.to_pkcs8_pem(LineEnding::LF);
-    let pem = pem.map_err(|_| malformed(path, "Ed25519"))?;
-    write_new(path, P::NAME, &pem)
+    pair
 }
 
 /// Reads the key of this purpose from its file.
@@ -115,8 +146,43 @@ pub fn create<P: Purpose>(path: &Path, key: &SecretKey<P>) -> Result<(), KeyFile
 pub fn load<P: Purpose>(path: &Path) -> Result<SecretKey<P>, KeyFileError> {
     let text = read_secret(path)?;
     check_purpose(path, &text, P::NAME)?;
+    if sealed::is_sealed(&text) {
+        return Err(KeyFileError::Sealed(path.to_owned()));
+    }
     let key = SigningKey::from_pkcs8_pem(&text).map_err(|_| malformed(path, "Ed25519"))?;
     Ok(SecretKey::from_seed(&Zeroizing::new(key.to_bytes())))
+}
+
+/// Reads the key of this purpose from a file under a passphrase.
+///
+/// # Errors
+/// As [`load`], and [`KeyFileError::Passphrase`].
+pub fn load_sealed<P: Purpose>(
+    path: &Path,
+    passphrase: &Passphrase,
+) -> Result<SecretKey<P>, KeyFileError> {
+    let text = read_secret(path)?;
+    check_purpose(path, &text, P::NAME)?;
+    let der = sealed::open(&text, passphrase).map_err(|closed| match closed {
+        sealed::Closed::Malformed => malformed(path, "encrypted Ed25519"),
+        sealed::Closed::Passphrase => KeyFileError::Passphrase(path.to_owned()),
+    })?;
+    let key = SigningKey::from_pkcs8_der(der.as_bytes());
+    let key = key.map_err(|_| malformed(path, "encrypted Ed25519"))?;
+    Ok(SecretKey::from_seed(&Zeroizing::new(key.to_bytes())))
+}
+
+/// Reads a passphrase from a file that only its owner can open: its text without the
+/// newline at the end.
+///
+/// # Errors
+/// [`KeyFileError::Unsafe`] or what the file system says.
+pub fn read_passphrase(path: &Path) -> Result<Passphrase, KeyFileError> {
+    let mut text = read_secret(path)?;
+    while text.ends_with(['\n', '\r']) {
+        text.pop();
+    }
+    Ok(Passphrase::new(text))
 }
 
 /// Makes a P-256 TLS key, writes it to a new file and to disk, and says what a node
@@ -344,6 +410,62 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         let refused = load::<Feed>(&path).unwrap_err();
         assert!(matches!(refused, KeyFileError::Unsafe { .. }), "{refused}");
+    }
+
+    fn passphrase(text: &str) -> Passphrase {
+        Passphrase::new(Zeroizing::new(text.to_owned()))
+    }
+
+    #[test]
+    fn a_key_under_a_passphrase_opens_with_it_alone() {
+        let folder = folder();
+        let path = folder.path().join("ann.key");
+        let key = generate::<Admin>().unwrap();
+        create_sealed(&path, &key, &passphrase("correct horse")).unwrap();
+        let opened = load_sealed::<Admin>(&path, &passphrase("correct horse")).unwrap();
+        assert_eq!(opened.public(), key.public());
+        let refused = load_sealed::<Admin>(&path, &passphrase("correct house")).unwrap_err();
+        assert!(matches!(refused, KeyFileError::Passphrase(_)), "{refused}");
+        let refused = load::<Admin>(&path).unwrap_err();
+        assert!(matches!(refused, KeyFileError::Sealed(_)), "{refused}");
+        let refused = load_sealed::<Feed>(&path, &passphrase("correct horse")).unwrap_err();
+        assert!(matches!(refused, KeyFileError::Purpose { .. }), "{refused}");
+    }
+
+    #[test]
+    fn openssl_reads_a_key_under_a_passphrase() {
+        let folder = folder();
+        let path = folder.path().join("ann.key");
+        let key = generate::<Admin>().unwrap();
+        create_sealed(&path, &key, &passphrase("correct horse")).unwrap();
+        let openssl = |word: &str| {
+            std::process::Command::new("openssl")
+                .args(["pkey", "-pubout", "-outform", "DER", "-passin"])
+                .arg(format!("pass:{word}"))
+                .arg("-in")
+                .arg(&path)
+                .output()
+        };
+        // A machine without OpenSSL tells nothing.
+        let Ok(read) = openssl("correct horse") else {
+            return;
+        };
+        let said = String::from_utf8_lossy(&read.stderr).into_owned();
+        assert!(read.stdout.ends_with(key.public().as_bytes()), "{said}");
+        assert!(!openssl("correct house").unwrap().status.success());
+    }
+
+    #[test]
+    fn a_passphrase_file_is_its_owners_alone_and_loses_its_newline() {
+        let folder = folder();
+        let path = folder.path().join("passphrase");
+        std::fs::write(&path, "correct horse\r\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(read_passphrase(&path).is_err());
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let read = read_passphrase(&path).unwrap();
+        assert!(read.same_as(&passphrase("correct horse")));
+        assert_eq!(format!("{read:?}"), "Passphrase");
     }
 
     #[test]

@@ -35,10 +35,18 @@ pub fn read(path: &Path) -> Result<RosterFile, RosterFileError> {
 /// # Errors
 /// What the file system says.
 pub fn write(path: &Path, file: &RosterFile) -> io::Result<()> {
+    write_bytes(path, &file.encode())
+}
+
+/// Writes a file in one step: a crash leaves the file before or this one.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let mut new = File::create(&beside)?;
-    new.write_all(&file.encode())?;
+    new.write_all(bytes)?;
     new.sync_all()?;
     fs::rename(&beside, path)?;
     let folder = path.parent().filter(|folder| *folder != Path::new(""));

@@ -8,9 +8,11 @@ pub mod client;
 pub mod coalition;
 pub mod config;
 pub mod demo;
+pub mod enrol;
 pub mod error;
 pub mod export;
 pub mod feeds;
+pub mod fingerprint;
 pub mod hash;
 pub mod import;
 pub mod init;
@@ -19,6 +21,7 @@ pub mod lookup;
 mod new_files;
 pub mod open;
 pub mod output;
+pub mod passphrase;
 pub mod peers;
 pub mod quarantine;
 pub mod retract;
@@ -81,6 +84,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(Box<init::InitArgs>),
+    #[command(alias = "enroll")]
+    Enrol(enrol::EnrolArgs),
     Run(run::RunArgs),
     Status(status::StatusArgs),
     Peers(peers::PeersArgs),
@@ -204,6 +209,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
     }
     match command {
         Command::Init(args) => init::run(*args, context),
+        Command::Enrol(args) => enrol::run(args, context),
         Command::Run(args) => run::run(args, context),
         Command::Status(args) => status::run(args, context),
         Command::Peers(args) => peers::run(&args, context),

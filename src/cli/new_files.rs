@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use hashpact_core::keys::{Purpose, SecretKey};
 
 use super::error::CliError;
-use crate::keyfile::{self, KeyFileError};
+use crate::keyfile::{self, KeyFileError, Passphrase};
 
 /// Files that this run made; they go away again unless all were made.
 #[derive(Default)]
@@ -19,6 +19,18 @@ impl NewFiles {
     pub(super) fn key<P: Purpose>(&mut self, path: &Path) -> Result<SecretKey<P>, CliError> {
         let key = keyfile::generate().map_err(CliError::failed)?;
         keyfile::create(path, &key).map_err(key_file)?;
+        self.0.push(path.to_owned());
+        Ok(key)
+    }
+
+    /// Makes a key under a passphrase in a file of its own.
+    pub(super) fn sealed_key<P: Purpose>(
+        &mut self,
+        path: &Path,
+        passphrase: &Passphrase,
+    ) -> Result<SecretKey<P>, CliError> {
+        let key = keyfile::generate().map_err(CliError::failed)?;
+        keyfile::create_sealed(path, &key, passphrase).map_err(key_file)?;
         self.0.push(path.to_owned());
         Ok(key)
     }

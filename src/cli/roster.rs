@@ -8,7 +8,7 @@ use hashpact_api::wire;
 use hashpact_core::card::NodeCard;
 use hashpact_core::envelope::{Envelope, PayloadType};
 use hashpact_core::reject::Rejection;
-use hashpact_core::roster::{Member, MemberStatus, Role, Roster};
+use hashpact_core::roster::{Member, MemberStatus, Role, Roster, RosterFile};
 use serde::Serialize;
 
 use super::Context;
@@ -107,20 +107,7 @@ fn import(files: &[PathBuf], context: &Context) -> Result<(), CliError> {
         })?;
         read.push(file);
     }
-    let client = connect_or_embed(context)?;
-    let mut total = Imported {
-        roster_version: 0,
-        accepted: 0,
-        known: 0,
-        refused: Vec::new(),
-    };
-    for file in read {
-        // The order matters: cards are checked against the roster.
-        let rosters = file.rosters.into_iter().map(Document::Roster);
-        let cards = file.node_cards.into_iter().map(Document::Card);
-        let suspensions = file.suspensions.into_iter().map(Document::Suspension);
-        send(&client, rosters.chain(cards).chain(suspensions), &mut total)?;
-    }
+    let total = import_files(read, context)?;
     for refused in &total.refused {
         note(format!("refused: {refused}"));
     }
@@ -135,6 +122,37 @@ fn import(files: &[PathBuf], context: &Context) -> Result<(), CliError> {
         (_, 0) => Err(CliError::Quiet(Exit::Failed)),
         _ => Err(CliError::Quiet(Exit::Partial)),
     }
+}
+
+/// Hands documents to the node of the configuration, which serves them on.
+///
+/// # Errors
+/// When the node cannot be reached or refuses one of them.
+pub(super) fn hand_over(file: RosterFile, context: &Context) -> Result<(), CliError> {
+    let total = import_files(vec![file], context)?;
+    match total.refused.first() {
+        None => Ok(()),
+        Some(refused) => Err(CliError::failed(format!("the node refuses {refused}"))
+            .next("the file is written; hashpact roster show says what the node goes by")),
+    }
+}
+
+fn import_files(files: Vec<RosterFile>, context: &Context) -> Result<Imported, CliError> {
+    let client = connect_or_embed(context)?;
+    let mut total = Imported {
+        roster_version: 0,
+        accepted: 0,
+        known: 0,
+        refused: Vec::new(),
+    };
+    for file in files {
+        // The order matters: cards are checked against the roster.
+        let rosters = file.rosters.into_iter().map(Document::Roster);
+        let cards = file.node_cards.into_iter().map(Document::Card);
+        let suspensions = file.suspensions.into_iter().map(Document::Suspension);
+        send(&client, rosters.chain(cards).chain(suspensions), &mut total)?;
+    }
+    Ok(total)
 }
 
 enum Document {

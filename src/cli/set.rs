@@ -42,6 +42,9 @@ pub enum SetCommand {
         /// Who: MEMBER, group:NAME or all; with :relay they may serve it onward
         #[arg(required = true, value_name = "WHO[:relay]")]
         grantees: Vec<GrantArg>,
+        /// All of them may serve it onward
+        #[arg(long)]
+        relay: bool,
     },
     /// End a grant: those members stop matching and drop what they hold
     Revoke {
@@ -171,7 +174,12 @@ pub fn run(args: SetArgs, context: &Context) -> Result<(), CliError> {
             let set = set.to_string();
             client.call(node.show_set(wire::ShowSetRequest { set }))?
         }
-        SetCommand::Grant { set, grantees } => {
+        SetCommand::Grant {
+            set,
+            mut grantees,
+            relay,
+        } => {
+            grantees.iter_mut().for_each(|grant| grant.relay |= relay);
             let request = wire::ChangeGrantsRequest {
                 set: set.to_string(),
                 grant: grantees.iter().map(GrantArg::message).collect(),

@@ -37,6 +37,7 @@ struct StatusObject {
     quarantined: u64,
     store_bytes: u64,
     resident_bytes: u64,
+    caught_up: bool,
     peers: u64,
     peers_connected: u64,
     started: String,
@@ -52,11 +53,48 @@ pub fn run(_args: StatusArgs, context: &Context) -> Result<(), CliError> {
     client.note_at_rest();
     let status = client.call(client.node().status(wire::StatusRequest {}))?;
     let running = !client.is_embedded();
-    print(&status, running, context)?;
-    context.output.json(&object(status, running))
+    let feeds = client
+        .call(client.node().feeds(wire::FeedsRequest {}))?
+        .feeds;
+    let progress = progress(&status, &feeds, running);
+    print(&status, &progress, running, context)?;
+    context.output.json(&object(status, &progress, running))
 }
 
-fn print(status: &wire::StatusResponse, running: bool, context: &Context) -> Result<(), CliError> {
+/// How far the node is with what others publish.
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    /// Everything that it may read is here and answers.
+    CaughtUp,
+    /// Why it is not, for people.
+    Not(String),
+}
+
+fn progress(status: &wire::StatusResponse, feeds: &[wire::Feed], running: bool) -> Progress {
+    let not = |why: &str| Progress::Not(why.to_owned());
+    if !running {
+        return not("not running");
+    }
+    if status.roster_version == 0 {
+        return not("waiting for the roster");
+    }
+    if status.peers > 0 && status.peers_connected == 0 {
+        return not("no peer is connected");
+    }
+    let others = feeds.iter().filter(|feed| !feed.own);
+    let behind = others.filter(|feed| !matches!(feed.state.as_str(), "caught up" | "frozen"));
+    match behind.count() {
+        0 => Progress::CaughtUp,
+        behind => Progress::Not(format!("{behind} feeds to go")),
+    }
+}
+
+fn print(
+    status: &wire::StatusResponse,
+    progress: &Progress,
+    running: bool,
+    context: &Context,
+) -> Result<(), CliError> {
     let output = &context.output;
     let state = match (running, status.ready) {
         (false, _) => "not running",
@@ -91,6 +129,11 @@ fn print(status: &wire::StatusResponse, running: bool, context: &Context) -> Res
     output.line(format_args!(
         "  feeds        {feeds}, {entries} entries ({leaves} leaves)"
     ))?;
+    match progress {
+        Progress::CaughtUp => output.line("  reading      caught up")?,
+        Progress::Not(why) if running => output.line(format_args!("  reading      {why}"))?,
+        Progress::Not(_) => {}
+    }
     let (connected, peers) = (status.peers_connected, status.peers);
     output.line(format_args!(
         "  peers        {connected} of {peers} connected"
@@ -109,7 +152,7 @@ fn print(status: &wire::StatusResponse, running: bool, context: &Context) -> Res
     Ok(())
 }
 
-fn object(status: wire::StatusResponse, running: bool) -> StatusObject {
+fn object(status: wire::StatusResponse, progress: &Progress, running: bool) -> StatusObject {
     StatusObject {
         running,
         software: status.software,
@@ -130,9 +173,46 @@ fn object(status: wire::StatusResponse, running: bool) -> StatusObject {
         quarantined: status.quarantined,
         store_bytes: status.store_bytes,
         resident_bytes: status.resident_bytes,
+        caught_up: *progress == Progress::CaughtUp,
         peers: status.peers,
         peers_connected: status.peers_connected,
         started: time(status.started_ms),
         notices: status.notices,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feed(own: bool, state: &str) -> wire::Feed {
+        wire::Feed {
+            own,
+            state: state.to_owned(),
+            ..wire::Feed::default()
+        }
+    }
+
+    #[test]
+    fn a_node_has_caught_up_when_all_that_it_reads_is_here() {
+        let status = wire::StatusResponse {
+            roster_version: 2,
+            peers: 1,
+            peers_connected: 1,
+            ..wire::StatusResponse::default()
+        };
+        let read = [feed(true, "closed"), feed(false, "caught up")];
+        assert_eq!(progress(&status, &read, true), Progress::CaughtUp);
+        let behind = [feed(false, "pulling"), feed(false, "caught up")];
+        let why = Progress::Not("1 feeds to go".to_owned());
+        assert_eq!(progress(&status, &behind, true), why);
+        assert!(matches!(progress(&status, &read, false), Progress::Not(_)));
+        let alone = wire::StatusResponse {
+            peers_connected: 0,
+            ..status.clone()
+        };
+        assert!(matches!(progress(&alone, &read, true), Progress::Not(_)));
+        let new = wire::StatusResponse::default();
+        assert!(matches!(progress(&new, &[], true), Progress::Not(_)));
     }
 }

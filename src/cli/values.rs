@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 use hashpact_core::id::{IdError, SetName, Slug};
+use hashpact_core::roster::Role;
 
 use crate::config::Endpoint;
 
@@ -95,11 +96,11 @@ impl fmt::Display for Grantee {
     }
 }
 
-/// A node to ask for the roster first: `MEMBER=HOST:PORT`.
+/// A node to ask for the roster first: `MEMBER=HOST:PORT`, or `HOST:PORT` of whomever.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootstrapPeer {
-    /// The member that is meant.
-    pub member: Slug,
+    /// The member that is meant, if one is.
+    pub member: Option<Slug>,
     /// Where its node listens.
     pub endpoint: Endpoint,
 }
@@ -108,13 +109,24 @@ impl FromStr for BootstrapPeer {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (member, endpoint) = text
-            .split_once('=')
-            .ok_or_else(|| "write it as MEMBER=HOST:PORT".to_owned())?;
+        let (member, endpoint) = match text.split_once('=') {
+            Some((member, endpoint)) => (Some(member), endpoint),
+            None => (None, text),
+        };
+        let member = member.map(Slug::parse).transpose();
         Ok(Self {
-            member: Slug::parse(member).map_err(|error| error.to_string())?,
+            member: member.map_err(|error| error.to_string())?,
             endpoint: Endpoint::parse(endpoint)?,
         })
+    }
+}
+
+impl fmt::Display for BootstrapPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.member {
+            Some(member) => write!(f, "{member}={}", self.endpoint),
+            None => self.endpoint.fmt(f),
+        }
     }
 }
 
@@ -129,6 +141,19 @@ pub enum RoleArg {
     Witness,
     /// See members and their state, and no feed
     Observe,
+}
+
+impl RoleArg {
+    /// The role of the roster.
+    #[must_use]
+    pub const fn role(self) -> Role {
+        match self {
+            Self::Publish => Role::Publish,
+            Self::Subscribe => Role::Subscribe,
+            Self::Witness => Role::Witness,
+            Self::Observe => Role::Observe,
+        }
+    }
 }
 
 /// What an entry is about.
@@ -187,10 +212,16 @@ mod tests {
     }
 
     #[test]
-    fn a_bootstrap_peer_names_member_and_endpoint() {
-        let peer: BootstrapPeer = "tidepool=h.example:7443".parse().unwrap();
-        assert_eq!(peer.member.as_str(), "tidepool");
-        assert_eq!(peer.endpoint.to_string(), "h.example:7443");
-        assert!("h.example:7443".parse::<BootstrapPeer>().is_err());
+    fn a_bootstrap_peer_names_an_endpoint_and_the_member_that_is_meant() {
+        for text in [
+            "tidepool=h.example:7443",
+            "h.example:7443",
+            "[2001:db8::1]:7443",
+        ] {
+            let peer: BootstrapPeer = text.parse().unwrap();
+            assert_eq!(peer.to_string(), text);
+        }
+        assert!("Tidepool=h.example:7443".parse::<BootstrapPeer>().is_err());
+        assert!("h.example".parse::<BootstrapPeer>().is_err());
     }
 }

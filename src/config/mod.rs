@@ -89,9 +89,10 @@ pub struct Coalition {
 /// `[[coalition.bootstrap]]`: a node to ask for the roster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Bootstrap {
-    /// The member that is meant: a node of any other is refused.
-    #[serde(serialize_with = "as_text")]
-    pub member: Slug,
+    /// The member that is meant: a node of any other is refused. Without one whoever
+    /// answers is asked; the answer is verified from the genesis digest all the same.
+    #[serde(serialize_with = "as_optional_text")]
+    pub member: Option<Slug>,
     /// Where its node listens.
     #[serde(serialize_with = "as_text")]
     pub endpoint: Endpoint,
@@ -415,6 +416,17 @@ fn as_text<T: fmt::Display, S: Serializer>(value: &T, serializer: S) -> Result<S
 
 #[expect(clippy::ref_option, reason = "the signature that serde asks for")]
 fn as_text_if_any<T: fmt::Display, S: Serializer>(
+    value: &Option<T>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[expect(clippy::ref_option, reason = "the signature that serde asks for")]
+fn as_optional_text<T: fmt::Display, S: Serializer>(
     value: &Option<T>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

@@ -101,14 +101,10 @@ fn coalition(section: Section<'_, '_>, loopback: bool, files: Files) -> Option<C
     }
     let mut bootstrap = Vec::new();
     for peer in section.sections("bootstrap") {
-        let member = peer.required("member", Slug::parse, "give the slug of the member meant");
+        let member = peer.parsed("member", Slug::parse, "give the slug of the member meant");
         let endpoint = peer.required("endpoint", |text| dialled(text, loopback), ENDPOINT_FIX);
         peer.finish();
-        bootstrap.extend(
-            member
-                .zip(endpoint)
-                .map(|(member, endpoint)| Bootstrap { member, endpoint }),
-        );
+        bootstrap.extend(endpoint.map(|endpoint| Bootstrap { member, endpoint }));
     }
     section.finish();
     Some(Coalition {

@@ -133,6 +133,34 @@ impl VerifiedRequest {
         book.check_keys(&self.card, before.map(|m| m.number), chain)
     }
 
+    /// Checks that the coalition can take it as a member's new identity key: the slug
+    /// is that of a member who is not out, the key is nobody's, and no key of its card
+    /// is somebody else's. Says whether the member's present identity key has signed
+    /// it too; where it has not, that key must be lost, and only the fingerprint says
+    /// who asks.
+    ///
+    /// # Errors
+    /// [`Rejection::WrongGenesis`], [`Rejection::Unknown`] or [`Rejection::Invalid`].
+    pub fn check_rotation(&self, chain: &RosterChain, book: &CardBook) -> Result<bool, Rejection> {
+        if self.request.genesis != chain.genesis() {
+            return Err(Rejection::WrongGenesis {
+                what: "enrolment request",
+            });
+        }
+        let slug = &self.request.slug;
+        let member = chain.roster().member_by_slug(slug);
+        let member = member.filter(|m| m.status != MemberStatus::Removed);
+        let member = member.ok_or_else(|| Rejection::Unknown {
+            what: "member",
+            why: format!("no member {slug} takes part"),
+        })?;
+        if chain.knows_key(self.request.identity.as_bytes()) {
+            return Err(invalid("its identity key is somebody's already"));
+        }
+        book.check_keys(&self.card, Some(member.number), chain)?;
+        Ok(self.envelope.signature_of(&member.identity).is_some())
+    }
+
     /// The request.
     #[must_use]
     pub const fn request(&self) -> &EnrolmentRequest {
@@ -155,6 +183,18 @@ impl VerifiedRequest {
             identity: self.request.identity,
             roles: self.request.roles.clone(),
         }
+    }
+
+    /// The envelope it came in.
+    #[must_use]
+    pub const fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// The SHA-256 of the payload, so of every key and proof.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.envelope.payload_digest()
     }
 
     /// The fingerprint that is read out over another channel: the SHA-256 of the

@@ -35,6 +35,11 @@ pub const CARD_MAX_BYTES: usize = 16 * 1024;
 pub const SMALL_DOCUMENT_MAX_BYTES: usize = 4 * 1024;
 /// An enrolment request's envelope: a card and a little.
 pub const REQUEST_MAX_BYTES: usize = 2 * CARD_MAX_BYTES;
+/// Enrolment requests in one draft of a roster.
+pub const DRAFT_REQUESTS_MAX: usize = 256;
+/// A draft of a roster with its enrolment requests and their framing.
+pub const DRAFT_MAX_BYTES: usize =
+    ROSTER_MAX_BYTES + DRAFT_REQUESTS_MAX * (REQUEST_MAX_BYTES + 8) + 16;
 /// Signatures in one envelope: administrators, or all keys of a card.
 pub const ENVELOPE_SIGNATURES_MAX: usize = 256;
 /// Leaves in a feed: 2^40, so that sums of sizes never overflow.

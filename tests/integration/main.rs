@@ -15,6 +15,7 @@
     reason = "a failed unwrap is a failed test; what a test skips is said on standard error"
 )]
 
+mod ceremony;
 mod cli;
 mod config;
 mod crash;

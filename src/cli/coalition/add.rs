@@ -1,27 +1,22 @@
-//! `hashpact coalition add`: the next roster version, with new members.
+//! `hashpact coalition add`: admits, signs and publishes in one step.
 
-use std::fs::{self, File};
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use hashpact_core::card::{CardAccepted, EndpointPolicy};
 use hashpact_core::enrol::VerifiedRequest;
-use hashpact_core::envelope::{Envelope, PayloadType};
-use hashpact_core::id::UnixMillis;
+use hashpact_core::envelope::EnvelopeDraft;
 use hashpact_core::keys::{Admin, SecretKey};
-use hashpact_core::limits::{DAY_MS, REQUEST_MAX_BYTES};
-use hashpact_core::reject::Rejection;
-use hashpact_core::roster::Roster;
 use hashpact_node::clock::Clock;
 use serde::Serialize;
 
+use super::args::{AddArgs, DraftArgs, FolderArgs};
+use super::change::{refused, take_in};
+use super::draft::{Approval, Draft, Sheet};
 use super::state::{State, day};
-use super::{AddArgs, ROSTER_FILE};
+use super::{ROSTER_FILE, newcomer, publish};
 use crate::cli::Context;
 use crate::cli::error::CliError;
-use crate::cli::init::request_halves;
 use crate::cli::new_files::{at, key_file};
-use crate::cli::output::note;
 use crate::keyfile;
 
 #[derive(Serialize)]
@@ -42,180 +37,139 @@ struct AddedMember {
 }
 
 pub(super) fn run(args: &AddArgs, context: &Context) -> Result<(), CliError> {
-    let path = args.dir.join(ROSTER_FILE);
-    let mut state = State::read(&path)?;
     let now = Clock::system().now();
+    // A draft of its own: nothing that others drafted goes along.
+    let scratch = tempfile_in(&args.dir);
+    let mut sheet = Sheet::open(
+        &DraftArgs {
+            folder: FolderArgs {
+                dir: args.dir.clone(),
+            },
+            draft: Some(scratch.0.clone()),
+            days: Some(args.days),
+        },
+        now,
+    )?;
     let mut requests = Vec::new();
     for path in &args.requests {
-        let request = read_request(path, &state, now)?;
-        show(context, &request)?;
+        let state = &sheet.state;
+        let fits = |request: &VerifiedRequest| request.check_against(&state.chain, &state.cards);
+        let (request, ()) = newcomer::read(path, now, fits)?;
+        newcomer::show(context, &request)?;
         requests.push(request);
     }
-    if !args.yes {
-        confirm()?;
+    newcomer::compare(&requests, &args.compared)?;
+    let keys = admin_keys(args)?;
+    for request in requests {
+        take_in(&mut sheet, request)?;
     }
-    let keys = admin_keys(args, state.chain.roster())?;
-    let members = admit(&mut state, &requests, &keys, args.days, now)?;
+    let (state, mut draft, _) = sheet.close()?;
+    draft.envelope = signed(&state, &draft, &keys)?;
+    let members = members(&draft);
+    let state = publish::put_in_force(Some(state), draft, now)?;
+    let path = args.dir.join(ROSTER_FILE);
     state.write(&path)?;
     print(context, &state, members, &path)
 }
 
-fn read_request(path: &Path, state: &State, now: UnixMillis) -> Result<VerifiedRequest, CliError> {
-    let mut bytes = Vec::new();
-    let one_more = REQUEST_MAX_BYTES as u64 + 1;
-    let file = File::open(path).map_err(|error| at(path, &error))?;
-    let read = file.take(one_more).read_to_end(&mut bytes);
-    read.map_err(|error| at(path, &error))?;
-    let verified = Envelope::decode(bytes.into(), PayloadType::EnrolmentRequest)
-        .and_then(|envelope| VerifiedRequest::verify(envelope, now))
-        .and_then(|request| {
-            request.check_against(&state.chain, &state.cards)?;
-            Ok(request)
-        });
-    verified.map_err(|rejection| {
-        CliError::failed(format!("{} is refused: {rejection}", path.display()))
-    })
+/// Where the draft lies for a moment.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It may not be there; then nothing is to be done.
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
-/// Signs the next version with the new members, and takes their cards.
-fn admit(
-    state: &mut State,
-    requests: &[VerifiedRequest],
+fn tempfile_in(dir: &Path) -> Scratch {
+    Scratch(dir.join(format!("add-{}.draft", std::process::id())))
+}
+
+fn signed(
+    state: &State,
+    draft: &Draft,
     keys: &[SecretKey<Admin>],
-    days: u32,
-    now: UnixMillis,
-) -> Result<Vec<AddedMember>, CliError> {
-    let refused = |rejection: Rejection| CliError::failed(format!("refused: {rejection}"));
-    let chain = &mut state.chain;
-    let life = u64::from(days) * DAY_MS;
-    let mut roster = Roster::after(chain.current(), chain.genesis(), now, life);
-    let mut members = Vec::new();
-    for request in requests {
-        let number = roster.admit(request.new_member()).map_err(refused)?;
-        members.push(AddedMember {
-            slug: request.request().slug.to_string(),
-            number: number.value(),
-            fingerprint: request.fingerprint(),
-        });
+) -> Result<hashpact_core::envelope::Envelope, CliError> {
+    let mut envelope = EnvelopeDraft::resume(&draft.envelope);
+    let asked = keys
+        .iter()
+        .filter(|key| draft.is_asked(Some(state), &key.public()));
+    for key in asked {
+        envelope.sign(key);
     }
-    let mut draft = roster.to_envelope().map_err(refused)?;
-    for key in keys {
-        draft.sign(key);
-    }
-    let envelope = draft.finish().map_err(refused)?;
-    chain.accept(envelope, now).map_err(|rejection| {
-        let needed = roster.threshold;
-        refused(rejection).next(format!(
-            "give the keys of {needed} administrators with --admin-key"
+    let envelope = envelope.finish().map_err(refused)?;
+    let checked = Draft {
+        envelope: envelope.clone(),
+        roster: draft.roster.clone(),
+        requests: Vec::new(),
+    };
+    let missing = checked
+        .approvals(Some(state))
+        .into_iter()
+        .find(|a: &Approval| !a.is_enough());
+    match missing {
+        None => Ok(envelope),
+        Some(missing) => Err(CliError::failed(format!(
+            "{} of the {} signatures that it takes",
+            missing.signed.len(),
+            missing.needed
         ))
-    })?;
-    for request in requests {
-        let card = request.request().card.clone();
-        match state.cards.accept(card, chain, now).map_err(refused)? {
-            CardAccepted::New(_) | CardAccepted::Known => {}
-        }
+        .next(format!(
+            "give the keys of {} administrators with --admin-key; where they lie with several \
+             people: hashpact coalition admit, sign, publish",
+            missing.needed
+        ))),
     }
-    Ok(members)
+}
+
+fn members(draft: &Draft) -> Vec<AddedMember> {
+    let added = draft.requests.iter().filter_map(|request| {
+        let member = draft.roster.member_by_slug(&request.request().slug)?;
+        Some(AddedMember {
+            slug: member.slug.to_string(),
+            number: member.number.value(),
+            fingerprint: request.fingerprint(),
+        })
+    });
+    added.collect()
 }
 
 /// The keys that were given, or those of administrators in the folder.
-fn admin_keys(args: &AddArgs, roster: &Roster) -> Result<Vec<SecretKey<Admin>>, CliError> {
-    if !args.admin_keys.is_empty() {
-        let keys = args.admin_keys.iter().map(|path| keyfile::load(path));
-        return keys.collect::<Result<_, _>>().map_err(key_file);
-    }
-    let mut keys = Vec::new();
-    for path in key_files(&args.dir)? {
-        if keyfile::purpose(&path).map_err(key_file)?.as_deref() != Some("admin") {
-            continue;
-        }
-        let key: SecretKey<Admin> = keyfile::load(&path).map_err(key_file)?;
-        if roster.admin_keys().any(|public| public == key.public()) {
-            keys.push(key);
-        }
-    }
-    if keys.is_empty() {
+fn admin_keys(args: &AddArgs) -> Result<Vec<SecretKey<Admin>>, CliError> {
+    let given = if args.admin_keys.is_empty() {
+        admin_key_files(&args.dir)?
+    } else {
+        args.admin_keys.clone()
+    };
+    if given.is_empty() {
         let dir = args.dir.display();
         return Err(
             CliError::failed(format!("{dir} has no key of an administrator"))
                 .next("give their files with --admin-key"),
         );
     }
-    Ok(keys)
+    given
+        .iter()
+        .map(|path| args.passphrase.load(path))
+        .collect()
 }
 
-fn key_files(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
+/// The files in a folder that hold a key of an administrator.
+pub(super) fn admin_key_files(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
     let entries = fs::read_dir(dir).map_err(|error| at(dir, &error))?;
     let paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
     let mut paths: Vec<PathBuf> = paths
         .filter(|path| path.extension().is_some_and(|end| end == "key"))
         .collect();
     paths.sort();
-    Ok(paths)
-}
-
-/// Shows a newcomer: who, which keys, and what is read out.
-fn show(context: &Context, verified: &VerifiedRequest) -> Result<(), CliError> {
-    let output = &context.output;
-    let request = verified.request();
-    let card = verified.card();
-    let roles: Vec<&str> = request.roles.iter().map(|role| role.as_str()).collect();
-    output.line(format_args!("{}  {}", request.slug, request.display_name))?;
-    output.line(format_args!("  kind       {}", request.organisation_kind))?;
-    output.line(format_args!("  roles      {}", roles.join(", ")))?;
-    let contact = &card.contact;
-    output.line(format_args!(
-        "  contact    {} {} {}",
-        contact.name, contact.email, contact.phone
-    ))?;
-    output.line(format_args!("  identity   {}", request.identity))?;
-    for node in &card.nodes {
-        let endpoints: Vec<String> = node.endpoints.iter().map(ToString::to_string).collect();
-        let reached = if endpoints.is_empty() {
-            "only dials".to_owned()
-        } else {
-            endpoints.join(", ")
-        };
-        output.line(format_args!("  node       {}: {reached}", node.name))?;
-        for digest in &node.tls_keys {
-            output.line(format_args!("    TLS      {digest}"))?;
-        }
-        for feed in &node.feed_keys {
-            output.line(format_args!("    feed     {}", feed.key))?;
-        }
-        for endpoint in &node.endpoints {
-            if EndpointPolicy::Public.check(endpoint).is_err() {
-                note(format_args!(
-                    "note: {endpoint} is local; only nodes that allow that take this card"
-                ));
-            }
+    let mut found = Vec::new();
+    for path in paths {
+        if keyfile::purpose(&path).map_err(key_file)?.as_deref() == Some("admin") {
+            found.push(path);
         }
     }
-    output.line("  fingerprint, to be read out by the member:")?;
-    for half in request_halves(&verified.fingerprint()) {
-        output.line(format_args!("    {half}"))?;
-    }
-    Ok(())
-}
-
-/// Asks at the terminal; nobody there means no.
-fn confirm() -> Result<(), CliError> {
-    let stdin = io::stdin();
-    if !stdin.is_terminal() {
-        return Err(
-            CliError::usage("nobody is at the terminal to compare the fingerprints")
-                .next("compare them with what the members read out, then add --yes"),
-        );
-    }
-    note("Did each member read out this very fingerprint over another channel? (yes/no)");
-    let mut answer = String::new();
-    let read = stdin.lock().read_line(&mut answer);
-    read.map_err(CliError::failed)?;
-    if answer.trim() == "yes" {
-        Ok(())
-    } else {
-        Err(CliError::failed("nothing was added"))
-    }
+    Ok(found)
 }
 
 fn print(

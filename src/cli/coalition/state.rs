@@ -4,10 +4,12 @@ use std::path::Path;
 
 use hashpact_core::card::{CardBook, EndpointPolicy};
 use hashpact_core::envelope::{Envelope, PayloadType};
-use hashpact_core::id::UnixMillis;
+use hashpact_core::id::{Slug, UnixMillis};
 use hashpact_core::reject::Rejection;
-use hashpact_core::roster::{RosterChain, RosterFile};
+use hashpact_core::roster::{Member, RosterChain, RosterFile};
+use hashpact_core::suspension::SuspensionBook;
 
+use super::ROSTER_FILE;
 use crate::cli::error::CliError;
 use crate::roster_file;
 
@@ -17,8 +19,8 @@ pub(super) struct State {
     pub(super) chain: RosterChain,
     /// Every card of the file. Endpoints are for each node to judge.
     pub(super) cards: CardBook,
-    /// Suspensions as they came.
-    pub(super) suspensions: Vec<bytes::Bytes>,
+    /// Every suspension of the file, ended ones too.
+    pub(super) suspensions: SuspensionBook,
 }
 
 impl State {
@@ -27,7 +29,18 @@ impl State {
         Self {
             chain,
             cards: CardBook::new(EndpointPolicy::AllowLocal),
-            suspensions: Vec::new(),
+            suspensions: SuspensionBook::default(),
+        }
+    }
+
+    /// As [`read`](Self::read), of the roster in an administrators' folder; `None`
+    /// before there is one.
+    pub(super) fn read_in(dir: &Path) -> Result<Option<Self>, CliError> {
+        let path = dir.join(ROSTER_FILE);
+        if path.exists() {
+            Self::read(&path).map(Some)
+        } else {
+            Ok(None)
         }
     }
 
@@ -41,7 +54,8 @@ impl State {
         Self::verify(file).map_err(|error| fail(error.to_string()))
     }
 
-    fn verify(file: RosterFile) -> Result<Self, Rejection> {
+    /// Verifies a whole roster file.
+    pub(super) fn verify(file: RosterFile) -> Result<Self, Rejection> {
         let rosters = file.rosters.into_iter();
         let rosters = rosters
             .map(|bytes| Envelope::decode(bytes, PayloadType::Roster))
@@ -53,20 +67,43 @@ impl State {
             let card = Envelope::decode(bytes, PayloadType::NodeCard)?;
             state.cards.restore(card, &state.chain)?;
         }
-        state.suspensions = file.suspensions;
+        for bytes in file.suspensions {
+            let suspension = Envelope::decode(bytes, PayloadType::Suspension)?;
+            state.suspensions.restore(suspension, &state.chain)?;
+        }
         Ok(state)
     }
 
-    /// Writes the file in one step.
-    pub(super) fn write(&self, path: &Path) -> Result<(), CliError> {
+    /// The whole of it as a file.
+    pub(super) fn to_file(&self) -> RosterFile {
         let rosters = self.chain.from_version(1);
-        let file = RosterFile {
+        let suspensions = self.suspensions.all().iter();
+        RosterFile {
             rosters: rosters.map(|v| v.as_bytes().clone()).collect(),
             node_cards: self.cards.all().map(|c| c.as_bytes().clone()).collect(),
-            suspensions: self.suspensions.clone(),
-        };
-        roster_file::write(path, &file)
-            .map_err(|error| CliError::failed(format!("{}: {error}", path.display())))
+            suspensions: suspensions.map(|s| s.as_bytes().clone()).collect(),
+        }
+    }
+
+    /// Checks the whole of it once more and writes the file in one step: a crash
+    /// leaves the roster before or this one.
+    pub(super) fn write(&self, path: &Path) -> Result<(), CliError> {
+        let fail = |why: String| CliError::failed(format!("{}: {why}", path.display()));
+        let file = self.to_file();
+        Self::verify(file.clone()).map_err(|error| fail(error.to_string()))?;
+        roster_file::write(path, &file).map_err(|error| fail(error.to_string()))
+    }
+
+    /// A member by its slug.
+    pub(super) fn member(&self, slug: &Slug) -> Result<&Member, CliError> {
+        let roster = self.chain.roster();
+        roster.member_by_slug(slug).ok_or_else(|| {
+            CliError::failed(format!(
+                "no member {slug} in roster version {}",
+                roster.version
+            ))
+            .next("hashpact coalition show lists them")
+        })
     }
 }
 

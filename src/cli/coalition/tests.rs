@@ -15,22 +15,23 @@ struct Init {
     args: init::InitArgs,
 }
 
-fn coalition(line: &[&str]) -> Result<serde_json::Value, CliError> {
+pub(super) fn coalition(line: &[&str]) -> Result<serde_json::Value, CliError> {
     let (context, printed) = Context::for_test(true);
     let line = std::iter::once("coalition").chain(line.iter().copied());
     run(Coalition::try_parse_from(line).unwrap().args, &context)?;
     Ok(serde_json::from_str(&printed.text()).unwrap())
 }
 
-fn found(dir: &Path, more: &[&str]) -> Result<serde_json::Value, CliError> {
+pub(super) fn found(dir: &Path, more: &[&str]) -> Result<serde_json::Value, CliError> {
     let dir = dir.display().to_string();
     let mut line = vec!["init", "--name", "csa.example", "--dir", &dir];
+    line.push("--no-passphrase");
     line.extend(more);
     coalition(&line)
 }
 
 /// Makes a node of `member` and gives the path of its request.
-fn newcomer(dir: &Path, member: &str, genesis: &str) -> String {
+pub(super) fn newcomer(dir: &Path, member: &str, genesis: &str) -> String {
     let dir = dir.join(member);
     let shown = dir.display().to_string();
     let line = [
@@ -54,7 +55,7 @@ fn newcomer(dir: &Path, member: &str, genesis: &str) -> String {
     request.display().to_string()
 }
 
-fn folder() -> tempfile::TempDir {
+pub(super) fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 

@@ -25,7 +25,8 @@ pub(super) async fn found(world: &mut World, stage: &Stage<'_>) -> Result<(), Cl
     stage.step("Founding")?;
     let began = Instant::now();
     let admin = world.admin().display().to_string();
-    let founding = ["coalition", "init", "--name", COALITION, "--dir", &admin];
+    let mut founding = vec!["coalition", "init", "--name", COALITION, "--dir", &admin];
+    founding.push("--no-passphrase");
     let founded = world.call(&founding).await?.json()?;
     let genesis = founded["genesis"].as_str().unwrap_or_default().to_owned();
     let short = genesis.get(..16).unwrap_or_default();

@@ -20,7 +20,6 @@ use super::values::{BootstrapPeer, RoleArg, slug};
 use crate::config::{Config, Endpoint, Files};
 use crate::keyfile::{self, TlsKind};
 use request::NodeKeys;
-pub(in crate::cli) use request::halves as request_halves;
 
 /// Make a node's keys, its configuration and its enrolment request
 ///
@@ -126,6 +125,8 @@ const DATA: &str = "data";
 const SIGN_STATE: &str = "sign-state";
 /// How long the first node card holds; the node's member makes the next one.
 const CARD_DAYS: u64 = 365;
+/// Words of a fingerprint in a line.
+const WORDS_IN_LINE: usize = 4;
 
 #[derive(Serialize)]
 struct Made {
@@ -133,6 +134,7 @@ struct Made {
     config: String,
     request: String,
     fingerprint: String,
+    words: String,
     member: String,
     node: String,
     identity_key: String,
@@ -195,6 +197,7 @@ fn make(
         config: args.dir.join(CONFIG).display().to_string(),
         request: args.dir.join(request_name).display().to_string(),
         fingerprint: request.fingerprint,
+        words: request.words.to_string(),
         member: config.member.slug.to_string(),
         node: config.node.name.to_string(),
         identity_key: identity.public().to_string(),
@@ -209,9 +212,14 @@ fn print(context: &Context, args: &InitArgs, made: &Made) -> Result<(), CliError
     ))?;
     output.line(format_args!("  configuration      {}", made.config))?;
     output.line(format_args!("  enrolment request  {}", made.request))?;
-    output.line("  its fingerprint")?;
-    for half in request::halves(&made.fingerprint) {
-        output.line(format_args!("    {half}"))?;
+    output.line("  its fingerprint, to be read out")?;
+    for line in made
+        .words
+        .split(' ')
+        .collect::<Vec<_>>()
+        .chunks(WORDS_IN_LINE)
+    {
+        output.line(format_args!("    {}", line.join(" ")))?;
     }
     if args.identity_key.is_none() {
         output.line("")?;
@@ -223,8 +231,11 @@ fn print(context: &Context, args: &InitArgs, made: &Made) -> Result<(), CliError
         "next: send the request to the administrators of {} and read its",
         args.coalition
     ))?;
-    output.line("      fingerprint out to them over another channel; then")?;
-    output.line(format_args!("      hashpact --config {} run", made.config))?;
+    output.line("      fingerprint out to them over another channel. When they have agreed:")?;
+    output.line(format_args!(
+        "      hashpact --config {} enrol accept --genesis DIGEST --address HOST:PORT",
+        made.config
+    ))?;
     output.json(made)
 }
 

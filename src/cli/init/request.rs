@@ -12,7 +12,7 @@ use hashpact_net::tls::Credentials;
 
 use super::{CARD_DAYS, InitArgs};
 use crate::cli::error::CliError;
-use crate::cli::values::RoleArg;
+use crate::cli::fingerprint::Fingerprint;
 
 /// The keys of a new node.
 pub(super) struct NodeKeys<'a> {
@@ -27,6 +27,7 @@ pub(super) struct NodeKeys<'a> {
 pub(super) struct Request {
     envelope: Envelope,
     pub(super) fingerprint: String,
+    pub(super) words: Fingerprint,
 }
 
 impl Request {
@@ -42,7 +43,7 @@ pub(super) fn make(
     now: UnixMillis,
 ) -> Result<Request, CliError> {
     let card = card(args, keys, now)?;
-    let mut roles: Vec<Role> = args.roles.iter().map(|role| role_of(*role)).collect();
+    let mut roles: Vec<Role> = args.roles.iter().map(|role| role.role()).collect();
     roles.sort_unstable();
     roles.dedup();
     let request = EnrolmentRequest {
@@ -61,6 +62,7 @@ pub(super) fn make(
     Ok(Request {
         envelope,
         fingerprint: verified.fingerprint(),
+        words: Fingerprint::of(&verified.digest()),
     })
 }
 
@@ -107,25 +109,7 @@ fn display_name(args: &InitArgs) -> String {
     given.unwrap_or_else(|| args.member.to_string())
 }
 
-const fn role_of(role: RoleArg) -> Role {
-    match role {
-        RoleArg::Publish => Role::Publish,
-        RoleArg::Subscribe => Role::Subscribe,
-        RoleArg::Witness => Role::Witness,
-        RoleArg::Observe => Role::Observe,
-    }
-}
-
 /// What the coalition would refuse, before anybody is asked.
 fn refused(rejection: Rejection) -> CliError {
     CliError::usage(format!("the coalition would refuse this: {rejection}"))
-}
-
-/// A fingerprint on two lines, as it is read out.
-pub(in crate::cli) fn halves(fingerprint: &str) -> [&str; 2] {
-    // 16 groups of 4 digits, a space between: the 8th space stands at 39.
-    let (first, second) = fingerprint
-        .split_at_checked(39)
-        .unwrap_or((fingerprint, ""));
-    [first, second.trim_start()]
 }

@@ -123,7 +123,10 @@ fn bootstrap(block: &str, peers: &[BootstrapPeer]) -> String {
 
 fn filled(table: &str, peer: &BootstrapPeer) -> String {
     let lines = table.lines().map(|line| match line.split_once(" = ") {
-        Some(("member", _)) => format!("member = {}", quoted(&peer.member)),
+        Some(("member", _)) => match &peer.member {
+            Some(member) => format!("member = {}", quoted(member)),
+            None => format!("# {line}"),
+        },
         Some(("endpoint", _)) => format!("endpoint = {}", quoted(&peer.endpoint)),
         _ => line.to_owned(),
     });

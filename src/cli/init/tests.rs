@@ -1,4 +1,5 @@
 use super::*;
+use crate::cli::fingerprint::Fingerprint;
 use clap::Parser;
 use hashpact_core::enrol::VerifiedRequest;
 use hashpact_core::envelope::{Envelope, PayloadType};
@@ -52,6 +53,8 @@ fn a_node_is_made_that_an_administrator_can_admit() {
     let verified = VerifiedRequest::verify(envelope, Clock::system().now()).unwrap();
     let said: serde_json::Value = serde_json::from_str(&printed.text()).unwrap();
     assert_eq!(said["fingerprint"], verified.fingerprint());
+    let words = Fingerprint::of(&verified.digest());
+    assert_eq!(said["words"], words.to_string());
     assert_eq!(verified.card().nodes.len(), 1);
     // The keys on the card are those in the files.
     let feed = keyfile::load::<Feed>(&config.keys.feed).unwrap();
@@ -140,7 +143,7 @@ fn every_argument_reaches_the_configuration() {
         .coalition
         .bootstrap
         .iter()
-        .map(|peer| format!("{}={}", peer.member, peer.endpoint))
+        .map(|peer| format!("{}={}", peer.member.as_ref().unwrap(), peer.endpoint))
         .collect();
     assert_eq!(peers, ["south=h.south.example:1", "east=[2001:db8::1]:2"]);
 }

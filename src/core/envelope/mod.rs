@@ -186,6 +186,17 @@ impl Envelope {
         distinct.into_iter().filter(has_signed).collect()
     }
 
+    /// The valid signature of `key`, if it has signed.
+    #[must_use]
+    pub fn signature_of<P: Purpose>(&self, key: &PublicKey<P>) -> Option<Bytes> {
+        let signed = pae(self.kind.as_str(), &self.payload);
+        let of_key = |s: &&Signature| s.is_of(wire::KeyAlgorithm::Ed25519, key.as_bytes());
+        let mut valid = self.signatures.iter().filter(of_key);
+        valid
+            .find(|s| key.verify(&signed, &s.bytes).is_ok())
+            .map(|s| s.bytes.clone())
+    }
+
     /// Counts the distinct keys among `keys` that signed.
     ///
     /// # Errors

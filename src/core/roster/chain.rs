@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::read::Place;
 use super::{Member, MemberStatus, Roster, RosterState, RosterVersion};
 use crate::envelope::{Envelope, PayloadType, ed25519_digest};
@@ -144,6 +146,42 @@ impl RosterChain {
         Err(self.equivocation(place.version, envelope))
     }
 
+    /// Checks a draft as the next version in everything but its signatures and its
+    /// time, so that administrators are not asked to sign what nobody would take.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub fn check_draft(&self, draft: &Envelope) -> Result<Roster, Rejection> {
+        check_kind(draft)?;
+        self.check_place(&self.current, draft.payload())?;
+        let roster = Roster::read(draft.payload())?;
+        self.check_content(self.roster(), &roster)?;
+        Ok(roster)
+    }
+
+    /// DESIGN 4: exactly N+1, of this coalition, and it names the digest of N.
+    fn check_place(&self, before: &RosterVersion, payload: &Bytes) -> Result<(), Rejection> {
+        let place = Place::read(payload)?;
+        if place.genesis_digest != self.genesis.as_bytes().as_slice() {
+            return Err(Rejection::WrongGenesis { what: "roster" });
+        }
+        if Some(place.version) != before.roster.version.checked_add(1) {
+            return Err(gap(before.roster.version, place.version));
+        }
+        if place.previous_digest != before.digest.as_bytes().as_slice() {
+            return Err(Rejection::WrongPredecessor {
+                version: place.version,
+            });
+        }
+        Ok(())
+    }
+
+    /// What a new version may hold after the one before.
+    fn check_content(&self, before: &Roster, roster: &Roster) -> Result<(), Rejection> {
+        check_succession(before, roster)?;
+        self.check_key_history(roster)
+    }
+
     /// Checks a roster as the successor of the first `length` versions.
     fn successor(&self, length: usize, envelope: Envelope) -> Result<RosterVersion, Rejection> {
         let before = length
@@ -151,26 +189,13 @@ impl RosterChain {
             .and_then(|index| self.versions.get(index))
             .ok_or(Rejection::WrongGenesis { what: "roster" })?;
         let held = &before.roster;
-        let place = Place::read(envelope.payload())?;
-        if place.genesis_digest != self.genesis.as_bytes().as_slice() {
-            return Err(Rejection::WrongGenesis { what: "roster" });
-        }
-        // DESIGN 4: accepted only if it is exactly N+1.
-        if Some(place.version) != held.version.checked_add(1) {
-            return Err(gap(held.version, place.version));
-        }
-        if place.previous_digest != before.digest.as_bytes().as_slice() {
-            return Err(Rejection::WrongPredecessor {
-                version: place.version,
-            });
-        }
+        self.check_place(before, envelope.payload())?;
         // Threshold(N) of N's administrators, before the payload is decoded whole.
         envelope.require_threshold(held.admin_keys(), held.threshold)?;
         let roster = Roster::read(envelope.payload())?;
         // And threshold(N+1) of N+1's: those who take over have agreed.
         envelope.require_threshold(roster.admin_keys(), roster.threshold)?;
-        check_succession(held, &roster)?;
-        self.check_key_history(&roster)?;
+        self.check_content(held, &roster)?;
         Ok(RosterVersion {
             signatures: count_signatures(held, &roster, &envelope),
             digest: envelope.payload_digest(),

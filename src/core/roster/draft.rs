@@ -1,9 +1,9 @@
 //! Rosters in the making.
 
-use super::{Member, MemberStatus, Role, Roster, RosterAdmin, RosterVersion};
+use super::{Group, Member, MemberStatus, Revocation, Role, Roster, RosterAdmin, RosterVersion};
 use crate::envelope::{EnvelopeDraft, PayloadType};
-use crate::id::{CoalitionName, Digest, MemberNumber, Slug, UnixMillis};
-use crate::keys::{Identity, PublicKey};
+use crate::id::{CoalitionName, Digest, FeedId, MemberNumber, Slug, UnixMillis};
+use crate::keys::{Admin, Feed, Identity, PublicKey};
 use crate::reject::Rejection;
 
 /// What administrators say of a newcomer; the number comes from the roster.
@@ -125,6 +125,99 @@ impl Roster {
         let member = self.member_mut(number)?;
         let before = std::mem::replace(&mut member.identity, identity);
         member.former_identities.push(before);
+        Ok(())
+    }
+
+    /// Opens the next epoch of a feed: what `key` signed beyond `last_good_size` is
+    /// void. Says which epoch.
+    pub fn revoke_feed_key(
+        &mut self,
+        feed: FeedId,
+        key: PublicKey<Feed>,
+        last_good_size: u64,
+        last_good_root: Digest,
+    ) -> u32 {
+        let next_epoch = self.epoch(feed).saturating_add(1);
+        self.revocations.push(Revocation {
+            feed,
+            key,
+            last_good_size,
+            last_good_root,
+            next_epoch,
+        });
+        next_epoch
+    }
+
+    /// Puts members into a group, which is made where there is none of that name.
+    pub fn group_add(&mut self, name: &Slug, members: &[MemberNumber]) {
+        if self.group(name).is_none() {
+            self.groups.push(Group {
+                name: name.clone(),
+                members: Vec::new(),
+            });
+        }
+        if let Some(group) = self.groups.iter_mut().find(|group| group.name == *name) {
+            group.members.extend(members);
+            group.members.sort_unstable();
+            group.members.dedup();
+        }
+    }
+
+    /// Takes members out of a group; without members, takes the group away.
+    ///
+    /// # Errors
+    /// [`Rejection::Unknown`] for no such group, or a member that is not in it.
+    pub fn group_remove(&mut self, name: &Slug, members: &[MemberNumber]) -> Result<(), Rejection> {
+        let unknown = |why: String| Rejection::Unknown { what: "group", why };
+        let group = self.groups.iter_mut().find(|group| group.name == *name);
+        let group = group.ok_or_else(|| unknown(format!("there is no group {name}")))?;
+        if members.is_empty() {
+            self.groups.retain(|group| group.name != *name);
+            return Ok(());
+        }
+        if let Some(stranger) = members.iter().find(|m| !group.members.contains(m)) {
+            return Err(unknown(format!("member {stranger} is not in group {name}")));
+        }
+        group.members.retain(|member| !members.contains(member));
+        Ok(())
+    }
+
+    /// Adds an administrator. The threshold is raised to 2 where the rules ask that.
+    pub fn add_admin(&mut self, admin: RosterAdmin) {
+        self.admins.push(admin);
+        self.threshold = self.threshold.max(self.admins.len().min(2));
+    }
+
+    /// Takes an administrator away. The threshold is lowered where fewer are left.
+    ///
+    /// # Errors
+    /// [`Rejection::Unknown`] for no such key.
+    pub fn remove_admin(&mut self, key: &PublicKey<Admin>) -> Result<(), Rejection> {
+        let before = self.admins.len();
+        self.admins.retain(|admin| admin.key != *key);
+        if self.admins.len() == before {
+            return Err(Rejection::Unknown {
+                what: "administrator",
+                why: format!("{key} is no administrator's key"),
+            });
+        }
+        self.threshold = self.threshold.min(self.admins.len());
+        Ok(())
+    }
+
+    /// What a member is called and what it may do, to be changed.
+    ///
+    /// # Errors
+    /// [`Rejection::Unknown`] where there is no such member.
+    pub fn change_member(
+        &mut self,
+        number: MemberNumber,
+        change: impl FnOnce(&mut Member),
+    ) -> Result<(), Rejection> {
+        let member = self.member_mut(number)?;
+        change(member);
+        member.roles.sort_unstable();
+        member.roles.dedup();
         Ok(())
     }
 

@@ -10,6 +10,7 @@
 
 mod chain;
 mod draft;
+mod draft_file;
 mod file;
 mod read;
 
@@ -24,6 +25,7 @@ use crate::limits::ROSTER_GRACE_MS;
 
 pub use chain::{Accepted, RosterChain, RosterEvidence};
 pub use draft::NewMember;
+pub use draft_file::RosterDraft;
 pub use file::RosterFile;
 pub(crate) use read::{bytes_of, read_roles, write_roles};
 

@@ -53,8 +53,9 @@ const ADDRESSES_MAX: usize = 4;
 /// A node to ask for the roster before its card is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bootstrap {
-    /// The member that is meant; a node of any other is not gone on with.
-    pub member: Slug,
+    /// The member that is meant; a node of any other is not gone on with. `None` asks
+    /// whoever answers.
+    pub member: Option<Slug>,
     /// Where its node listens, `host:port`.
     pub endpoint: String,
 }
@@ -381,7 +382,7 @@ impl Dialling {
     /// verified from the genesis digest.
     async fn bootstrap(self: Arc<Self>, bootstrap: Bootstrap) {
         let mut failures = 0;
-        while !self.knows(&bootstrap.member) {
+        while !self.knows(bootstrap.member.as_ref()) {
             let wait = tokio::select! {
                 () = self.stop.cancelled() => return,
                 asked = self.ask_stranger(&bootstrap) => match asked {
@@ -407,10 +408,14 @@ impl Dialling {
         let documents = stranger.roster(from).await?;
         let name = &bootstrap.endpoint;
         documents_in::take_in(&self.node, &self.rejections, name, documents).await?;
-        let Some(member) = self.number_of(&bootstrap.member) else {
+        let Some(meant) = &bootstrap.member else {
+            // Nobody is meant: what was given is verified, and says whom to dial.
+            return self.knows(None).then_some(()).ok_or_else(nobody_known);
+        };
+        let Some(member) = self.number_of(meant) else {
             return Err(Rejection::Unknown {
                 what: "bootstrap member",
-                why: format!("{} is not in the roster", bootstrap.member),
+                why: format!("{meant} is not in the roster"),
             }
             .into());
         };
@@ -425,15 +430,34 @@ impl Dialling {
         roster.member_by_slug(slug).map(|member| member.number)
     }
 
-    fn knows(&self, slug: &Slug) -> bool {
+    /// Whether the member's card is here, or where none is meant any other member's.
+    fn knows(&self, meant: Option<&Slug>) -> bool {
         let state = self.node.membership().state();
-        let (Some(chain), Some(number)) = (state.chain.as_ref(), self.number_of(slug)) else {
+        let Some(chain) = state.chain.as_ref() else {
             return false;
         };
-        let newest = state.cards.newest(number);
+        let roster = chain.roster();
         let now = self.node.clock().now();
-        newest.is_some_and(|card| card.state(chain.roster(), now) == CardState::Current)
+        let own = self.node.membership().slug();
+        let is_meant = |slug: &Slug| meant.map_or(slug != own, |meant| slug == meant);
+        let mut meant = roster
+            .members
+            .iter()
+            .filter(|member| is_meant(&member.slug));
+        meant.any(|member| {
+            let newest = state.cards.newest(member.number);
+            newest.is_some_and(|card| card.state(roster, now) == CardState::Current)
+        })
     }
+}
+
+fn nobody_known() -> NetError {
+    let why = "the roster that was given names nobody to dial".to_owned();
+    Rejection::Unknown {
+        what: "roster",
+        why,
+    }
+    .into()
 }
 
 /// Cuts a connection when dropped.

@@ -61,7 +61,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Makes the member's node with `hashpact init`.
+    /// Makes the member's node with `hashpact enrol request`, as `hashpact init` does.
     pub(crate) fn init(
         slug: &str,
         place: Place,
@@ -81,7 +81,8 @@ impl Member {
         let email = format!("desk@{slug}.example");
         let name = display_name(slug);
         let mut line = vec![
-            "init",
+            "enrol",
+            "request",
             "--dir",
             &dir,
             "--coalition",

@@ -65,10 +65,9 @@ impl World {
             evidence,
         };
         let admins = world.admins().display().to_string();
-        let founded =
-            world
-                .call()
-                .json(&["coalition", "init", "--name", COALITION, "--dir", &admins]);
+        let mut founding = vec!["coalition", "init", "--name", COALITION, "--dir", &admins];
+        founding.push("--no-passphrase");
+        let founded = world.call().json(&founding);
         let genesis = text(&founded, "genesis");
         for (slug, place) in places {
             let place = place.clone();
@@ -79,6 +78,36 @@ impl World {
         world.admit(&slugs);
         world.evidence.keep_keys_of(world.path());
         world
+    }
+
+    /// Makes the node of a newcomer, whom nobody has admitted yet, as it does itself.
+    pub(crate) fn newcomer(&mut self, slug: &str) {
+        let genesis = self.genesis();
+        let member = Member::init(slug, Place::here(), self.path(), &genesis, &self.evidence);
+        self.members.push(member);
+        self.evidence.keep_keys_of(self.path());
+    }
+
+    /// The digest that every node is given.
+    pub(crate) fn genesis(&self) -> String {
+        let file = self.roster_file().display().to_string();
+        text(&self.call().json(&["coalition", "show", &file]), "genesis")
+    }
+
+    /// Calls `hashpact coalition` in the administrators' folder.
+    pub(crate) fn coalition(&self, line: &[&str]) -> Value {
+        let admins = self.admins().display().to_string();
+        let line = [&["coalition"], line, &["--dir", &admins]].concat();
+        self.call().json(&line)
+    }
+
+    /// Signs and publishes the draft there is, through the node of `member`.
+    pub(crate) fn approve(&self, member: &str) -> Value {
+        let key = self.admins().join("admin.key").display().to_string();
+        self.coalition(&["sign", "--key", &key, "--yes"]);
+        let admins = self.admins().display().to_string();
+        let line = ["coalition", "publish", "--to-node", "--dir", &admins];
+        self.member(member).json(&line)
     }
 
     /// Adds members to the roster from their requests.

@@ -1,0 +1,164 @@
+//! The coalition's life as its people live it, with real processes: joining, a new
+//! identity key, being cut off.
+
+use std::time::{Duration, Instant};
+
+use crate::world::signals::entries;
+use crate::world::{World, list, number, text, until_true};
+
+/// From the request to the first entry that a newcomer can look up.
+const ENROLMENT_MAX: Duration = Duration::from_secs(60);
+
+fn caught_up(world: &World, slug: &str) -> bool {
+    world.member(slug).json(&["status"])["caught_up"] == true
+}
+
+#[test]
+fn a_newcomer_reads_its_first_entry_within_a_minute_of_its_request() {
+    let mut world = World::founded(&["north"]);
+    world.member("north").import_roster(&world.roster_file());
+    world.start_all();
+    let here = entries("ceremony", 0..40);
+    world.member("north").create_set("confirmed", &["all"]);
+    world.member("north").import("confirmed", &here);
+
+    let began = Instant::now();
+    world.newcomer("tidepool");
+    let request = world.member("tidepool").request().display().to_string();
+    // The member reads the words out; the administrator types them.
+    let drafted = world.coalition(&["admit", &request, "--yes"]);
+    let words = text(&drafted["newcomers"][0], "words");
+    std::fs::remove_file(text(&drafted, "draft")).unwrap();
+    let drafted = world.coalition(&["admit", &request, "--fingerprint", &words]);
+    assert_eq!(drafted["approved"], false);
+    let published = world.approve("north");
+    assert_eq!(published["handed_to_node"], true);
+
+    let (genesis, endpoint) = (world.genesis(), world.member("north").endpoint().to_owned());
+    let newcomer = world.member("tidepool");
+    let wrong = [
+        "enrol",
+        "accept",
+        "--genesis",
+        &"01".repeat(32),
+        "--address",
+        &endpoint,
+    ];
+    newcomer.run(&wrong).expect(&[1]);
+    let accept = [
+        "enroll",
+        "accept",
+        "--genesis",
+        &genesis,
+        "--address",
+        &endpoint,
+    ];
+    newcomer.json(&accept);
+    newcomer.json(&accept);
+    let config = std::fs::read_to_string(newcomer.config()).unwrap();
+    assert_eq!(config.matches(&endpoint).count(), 1, "it is there once");
+    newcomer.start();
+    newcomer.wait_hits(&here, here.len());
+    assert!(began.elapsed() < ENROLMENT_MAX, "{:?}", began.elapsed());
+    until_true("the newcomer to have caught up", || {
+        caught_up(&world, "tidepool")
+    });
+}
+
+#[test]
+fn an_identity_key_is_replaced_and_the_node_goes_on() {
+    let world = World::new(&["north", "south"]);
+    world.start_all();
+    let (north, south) = (world.member("north"), world.member("south"));
+    north.create_set("confirmed", &["all"]);
+    let key = north
+        .folder()
+        .join("keys/identity-2.key")
+        .display()
+        .to_string();
+    let made = north.json(&["enrol", "rotate-identity", &key]);
+    assert_eq!(made["signed_by_old_key"], true);
+    let request = north
+        .folder()
+        .join(text(&made, "request"))
+        .display()
+        .to_string();
+    let words = text(&made, "words");
+    world.coalition(&["rotate-identity", &request, "--fingerprint", &words]);
+    world.approve("south");
+    until_true("the new card at south", || {
+        let shown = south.json(&["roster", "show"]);
+        let row = &shown["members"][0];
+        row["identity_key"] == made["identity_key"] && number(row, "card_version") == 2
+    });
+    let here = entries("rotated", 0..5);
+    north.wait_open("confirmed");
+    north.import("confirmed", &here);
+    south.wait_hits(&here, here.len());
+}
+
+#[test]
+fn a_lost_identity_key_is_replaced_only_when_the_administrators_say_so() {
+    let world = World::new(&["north"]);
+    let north = world.member("north");
+    let key = north
+        .folder()
+        .join("keys/identity-2.key")
+        .display()
+        .to_string();
+    let made = north.json(&["enrol", "rotate-identity", &key, "--lost"]);
+    assert_eq!(made["signed_by_old_key"], false);
+    let request = north
+        .folder()
+        .join(text(&made, "request"))
+        .display()
+        .to_string();
+    let admins = world.roster_file();
+    let admins = admins.parent().unwrap().display().to_string();
+    let line = [
+        "coalition",
+        "rotate-identity",
+        &request,
+        "--yes",
+        "--dir",
+        &admins,
+    ];
+    let refused = world.call().run(&line).expect(&[1]);
+    assert!(refused.stderr.contains("--lost"), "{refused}");
+    world.coalition(&["rotate-identity", &request, "--yes", "--lost"]);
+    let published = world.approve("north");
+    assert_eq!(published["version"], 3);
+}
+
+#[test]
+fn one_administrator_cuts_a_member_off_through_any_node() {
+    let world = World::new(&["north", "south"]);
+    world.start_all();
+    let north = world.member("north");
+    let connected = || {
+        let peers = north.json(&["peers"]);
+        list(&peers, "peers")
+            .iter()
+            .any(|peer| peer["state"] == "connected")
+    };
+    until_true("north and south to meet", connected);
+    let key = world.roster_file().with_file_name("admin.key");
+    let key = key.display().to_string();
+    let admins = world.roster_file();
+    let admins = admins.parent().unwrap().display().to_string();
+    let line = [
+        "coalition",
+        "suspend",
+        "south",
+        "--reason",
+        "a leak",
+        "--key",
+        &key,
+    ];
+    let line = [&line[..], &["--to-node", "--dir", &admins]].concat();
+    north.json(&line);
+    until_true("south to be cut off", || !connected());
+    world.coalition(&["reinstate", "south"]);
+    world.approve("north");
+    until_true("south to be back", connected);
+}
