@@ -149,7 +149,7 @@ fn rest(before: &Roster, after: &Roster, lines: &mut Vec<String>) {
         lines.push(format!("{is} witnesses are a quorum; before, {was}"));
     }
     if before.feed_growth_per_hour != after.feed_growth_per_hour {
-        let (was, is) = (before.feed_growth_per_hour(), after.feed_growth_per_hour());
+        let (was, is) = (growth(before), growth(after));
         lines.push(format!(
             "a feed may grow by {is} leaves an hour; before, {was}"
         ));
@@ -158,6 +158,13 @@ fn rest(before: &Roster, after: &Roster, lines: &mut Vec<String>) {
         let (was, is) = (day(before.expires), day(after.expires));
         lines.push(format!("expires {is}; before, {was}"));
     }
+}
+
+fn growth(roster: &Roster) -> String {
+    let limit = roster.feed_growth_per_hour;
+    limit.map_or("what each node is set to".to_owned(), |leaves| {
+        leaves.to_string()
+    })
 }
 
 fn roles(roles: &[Role]) -> String {
