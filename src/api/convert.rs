@@ -10,8 +10,8 @@ use hashpact_core::leaf::{Basis, Classification, MediaKind, Publish, RetractReas
 use hashpact_core::reject::Rejection;
 use hashpact_core::signal::{Signal, SignalKind};
 use hashpact_node::model::{
-    ExportedEntry, Grantee, ImportProgress, LineRejection, Match, MatchStanding, NewEntry, NewSet,
-    Retracted, RosterImport, Selector, SetInfo, SetSource,
+    ExportedEntry, Grantee, ImportProgress, LineRejection, Match, MatchStanding, Matched, NewEntry,
+    NewSet, Retracted, RosterImport, Selector, SetInfo, SetSource,
 };
 use hashpact_node::{MemberView, Node, NodeError};
 
@@ -354,15 +354,41 @@ impl<'a> Matches<'a> {
         }
     }
 
-    pub(crate) fn answer(&mut self, matches: Vec<Match>) -> wire::Answer {
+    pub(crate) fn answer(&mut self, kind: SignalKind, matches: Vec<Match>) -> wire::Answer {
+        let matches = matches.into_iter();
         wire::Answer {
-            matches: matches.into_iter().map(|found| self.write(found)).collect(),
-            error_code: String::new(),
-            error: String::new(),
+            matches: matches.map(|found| self.write(kind, 0, found)).collect(),
+            ..wire::Answer::default()
         }
     }
 
-    fn write(&mut self, found: Match) -> wire::Match {
+    /// Writes what is known of a signal, and what to make of it.
+    pub(crate) fn matched(&mut self, kind: SignalKind, matched: Matched) -> wire::Answer {
+        let standings = matched.found.iter().map(|found| found.entry.standing);
+        let standing = match standings.reduce(|a, b| if a == MatchStanding::Active { a } else { b })
+        {
+            Some(standing) => standing_name(standing),
+            None => "",
+        };
+        // Until a policy says otherwise, people look at everything that matches.
+        let verdict = if matched.found.is_empty() {
+            ""
+        } else {
+            "review"
+        };
+        let found = matched.found.into_iter();
+        wire::Answer {
+            matches: found
+                .map(|found| self.write(kind, found.distance, found.entry))
+                .collect(),
+            more: matched.more,
+            verdict: verdict.to_owned(),
+            standing: standing.to_owned(),
+            ..wire::Answer::default()
+        }
+    }
+
+    fn write(&mut self, kind: SignalKind, distance: u32, found: Match) -> wire::Match {
         let node = self.node;
         let publisher = self
             .publishers
@@ -387,12 +413,17 @@ impl<'a> Matches<'a> {
             media_kind: media_name(found.media_kind).to_owned(),
             published_ms: found.published.0,
             quality: found.quality.map(u32::from),
-            standing: match found.standing {
-                MatchStanding::Active => "active",
-                MatchStanding::Review => "review",
-            }
-            .to_owned(),
+            standing: standing_name(found.standing).to_owned(),
+            kind: kind.number(),
+            distance,
         }
+    }
+}
+
+const fn standing_name(standing: MatchStanding) -> &'static str {
+    match standing {
+        MatchStanding::Active => "active",
+        MatchStanding::Review => "review",
     }
 }
 
@@ -414,9 +445,9 @@ fn publisher(member: MemberView) -> wire::Publisher {
 /// Writes why one item of a look-up could not be read.
 pub(crate) fn refused_answer(rejection: &Rejection) -> wire::Answer {
     wire::Answer {
-        matches: Vec::new(),
         error_code: rejection.code().to_owned(),
         error: rejection.to_string(),
+        ..wire::Answer::default()
     }
 }
 
@@ -503,5 +534,16 @@ mod tests {
         assert!(matches!(by("a/b#12"), Ok(Selector::Entry(12))));
         assert!(by("a/c#12").is_err());
         assert!(by("12").is_err());
+    }
+}
+
+/// Writes that an answer does not fit in its message.
+pub(crate) fn too_large_answer() -> wire::Answer {
+    wire::Answer {
+        error_code: "answer_too_large".to_owned(),
+        error: "the answers of this message are too long together; ask for this item in a smaller \
+                one"
+        .to_owned(),
+        ..wire::Answer::default()
     }
 }

@@ -2,6 +2,7 @@
 //! statuses.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use hashpact_core::reject::Rejection;
 use hashpact_node::NodeError;
@@ -10,6 +11,8 @@ use tonic::{Code, Status};
 
 /// The metadata key of a status under which the stable code stands.
 pub const CODE: &str = "hashpact-code";
+/// The metadata key under which a refused caller finds how long to wait.
+pub const RETRY_AFTER_MS: &str = "retry-after-ms";
 
 /// Why an interface cannot be offered.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +80,15 @@ pub(crate) fn refused(rejection: &Rejection) -> Status {
 /// A status for a wrong call, which says what to do instead.
 pub(crate) fn misuse(why: impl Into<String>) -> Status {
     coded(Code::InvalidArgument, "misuse", why.into())
+}
+
+/// A status for a call that there is no room for at present.
+pub(crate) fn overloaded(wait: Duration) -> Status {
+    let text = format!("too many calls wait; try again in {} ms", wait.as_millis());
+    let mut status = coded(Code::ResourceExhausted, "overloaded", text);
+    let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    status.metadata_mut().insert(RETRY_AFTER_MS, wait.into());
+    status
 }
 
 /// A status for a task of ours that ended before it answered.

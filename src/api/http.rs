@@ -31,6 +31,8 @@ pub struct Pages {
 #[derive(Debug, Serialize)]
 struct Ready {
     ready: bool,
+    /// Whether PDQ is answered within a distance; exact look-ups answer before it.
+    near_ready: bool,
     /// Why not; empty when it is.
     reasons: Vec<String>,
 }
@@ -103,6 +105,7 @@ fn readiness(node: &Node) -> Ready {
     }
     Ready {
         ready: reasons.is_empty(),
+        near_ready: node.near().is_none_or(|near| near.is_ready()),
         reasons,
     }
 }
@@ -165,6 +168,12 @@ fn refresh(node: &Node, about: &About) -> Result<(), NodeError> {
         };
         gauge!("hashpact_roster_state", "state" => state).set(here);
     }
+    if let Some(near) = node.near().map(|near| near.status()) {
+        gauge!("hashpact_near_ready").set(if near.ready { 1.0 } else { 0.0 });
+        gauge!("hashpact_near_pending_values").set(near.pending as f64);
+        gauge!("hashpact_near_values").set(near.stats.values as f64);
+        gauge!("hashpact_near_bytes").set(near.stats.memory_bytes as f64);
+    }
     for feed in node.feeds() {
         let name = feed.name;
         gauge!("hashpact_feed_stored_leaves", "feed" => name.clone()).set(feed.stored as f64);
@@ -198,6 +207,16 @@ fn describe() {
         ),
         ("hashpact_store_bytes", "Bytes of the store on disk"),
         ("hashpact_resident_bytes", "Memory of the process"),
+        (
+            "hashpact_near_ready",
+            "1 when PDQ is answered within a distance",
+        ),
+        (
+            "hashpact_near_pending_values",
+            "PDQ values known of which near ones are not found yet",
+        ),
+        ("hashpact_near_values", "PDQ values in the near index"),
+        ("hashpact_near_bytes", "Memory of the near index"),
         ("hashpact_peers", "Other nodes on the members' cards"),
         ("hashpact_peers_connected", "Of these, connected"),
         ("hashpact_roster_version", "Version of the roster in force"),

@@ -13,6 +13,7 @@
 pub mod http;
 pub mod socket;
 
+mod asking;
 mod convert;
 mod embedded;
 mod error;
@@ -21,10 +22,11 @@ mod quarantine;
 mod service;
 mod status;
 
+pub use self::asking::LOOKUP_MAX;
 pub use self::convert::{basis_name, media_name};
 pub use self::embedded::{Embedded, embedded};
-pub use self::error::{ApiError, CODE};
-pub use self::service::{About, LOOKUP_MAX, NodeService, SELECTORS_MAX};
+pub use self::error::{ApiError, CODE, RETRY_AFTER_MS};
+pub use self::service::{About, NodeService, SELECTORS_MAX};
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryFutureExt as _};
 use hashpact_core::id::UnixMillis;
-use hashpact_core::signal::Signal;
 use hashpact_node::model::{Retraction, Selector};
 use hashpact_node::{Node, NodeError, RosterDocuments};
 use tokio::sync::mpsc;
@@ -16,12 +15,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
-use crate::convert::{self, Matches};
+use crate::asking::Asking;
+use crate::convert;
 use crate::error::{lost, misuse, refused, status};
 use crate::{import, wire};
 
-/// Signals in one look-up: some 20 ms of work.
-pub const LOOKUP_MAX: usize = hashpact_node::lookup::LOOKUP_MAX;
 /// Selectors of one retraction, all of which are held in memory.
 pub const SELECTORS_MAX: usize = 1_000_000;
 /// Look-ups of one stream that are under way at one time.
@@ -42,6 +40,7 @@ pub struct About {
 #[derive(Clone)]
 pub struct NodeService {
     node: Arc<Node>,
+    asking: Asking,
     about: Arc<About>,
 }
 
@@ -50,6 +49,7 @@ impl NodeService {
     #[must_use]
     pub fn new(node: Arc<Node>, about: About) -> Self {
         Self {
+            asking: Asking::new(Arc::clone(&node)),
             node,
             about: Arc::new(about),
         }
@@ -73,41 +73,6 @@ impl NodeService {
         let done = task.await.map_err(|_| lost(what))?;
         done.map_err(|error| status(&error))
     }
-
-    async fn answer(&self, request: wire::LookupRequest) -> Result<wire::LookupResponse, Status> {
-        let count = request.signals.len();
-        if count > LOOKUP_MAX {
-            return Err(misuse(format!(
-                "{count} signals in one message, the limit is {LOOKUP_MAX}; ask in several"
-            )));
-        }
-        self.call("look-up", move |node| answers(node, request))
-            .await
-    }
-}
-
-/// Answers every item, in order; one that cannot be read is answered with the reason.
-fn answers(node: &Node, request: wire::LookupRequest) -> Result<wire::LookupResponse, NodeError> {
-    let mut signals: Vec<Signal> = Vec::with_capacity(request.signals.len());
-    let mut answers = Vec::with_capacity(request.signals.len());
-    for message in request.signals {
-        // `None` waits for the node's answer.
-        answers.push(match convert::signal(message) {
-            Ok(signal) => {
-                signals.push(signal);
-                None
-            }
-            Err(rejection) => Some(convert::refused_answer(&rejection)),
-        });
-    }
-    let mut found = node.lookup(&signals)?.into_iter();
-    let mut matches = Matches::new(node);
-    let answers = answers
-        .into_iter()
-        .map(|refused| refused.unwrap_or_else(|| matches.answer(found.next().unwrap_or_default())));
-    Ok(wire::LookupResponse {
-        answers: answers.collect(),
-    })
 }
 
 type Stream<T> = BoxStream<'static, Result<T, Status>>;
@@ -115,6 +80,7 @@ type Stream<T> = BoxStream<'static, Result<T, Status>>;
 #[tonic::async_trait]
 impl wire::node_server::Node for NodeService {
     type LookupStreamStream = Stream<wire::LookupResponse>;
+    type MatchStreamStream = Stream<wire::MatchResponse>;
     type ImportStream = import::Responses;
     type ExportStream = ReceiverStream<Result<wire::ExportResponse, Status>>;
     type VerifyStream = ReceiverStream<Result<wire::VerifyResponse, Status>>;
@@ -123,17 +89,48 @@ impl wire::node_server::Node for NodeService {
         &self,
         request: Request<wire::LookupRequest>,
     ) -> Result<Response<wire::LookupResponse>, Status> {
-        self.answer(request.into_inner()).await.map(Response::new)
+        let place = self.asking.place()?;
+        let answered = self.asking.lookup(place, request.into_inner()).await;
+        answered.map(Response::new)
     }
 
     async fn lookup_stream(
         &self,
         request: Request<Streaming<wire::LookupRequest>>,
     ) -> Result<Response<Self::LookupStreamStream>, Status> {
-        let service = self.clone();
+        let asking = self.asking.clone();
         let answers = request.into_inner().map(move |request| {
-            let service = service.clone();
-            async move { service.answer(request?).await }
+            let asking = asking.clone();
+            async move {
+                asking
+                    .lookup(asking.wait_for_place().await?, request?)
+                    .await
+            }
+        });
+        Ok(Response::new(answers.buffered(LOOKUPS_IN_FLIGHT).boxed()))
+    }
+
+    async fn r#match(
+        &self,
+        request: Request<wire::MatchRequest>,
+    ) -> Result<Response<wire::MatchResponse>, Status> {
+        let place = self.asking.place()?;
+        let answered = self.asking.matches(place, request.into_inner()).await;
+        answered.map(Response::new)
+    }
+
+    async fn match_stream(
+        &self,
+        request: Request<Streaming<wire::MatchRequest>>,
+    ) -> Result<Response<Self::MatchStreamStream>, Status> {
+        let asking = self.asking.clone();
+        let answers = request.into_inner().map(move |request| {
+            let asking = asking.clone();
+            async move {
+                asking
+                    .matches(asking.wait_for_place().await?, request?)
+                    .await
+            }
         });
         Ok(Response::new(answers.buffered(LOOKUPS_IN_FLIGHT).boxed()))
     }

@@ -71,6 +71,7 @@ pub(crate) fn node(folder: &TempDir) -> Arc<Node> {
         identity_key: Some(SecretKey::from_seed(&[2; 32])),
         clock: Clock::manual(NOW),
         connects: false,
+        near_index: true,
     })
     .unwrap();
     for roster in [first, signed(&second, &admin)] {
@@ -571,4 +572,52 @@ async fn a_check_of_the_store_ends_with_its_outcome() {
         "{:?}",
         end.problems
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_match_tells_how_near_it_is_and_what_to_make_of_it() {
+    let scene = Scene::with_set().await;
+    let pdq = |last: u8| {
+        let mut value = [0x0f; 32];
+        value[31] ^= last;
+        wire::Signal {
+            kind: 5,
+            value: value.to_vec().into(),
+            quality: None,
+        }
+    };
+    let mut picture = entry(1, "A1");
+    picture.signals.push(pdq(0));
+    scene.import_entries(vec![picture]).await;
+    let unknown = wire::Signal { kind: 99, ..md5(1) };
+    let mut client = scene.client.clone();
+    let answers = loop {
+        let request = wire::MatchRequest {
+            signals: vec![pdq(3), unknown.clone(), md5(1), md5(2)],
+            max_distance: None,
+        };
+        let response = client.r#match(request).await.unwrap().into_inner();
+        if response.near_ready && response.near_pending == 0 {
+            break response.answers;
+        }
+    };
+    let found = &answers[0].matches[0];
+    assert_eq!((found.kind, found.distance), (5, 2));
+    assert_eq!(found.entry, "north/confirmed#1");
+    assert_eq!(
+        (answers[0].verdict.as_str(), answers[0].standing.as_str()),
+        ("review", "active")
+    );
+    assert!(!answers[1].error_code.is_empty());
+    assert_eq!(answers[2].matches.len(), 1);
+    assert_eq!(
+        (answers[3].matches.len(), answers[3].verdict.as_str()),
+        (0, "")
+    );
+    let far = wire::MatchRequest {
+        signals: vec![pdq(3)],
+        max_distance: Some(65),
+    };
+    let refused = client.r#match(far).await.unwrap_err();
+    assert_eq!(code(&refused), "misuse");
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use hashpact_api::wire;
 use hashpact_core::signal::{Signal, SignalKind};
+use hashpact_matching::pdq::{DEFAULT_DISTANCE, MAX_DISTANCE};
 use serde::Serialize;
 
 use super::Context;
@@ -27,8 +28,8 @@ const ITEM_WIDTH: usize = 26;
 ///
 /// An answer names entry (with publisher and set), classification, time, and whom
 /// to ask. A value without a kind is asked about as --kind says; without --kind by
-/// its hexadecimal digits: 32 MD5, 40 SHA1, 128 SHA512, and 64 both SHA256 and PDQ
-/// (exactly this PDQ).
+/// its hexadecimal digits: 32 MD5, 40 SHA1, 128 SHA512, and 64 both SHA256 and PDQ.
+/// PDQ matches what differs in at most --distance of its 256 bits.
 ///
 /// With --json, one object per item and line. Exit code 0 when something is known,
 /// 3 when nothing is, or when some items could not be read.
@@ -46,6 +47,10 @@ pub struct LookupArgs {
     /// The kind of values that name none
     #[arg(long, value_name = "KIND", value_parser = SignalKind::parse)]
     pub kind: Option<SignalKind>,
+    /// PDQ: bits that may differ, 0 to 64; 0 asks for the very value
+    #[arg(long, value_name = "BITS", default_value_t = DEFAULT_DISTANCE,
+        value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_DISTANCE)))]
+    pub distance: u32,
     /// Print what is known only
     #[arg(long)]
     pub hits_only: bool,
@@ -62,12 +67,15 @@ struct Item {
 struct ItemObject {
     item: String,
     known: bool,
+    /// Whether there are more matches than these.
+    more: bool,
     matches: Vec<MatchObject>,
 }
 
 #[derive(Serialize)]
 struct MatchObject {
     signal: String,
+    distance: u32,
     entry: String,
     set: String,
     index: u64,
@@ -90,6 +98,9 @@ struct Asking<'a> {
     client: &'a Client,
     context: &'a Context,
     hits_only: bool,
+    distance: u32,
+    /// Whether the node said that near matches are not all to be had.
+    incomplete: bool,
     waiting: Vec<Item>,
     asked: u64,
     known: u64,
@@ -115,6 +126,8 @@ pub fn run(args: &LookupArgs, context: &Context) -> Result<(), CliError> {
         client: &client,
         context,
         hits_only: args.hits_only,
+        distance: args.distance,
+        incomplete: false,
         waiting: Vec::new(),
         asked: 0,
         known: 0,
@@ -210,7 +223,8 @@ impl Asking<'_> {
     fn ask(&mut self) -> Result<(), CliError> {
         let items = std::mem::take(&mut self.waiting);
         let signals = items.iter().flat_map(|item| &item.signals);
-        let request = wire::LookupRequest {
+        let request = wire::MatchRequest {
+            max_distance: Some(self.distance),
             signals: signals
                 .map(|signal| wire::Signal {
                     kind: signal.kind().number(),
@@ -219,11 +233,9 @@ impl Asking<'_> {
                 })
                 .collect(),
         };
-        let mut answers = self
-            .client
-            .call(self.client.node().lookup(request))?
-            .answers
-            .into_iter();
+        let response = self.client.call(self.client.node().r#match(request))?;
+        self.incomplete |= !response.near_ready || response.near_pending > 0;
+        let mut answers = response.answers.into_iter();
         for item in items {
             let answers: Vec<wire::Answer> = answers.by_ref().take(item.signals.len()).collect();
             self.answer(item, answers)?;
@@ -233,6 +245,7 @@ impl Asking<'_> {
 
     fn answer(&mut self, item: Item, answers: Vec<wire::Answer>) -> Result<(), CliError> {
         let mut matches = Vec::new();
+        let mut more = false;
         for (signal, answer) in item.signals.iter().zip(answers) {
             if !answer.error_code.is_empty() {
                 self.skip(format_args!(
@@ -241,6 +254,7 @@ impl Asking<'_> {
                     answer.error
                 ));
             }
+            more |= answer.more;
             for found in answer.matches {
                 matches.push(object(signal, found, &mut self.publishers));
             }
@@ -266,15 +280,23 @@ impl Asking<'_> {
             } else {
                 "  review"
             };
+            let near = match found.distance {
+                0 => String::new(),
+                bits => format!("  {bits} bits off"),
+            };
             let (name, entry) = (clip(&item.name), &found.entry);
             output.line(format_args!(
-                "{name:<ITEM_WIDTH$}  {class:<8}  {day}  {entry}{review}"
+                "{name:<ITEM_WIDTH$}  {class:<8}  {day}  {entry}{near}{review}"
             ))?;
+        }
+        if more {
+            output.line(format_args!("{:<ITEM_WIDTH$}  and more", ""))?;
         }
         let item = item.name;
         output.json(&ItemObject {
             item,
             known,
+            more,
             matches,
         })
     }
@@ -283,6 +305,12 @@ impl Asking<'_> {
         let output = &self.context.output;
         let (known, asked) = (count(self.known), count(self.asked));
         output.line(format_args!("{known} of {asked} known"))?;
+        if self.incomplete {
+            note(
+                "the node is still loading PDQ signals: near matches may be missing; ask again \
+                 when /ready says near_ready",
+            );
+        }
         for (slug, publisher) in &self.publishers {
             let contact = [
                 publisher.display_name.as_str(),
@@ -361,6 +389,7 @@ fn object(
         .or_insert_with(|| publisher.clone());
     MatchObject {
         signal: format!("{}:{}", signal.kind(), signal.to_text()),
+        distance: found.distance,
         entry: found.entry,
         set: found.set,
         index: found.index,

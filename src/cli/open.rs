@@ -49,6 +49,7 @@ pub fn open_node(config: &Config, connects: bool) -> Result<Arc<Node>, CliError>
         identity_key,
         clock,
         connects,
+        near_index: connects,
     })
     .map_err(|error| open_error(config, &error))?;
     take_roster_file(config, &node)?;

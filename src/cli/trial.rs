@@ -175,6 +175,7 @@ impl Trial {
             identity_key: Some(SecretKey::from_seed(&seat.identity.seed())),
             clock: Clock::system(),
             connects: false,
+            near_index: true,
         })
         .map_err(CliError::failed)?;
         let documents = RosterDocuments {

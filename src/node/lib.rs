@@ -8,8 +8,10 @@ pub mod error;
 pub mod hub;
 pub mod lookup;
 mod mass;
+pub mod matching;
 pub mod membership;
 pub mod model;
+pub mod near;
 pub mod publish;
 pub mod quarantine;
 

@@ -12,6 +12,7 @@ use hashpact_core::signal::Signal;
 use hashpact_store::{FeedNo, FeedStatus, IndexKey, Posting, Store};
 
 use crate::error::NodeError;
+use crate::matching::PER_FEED;
 use crate::model::{Match, MatchStanding};
 use crate::views;
 
@@ -41,36 +42,47 @@ pub(crate) fn lookup(store: &Store, signals: &[Signal]) -> Result<Vec<Vec<Match>
         )));
     }
     let keys: Vec<IndexKey> = signals.iter().map(Signal::index_key).collect();
-    let found = store.lookup(&keys)?;
-    let mut names = HashMap::new();
+    let found = store.lookup_bounded(&keys, PER_FEED)?;
+    let mut names = Names::new(store);
     found
         .into_iter()
-        .map(|postings| {
-            let matches = postings
-                .into_iter()
-                .map(|posting| answer(store, &mut names, &posting));
+        .map(|found| {
+            let matches = found.postings.iter().map(|posting| names.answer(posting));
             matches.filter_map(Result::transpose).collect()
         })
         .collect()
 }
 
-fn answer(
-    store: &Store,
-    names: &mut HashMap<FeedNo, Option<Named>>,
-    posting: &Posting,
-) -> Result<Option<Match>, NodeError> {
-    let feed = match names.entry(posting.feed) {
-        Entry::Occupied(known) => known.into_mut(),
-        Entry::Vacant(new) => new.insert(named(store, posting.feed)?),
-    };
-    let Some(feed) = feed else {
-        return Ok(None);
-    };
+/// The feeds that answers of one call name.
+pub(crate) struct Names<'s> {
+    store: &'s Store,
+    feeds: HashMap<FeedNo, Option<Named>>,
+}
+
+impl<'s> Names<'s> {
+    pub(crate) fn new(store: &'s Store) -> Self {
+        Self {
+            store,
+            feeds: HashMap::new(),
+        }
+    }
+
+    /// What a posting says, in words; `None` for a feed that says nothing.
+    pub(crate) fn answer(&mut self, posting: &Posting) -> Result<Option<Match>, NodeError> {
+        let feed = match self.feeds.entry(posting.feed) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(named(self.store, posting.feed)?),
+        };
+        Ok(feed.as_ref().map(|feed| answer(feed, posting)))
+    }
+}
+
+fn answer(feed: &Named, posting: &Posting) -> Match {
     let classification = match &posting.classification {
         Some(class) => qualified(class, &feed.scheme),
         None => String::new(),
     };
-    Ok(Some(Match {
+    Match {
         entry: EntryName {
             set: (*feed.set).clone(),
             first: posting.first,
@@ -88,7 +100,7 @@ fn answer(
         } else {
             MatchStanding::Active
         },
-    }))
+    }
 }
 
 /// A feed without a describe leaf has no entries; there is nothing to name.

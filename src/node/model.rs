@@ -190,6 +190,32 @@ pub struct Match {
     pub standing: MatchStanding,
 }
 
+/// How near a match may be.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MatchOptions {
+    /// PDQ: differing bits at most; `None` for the 31 that the field agrees on, 0 for
+    /// the very value.
+    pub max_distance: Option<u32>,
+}
+
+/// An entry that matches, and how nearly.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The entry.
+    pub entry: Match,
+    /// Differing bits of PDQ; 0 for the very value, and for every other kind.
+    pub distance: u32,
+}
+
+/// What is known of one signal.
+#[derive(Debug, Clone, Default)]
+pub struct Matched {
+    /// Nearest first.
+    pub found: Vec<Found>,
+    /// Whether there are more than are told.
+    pub more: bool,
+}
+
 /// An entry as exported.
 #[derive(Debug, Clone)]
 pub struct ExportedEntry {

@@ -24,12 +24,13 @@ use crate::error::NodeError;
 use crate::hub::Hub;
 use crate::membership::Membership;
 use crate::model::{
-    ExchangeView, ExportedEntry, Grantee, Match, NewSet, Retracted, Retraction, RosterImport,
-    SetInfo,
+    ExchangeView, ExportedEntry, Grantee, Match, MatchOptions, Matched, NewSet, Retracted,
+    Retraction, RosterImport, SetInfo,
 };
+use crate::near::Near;
 use crate::publish::{Import, Publisher, PublisherParts};
 use crate::quarantine::SaidState;
-use crate::{export, lookup, views};
+use crate::{export, lookup, matching, views};
 
 /// The name of the sign-state file in its folder.
 const SIGN_STATE_FILE: &str = "sign-state.json";
@@ -61,6 +62,9 @@ pub struct NodeOptions {
     /// Whether peers will be asked for this node's own heads before it publishes:
     /// true for a running node, false for a command that runs alone.
     pub connects: bool,
+    /// Whether near PDQ signals are answered from memory: true for a running node. A
+    /// command that runs alone sweeps the store for its one question instead.
+    pub near_index: bool,
 }
 
 /// A member as answers name it.
@@ -89,6 +93,8 @@ pub struct Node {
     ready: AtomicBool,
     exchange: std::sync::OnceLock<Arc<dyn ExchangeView>>,
     roster_said: SaidState,
+    /// `None` for a command that runs alone: a sweep serves its one question.
+    near: Option<Arc<Near>>,
 }
 
 impl Node {
@@ -118,6 +124,10 @@ impl Node {
             feed_key: options.feed_key,
             identity_key: options.identity_key,
         }));
+        let near = options
+            .near_index
+            .then(|| Near::start(&store))
+            .transpose()?;
         let node = Arc::new(Self {
             store,
             membership,
@@ -130,6 +140,7 @@ impl Node {
             ready: AtomicBool::new(false),
             exchange: std::sync::OnceLock::new(),
             roster_said: SaidState::default(),
+            near,
         });
         node.follow_roster()?;
         node.publisher.check_feeds(node.others_may_hold_more())?;
@@ -311,6 +322,26 @@ impl Node {
         lookup::lookup(&self.store, signals)
     }
 
+    /// Answers signals with what carries them or, for PDQ, what is near them; in
+    /// order. Blocking.
+    ///
+    /// # Errors
+    /// More than [`lookup::LOOKUP_MAX`] signals, too large a distance; what the store
+    /// answers.
+    pub fn matches(
+        &self,
+        signals: &[Signal],
+        options: MatchOptions,
+    ) -> Result<Vec<Matched>, NodeError> {
+        matching::matches(&self.store, self.near.as_deref(), signals, options)
+    }
+
+    /// How the index of near matches stands; `None` for a command that runs alone.
+    #[must_use]
+    pub fn near(&self) -> Option<&Arc<Near>> {
+        self.near.as_ref()
+    }
+
     /// Hands the entries of one set, or of every set that may be shared on, to
     /// `sink` until it answers false. Blocking.
     ///
@@ -445,6 +476,14 @@ impl Node {
             what: "set",
             name: feed.id.to_string(),
         })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(near) = &self.near {
+            near.stop();
+        }
     }
 }
 

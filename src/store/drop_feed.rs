@@ -49,6 +49,7 @@ impl Store {
         let mut table = (*inner.feeds()).clone();
         table.remove(no);
         inner.replace_feeds(table);
+        inner.tell_dropped();
         Ok(())
     }
 }

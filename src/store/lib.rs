@@ -34,6 +34,7 @@ mod schema;
 mod stats;
 mod store;
 mod verify;
+mod watch;
 mod writer;
 
 #[cfg(test)]
@@ -45,9 +46,10 @@ pub use self::feeds::{FeedCounts, FeedInfo, FeedKind, FeedStatus, HeadRef, NewFe
 pub use self::heads::Head;
 pub use self::index::derive::{content_digest, reference_digest};
 pub use self::keys::{FeedNo, IndexKey};
-pub use self::lookup::{Posting, Reference};
+pub use self::lookup::{Posting, Postings, Reference};
 pub use self::options::StoreOptions;
 pub use self::stats::{FamilyStats, StoreStats};
 pub use self::store::Store;
 pub use self::verify::{Finding, FindingKind, VerifyReport};
+pub use self::watch::SignalWatch;
 pub use self::writer::{Committed, FeedWriter};

@@ -35,6 +35,15 @@ pub struct Posting {
     pub held: bool,
 }
 
+/// What is said of one signal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Postings {
+    /// In the order of feed and index.
+    pub postings: Vec<Posting>,
+    /// Whether a feed has more than were asked for.
+    pub more: bool,
+}
+
 /// An own entry found by its source reference or its signals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reference {
@@ -54,13 +63,23 @@ impl Store {
     /// # Errors
     /// What RocksDB answers.
     pub fn lookup(&self, keys: &[IndexKey]) -> Result<Vec<Vec<Posting>>> {
+        let found = self.lookup_bounded(keys, usize::MAX)?;
+        Ok(found.into_iter().map(|found| found.postings).collect())
+    }
+
+    /// The same, with at most `per_feed` postings of one feed for each key: however
+    /// often a publisher says a signal, the others' words are found.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn lookup_bounded(&self, keys: &[IndexKey], per_feed: usize) -> Result<Vec<Postings>> {
         let mut order: Vec<usize> = (0..keys.len()).collect();
         order.sort_unstable_by_key(|n| keys.get(*n));
-        let mut found = vec![Vec::new(); keys.len()];
+        let mut found = vec![Postings::default(); keys.len()];
         let mut seeker = Seeker::new(&self.inner)?;
         for n in order {
             if let (Some(key), Some(found)) = (keys.get(n), found.get_mut(n)) {
-                seeker.seek(key, found)?;
+                seeker.seek(key, per_feed, found)?;
             }
         }
         Ok(found)
@@ -104,34 +123,6 @@ impl Store {
         let latest = row.map_or(Ok(first), |row| unseal_index(&row))?;
         Ok(if latest < indexed { latest } else { first })
     }
-
-    /// Calls `visit` with every live posting of one kind of signal, in the order
-    /// of values, until it answers false. One sweep over the family; the index for
-    /// near matches is filled from it at start.
-    ///
-    /// # Errors
-    /// What RocksDB answers.
-    pub fn scan_signals(
-        &self,
-        kind: u8,
-        mut visit: impl FnMut(&[u8; 32], Posting) -> bool,
-    ) -> Result<()> {
-        let feeds = self.inner.feeds();
-        let end = kind
-            .checked_add(1)
-            .map_or_else(|| vec![0xff; 64], |next| vec![next]);
-        self.inner
-            .scan(Family::Signals, &[kind], &end, |key, value| {
-                let value_of_signal = key
-                    .get(1..33)
-                    .and_then(|value| <&[u8; 32]>::try_from(value).ok())
-                    .ok_or(StoreError::corrupt("a posting's key has another length"))?;
-                match live_posting(&self.inner, &feeds, key, value)? {
-                    Some(posting) => Ok(visit(value_of_signal, posting)),
-                    None => Ok(true),
-                }
-            })
-    }
 }
 
 /// One iterator for a whole batch.
@@ -155,13 +146,28 @@ impl<'s> Seeker<'s> {
         })
     }
 
-    fn seek(&mut self, key: &IndexKey, found: &mut Vec<Posting>) -> Result<()> {
+    fn seek(&mut self, key: &IndexKey, per_feed: usize, found: &mut Postings) -> Result<()> {
         self.iterator.seek(key);
+        let (mut feed, mut of_feed) = (None, 0);
         while let Some((at, value)) = self.iterator.item() {
             if !at.starts_with(key) {
                 break;
             }
-            found.extend(live_posting(self.inner, &self.feeds, at, value)?);
+            if let Some(posting) = live_posting(self.inner, &self.feeds, at, value)? {
+                if feed != Some(posting.feed) {
+                    (feed, of_feed) = (Some(posting.feed), 0);
+                }
+                if of_feed == per_feed {
+                    found.more = true;
+                    let Some(next) = posting.feed.0.checked_add(1) else {
+                        break;
+                    };
+                    self.iterator.seek(keys::signal(key, FeedNo(next), 0));
+                    continue;
+                }
+                of_feed += 1;
+                found.postings.push(posting);
+            }
             self.iterator.next();
         }
         self.iterator

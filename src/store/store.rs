@@ -21,6 +21,7 @@ use crate::keys::{self, FeedNo};
 use crate::leaves::PageHashes;
 use crate::options::StoreOptions;
 use crate::schema;
+use crate::watch::Watch;
 
 /// Where bulk operations put their spill files and the files to ingest, inside
 /// the store's folder; emptied at open.
@@ -47,6 +48,7 @@ pub(crate) struct Inner {
     /// Serialises what makes and removes feeds.
     pub(crate) catalogue: Mutex<()>,
     pub(crate) page_hashes: Mutex<PageHashes>,
+    pub(crate) watch: Watch,
     _lock: File,
 }
 
@@ -82,6 +84,7 @@ impl Store {
             feeds: RwLock::default(),
             catalogue: Mutex::default(),
             page_hashes: Mutex::default(),
+            watch: Watch::default(),
             _lock: lock,
         };
         schema::migrate(&inner)?;

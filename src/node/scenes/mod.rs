@@ -3,6 +3,7 @@
 mod discipline;
 mod entries;
 mod mass;
+mod near;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -94,6 +95,15 @@ impl Scene {
     }
 
     pub(crate) fn open_with(&self, identity_key: Option<SecretKey<Identity>>) -> Arc<Node> {
+        self.open_as(identity_key, false)
+    }
+
+    /// As a running node does.
+    pub(crate) fn open_with_near_index(&self) -> Arc<Node> {
+        self.open_as(Some(SecretKey::from_seed(&[2; 32])), true)
+    }
+
+    fn open_as(&self, identity_key: Option<SecretKey<Identity>>, near_index: bool) -> Arc<Node> {
         let node = Node::open(NodeOptions {
             store_dir: self.store_dir(),
             store: StoreOptions::default(),
@@ -107,6 +117,7 @@ impl Scene {
             identity_key,
             clock: self.clock.clone(),
             connects: false,
+            near_index,
         })
         .unwrap();
         for roster in &self.rosters {

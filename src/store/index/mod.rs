@@ -24,6 +24,7 @@ use crate::held::{self, Held};
 use crate::keys::{self, FeedNo};
 use crate::record::{FeedRow, POSTING_MAX_BYTES, seal, seal_index, seal_reference};
 use crate::store::{Inner, read, write};
+use crate::watch::{Coming, UnderWay};
 
 /// Bytes of rows of a bulk load that are not sorted, per batch.
 const BATCH_BYTES: usize = 4 << 20;
@@ -36,6 +37,7 @@ pub(crate) struct Indexer {
     waiting: Vec<(u64, RawLeaf)>,
     spill: Option<Spill>,
     outcome: Outcome,
+    coming: Coming,
     /// Rows that are not sorted: killers, entries.
     rows: WriteBatch,
     /// A posting's value while it is written.
@@ -50,6 +52,8 @@ pub(crate) struct Outcome {
     /// Name and kind by the describe leaf in force.
     said: Option<Said>,
     killers: Killers,
+    /// Held until look-ups see the leaves.
+    under_way: Option<UnderWay>,
 }
 
 /// The leaves of a commit that make others dead.
@@ -79,7 +83,9 @@ impl Indexer {
                 describe: None,
                 said: in_force.and_then(|(index, payload)| feeds::said_by(index, &payload)),
                 killers: Killers::Few(Vec::new()),
+                under_way: None,
             },
+            coming: Coming::default(),
             rows: WriteBatch::default(),
             value: Vec::with_capacity(POSTING_MAX_BYTES),
         }
@@ -124,12 +130,14 @@ impl Indexer {
             let derived = derive(inner, &self.state, index, &leaf)?;
             put_sorted(inner, batch, self.state.no, &derived)?;
             put_rows(inner, batch, self.state.no, &derived)?;
+            self.coming.note(inner, &derived.postings);
             self.outcome.note(index, derived);
         }
         if let Some(spill) = self.spill.take() {
             self.write_rows(inner)?;
             bulk::load(inner, spill)?;
         }
+        self.outcome.under_way = self.coming.finish(inner);
         self.outcome.indexed = self.next;
         let next = Outcome::after(&self.outcome);
         Ok(std::mem::replace(&mut self.outcome, next))
@@ -159,6 +167,7 @@ impl Indexer {
             }
         }
         put_rows(inner, &mut self.rows, no, &derived)?;
+        self.coming.note(inner, &derived.postings);
         self.outcome.note(index, derived);
         if self.rows.size_in_bytes() >= BATCH_BYTES {
             self.write_rows(inner)?;
@@ -210,6 +219,7 @@ impl Outcome {
             describe: None,
             said: done.said.clone(),
             killers: Killers::Few(Vec::new()),
+            under_way: None,
         }
     }
 

@@ -213,6 +213,7 @@ impl Coalition {
             identity_key: Some(SecretKey::from_seed(&key_seed(member, 2))),
             clock: self.clock.clone(),
             connects: false,
+            near_index: false,
         })
         .unwrap();
         for roster in &self.rosters {

@@ -1,0 +1,285 @@
+//! The index of near PDQ values, kept as the store changes.
+//!
+//! It holds every value that has a posting, live or dead; what is said of a value
+//! found near is read from the store at once afterwards. So retractions, held ones,
+//! frozen feeds and lost grants count from the moment they are known, and the index
+//! is only ever told of new values. What a dropped feed left goes with the next sweep.
+//!
+//! Few new values go in before look-ups see their leaves. Many (a bulk load) are put
+//! in by the keeper's thread while queries go on; [`NearStatus::pending`] says how
+//! many wait, and answers carry it, so that nobody takes "not known" for more than it
+//! is.
+
+use std::num::NonZero;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hashpact_core::signal::SignalKind;
+use hashpact_matching::pdq::index::{DistanceTooLarge, PdqIndex, Stats};
+use hashpact_store::{SignalWatch, Store};
+
+use crate::error::NodeError;
+
+/// Values of one commit that go in before look-ups see them: some 10 ms of work.
+const AT_ONCE: usize = 8_192;
+/// Values that the keeper puts in at one time: some 300 ms, for which no other goes in.
+const SLICE: usize = 1 << 18;
+/// How long the keeper waits before it looks for something to tidy.
+const TIDY: Duration = Duration::from_secs(10);
+
+/// The index, and what waits to go into it.
+#[derive(Default)]
+pub struct Near {
+    index: ArcSwap<PdqIndex>,
+    waiting: Mutex<Waiting>,
+    told: Condvar,
+    pending: AtomicUsize,
+    ready: AtomicBool,
+    stopping: AtomicBool,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Values of bulk loads, and those that the keeper is putting in.
+    values: Vec<[u8; 32]>,
+    going_in: usize,
+    /// While a sweep runs: everything told meanwhile, for the index that it makes.
+    beside_sweep: Option<Vec<[u8; 32]>>,
+    /// Whether a feed was dropped since the last sweep.
+    dropped: bool,
+}
+
+/// What the index holds and waits for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NearStatus {
+    /// Whether the first sweep is over: PDQ signals are answered within a distance.
+    pub ready: bool,
+    /// Values told that queries do not find yet.
+    pub pending: u64,
+    /// What is held.
+    pub stats: Stats,
+}
+
+impl Near {
+    /// Begins to watch the store, and fills the index from it on a thread of its own,
+    /// which ends when the last handle of the index goes.
+    ///
+    /// # Errors
+    /// Where the system has no thread left.
+    pub fn start(store: &Arc<Store>) -> Result<Arc<Self>, NodeError> {
+        let near = Arc::new(Self::default());
+        let watch = Watch(Arc::downgrade(&near));
+        // From here on nothing new is missed; the first sweep finds what is there.
+        lock(&near.waiting).beside_sweep = Some(Vec::new());
+        store.watch_signals(SignalKind::Pdq.number_byte(), Arc::new(watch));
+        let (weak, store) = (Arc::downgrade(&near), Arc::downgrade(store));
+        let keeper = std::thread::Builder::new().name("near-index".to_owned());
+        let started = keeper.spawn(move || keep(&weak, &store));
+        started.map_err(|error| NodeError::Internal(format!("the near index: {error}")))?;
+        Ok(near)
+    }
+
+    /// The values within `max` differing bits of `value`, with how many differ,
+    /// nearest first.
+    ///
+    /// # Errors
+    /// [`NodeError::Misuse`] for a distance at which a match means nothing.
+    pub fn within(&self, value: &[u8; 32], max: u32) -> Result<Vec<([u8; 32], u32)>, NodeError> {
+        let mut found = Vec::new();
+        let asked = self.index.load().query(value, max, |value, distance| {
+            found.push((*value, distance));
+        });
+        asked.map_err(|error: DistanceTooLarge| NodeError::Misuse(error.to_string()))?;
+        found.sort_unstable_by_key(|(value, distance)| (*distance, *value));
+        Ok(found)
+    }
+
+    /// What the index holds and waits for.
+    #[must_use]
+    pub fn status(&self) -> NearStatus {
+        NearStatus {
+            ready: self.is_ready(),
+            pending: self.pending(),
+            stats: self.index.load().stats(),
+        }
+    }
+
+    /// Whether the first sweep is over.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Values told that queries do not find yet.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        u64::try_from(self.pending.load(Ordering::Acquire)).unwrap_or(u64::MAX)
+    }
+
+    /// Ends the keeper after what it does at present.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.told.notify_all();
+    }
+
+    fn stopped(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn coming(&self, values: Vec<[u8; 32]>) {
+        let mut waiting = lock(&self.waiting);
+        if let Some(beside) = &mut waiting.beside_sweep {
+            beside.extend_from_slice(&values);
+            if !self.is_ready() {
+                self.count(&waiting);
+                return;
+            }
+        }
+        if values.len() > AT_ONCE || waiting.going_in > 0 {
+            waiting.values.extend(values);
+            self.count(&waiting);
+            drop(waiting);
+            self.told.notify_all();
+            return;
+        }
+        // The lock is held on: a sweep that ends meanwhile would replace the index
+        // that these go into.
+        let index = self.index.load();
+        for value in &values {
+            index.set(value, 1);
+        }
+        drop(waiting);
+    }
+
+    /// Shows how many wait.
+    fn count(&self, waiting: &Waiting) {
+        let beside = match &waiting.beside_sweep {
+            Some(beside) if !self.is_ready() => beside.len(),
+            Some(_) | None => 0,
+        };
+        let pending = waiting.values.len() + waiting.going_in + beside;
+        self.pending.store(pending, Ordering::Release);
+    }
+
+    /// Puts in a slice of what waits, the newest first; answers whether there was any.
+    fn put_in(&self) -> bool {
+        let slice = {
+            let mut waiting = lock(&self.waiting);
+            let from = waiting.values.len().saturating_sub(SLICE);
+            let slice = waiting.values.split_off(from);
+            waiting.values.shrink_to(SLICE);
+            waiting.going_in = slice.len();
+            slice
+        };
+        if slice.is_empty() {
+            return false;
+        }
+        self.index.load_full().extend(slice, 1);
+        let mut waiting = lock(&self.waiting);
+        waiting.going_in = 0;
+        self.count(&waiting);
+        true
+    }
+
+    /// Notes from now on what is told, for a sweep; answers whether one can begin. It
+    /// can when every value told before has leaves that a sweep sees.
+    fn may_sweep(&self, store: &Store) -> bool {
+        let mut waiting = lock(&self.waiting);
+        if self.is_ready() && !waiting.dropped {
+            return false;
+        }
+        waiting.beside_sweep.get_or_insert_default();
+        if self.is_ready() && store.commits_under_way() {
+            waiting.beside_sweep = None;
+            return false;
+        }
+        waiting.dropped = false;
+        true
+    }
+
+    /// Makes the index anew from the store's postings.
+    fn sweep(&self, store: &Store, threads: usize) -> Result<(), NodeError> {
+        let fresh = PdqIndex::new();
+        let mut slice = Vec::with_capacity(SLICE);
+        store.scan_values(SignalKind::Pdq.number_byte(), |value| {
+            slice.push(*value);
+            if slice.len() == SLICE {
+                fresh.extend(slice.drain(..), threads);
+            }
+            !self.stopped()
+        })?;
+        fresh.extend(slice, threads);
+        let mut waiting = lock(&self.waiting);
+        let beside = waiting.beside_sweep.take().unwrap_or_default();
+        waiting.values.extend(beside);
+        self.index.store(Arc::new(fresh));
+        self.ready.store(true, Ordering::Release);
+        self.count(&waiting);
+        Ok(())
+    }
+}
+
+/// The keeper's thread.
+fn keep(near: &Weak<Near>, store: &Weak<Store>) {
+    // At start nothing else has much to do; later, queries come first.
+    let mut threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    loop {
+        let (Some(near), Some(store)) = (near.upgrade(), store.upgrade()) else {
+            return;
+        };
+        if near.stopped() {
+            return;
+        }
+        if near.may_sweep(&store) {
+            match near.sweep(&store, threads) {
+                Ok(()) => {
+                    threads = 1;
+                    continue;
+                }
+                Err(error) => tracing::error!(
+                    %error,
+                    "the sweep of PDQ values failed and is tried again: near matches are not up to date"
+                ),
+            }
+        }
+        drop(store);
+        if near.put_in() || near.index.load_full().merge(1) {
+            continue;
+        }
+        let waiting = lock(&near.waiting);
+        if waiting.values.is_empty() && !near.stopped() {
+            // Woken or not: the state is read anew.
+            let _ = near.told.wait_timeout(waiting, TIDY);
+        }
+    }
+}
+
+/// What the store tells; it keeps no index alive.
+struct Watch(Weak<Near>);
+
+impl SignalWatch for Watch {
+    fn coming(&self, values: Vec<[u8; 32]>) {
+        if let Some(near) = self.0.upgrade() {
+            near.coming(values);
+        }
+    }
+
+    fn dropped(&self) {
+        if let Some(near) = self.0.upgrade() {
+            lock(&near.waiting).dropped = true;
+            near.told.notify_all();
+        }
+    }
+}
+
+impl Drop for Near {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}

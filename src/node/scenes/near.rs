@@ -1,0 +1,160 @@
+//! Near matches of PDQ, with the index in memory and without.
+
+use hashpact_core::leaf::RetractReason;
+use hashpact_core::signal::{Signal, SignalKind};
+
+use super::{Scene, entry, import, own_work, sha256_of, slug};
+use crate::error::NodeError;
+use crate::matching::{MATCHES_MAX, PER_FEED};
+use crate::model::{MatchOptions, Matched, NewEntry, Retraction, Selector};
+use crate::node::Node;
+
+/// A value that has half of its bits set, and with `flipped` of them changed.
+fn pdq(n: u64, flipped: usize) -> Signal {
+    let digest = hashpact_core::id::Digest::of(&n.to_be_bytes());
+    let mut value = [0; 32];
+    let (front, back) = value.split_at_mut(16);
+    front.copy_from_slice(&digest.as_bytes()[..16]);
+    for (back, front) in back.iter_mut().zip(front.iter()) {
+        *back = !*front;
+    }
+    for bit in 0..flipped {
+        value[(bit * 7 / 8) % 32] ^= 1 << (bit % 8);
+    }
+    Signal::new(SignalKind::Pdq, value.to_vec().into(), Some(90)).unwrap()
+}
+
+fn distance_of(flipped: usize) -> u32 {
+    let (a, b) = (pdq(1, 0), pdq(1, flipped));
+    let bits = a.value().iter().zip(b.value().iter());
+    bits.map(|(a, b)| (a ^ b).count_ones()).sum()
+}
+
+fn picture(n: u64) -> NewEntry {
+    let mut picture = entry(n, "one");
+    picture.body.signals.push(pdq(n, 0));
+    picture
+}
+
+fn ask(node: &Node, signal: Signal, max: u32) -> Matched {
+    let options = MatchOptions {
+        max_distance: Some(max),
+    };
+    node.matches(&[signal], options).unwrap().remove(0)
+}
+
+fn distances(matched: &Matched) -> Vec<u32> {
+    matched.found.iter().map(|found| found.distance).collect()
+}
+
+/// The keeper's first sweep is short here, and takes a moment all the same.
+fn wait_until_ready(node: &Node) {
+    for _ in 0..1_000 {
+        let near = node.near().unwrap();
+        if near.is_ready() && near.pending() == 0 {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("the first sweep does not end");
+}
+
+#[test]
+fn a_picture_that_differs_a_little_is_known_and_one_that_differs_more_is_not() {
+    assert_eq!(distance_of(8), 8);
+    let scene = Scene::new();
+    for with_index in [true, false] {
+        let node = if with_index {
+            scene.open_with_near_index()
+        } else {
+            scene.open()
+        };
+        if with_index {
+            node.create_set(&own_work("confirmed")).unwrap();
+            import(&node, "confirmed", (0..100).map(picture).collect());
+            wait_until_ready(&node);
+        }
+        assert_eq!(distances(&ask(&node, pdq(7, 8), 31)), [8]);
+        assert_eq!(distances(&ask(&node, pdq(7, 8), 8)), [8]);
+        assert_eq!(distances(&ask(&node, pdq(7, 8), 7)), [0; 0]);
+        assert_eq!(distances(&ask(&node, pdq(7, 0), 0)), [0]);
+        let known = &ask(&node, pdq(7, 8), 31).found[0].entry;
+        assert_eq!(known.entry.to_string(), "north/confirmed#8");
+        assert_eq!(distances(&ask(&node, sha256_of(7), 31)), [0]);
+    }
+}
+
+#[test]
+fn what_is_taken_back_matches_no_more_and_what_comes_matches_at_once() {
+    let scene = Scene::new();
+    let node = scene.open_with_near_index();
+    node.create_set(&own_work("confirmed")).unwrap();
+    wait_until_ready(&node);
+    let said = import(&node, "confirmed", vec![picture(1), picture(2)]);
+    assert_eq!((said.added, said.rejected.len()), (2, 0), "{said:?}");
+    assert_eq!(distances(&ask(&node, pdq(1, 8), 31)), [8]);
+    let retraction = Retraction {
+        reason: RetractReason::Wrong,
+        note: String::new(),
+        recheck: false,
+        selectors: vec![(1, Selector::SourceReference("ref-1".to_owned()))],
+    };
+    node.retract(&slug("confirmed"), &retraction).unwrap();
+    assert!(ask(&node, pdq(1, 8), 31).found.is_empty());
+    assert_eq!(distances(&ask(&node, pdq(2, 8), 31)), [8]);
+}
+
+#[test]
+fn a_bulk_load_is_found_once_nothing_is_pending_and_again_after_a_start() {
+    let scene = Scene::new();
+    let node = scene.open_with_near_index();
+    node.create_set(&own_work("confirmed")).unwrap();
+    wait_until_ready(&node);
+    import(&node, "confirmed", (0..20_000).map(picture).collect());
+    wait_until_ready(&node);
+    assert_eq!(node.near().unwrap().status().stats.values, 20_000);
+    assert_eq!(distances(&ask(&node, pdq(19_999, 8), 31)), [8]);
+    drop(node);
+    let node = scene.open_with_near_index();
+    wait_until_ready(&node);
+    assert_eq!(node.near().unwrap().status().stats.values, 20_000);
+    assert_eq!(distances(&ask(&node, pdq(123, 8), 31)), [8]);
+}
+
+#[test]
+fn one_set_that_says_a_signal_often_does_not_fill_the_answer() {
+    let scene = Scene::new();
+    let node = scene.open_with_near_index();
+    for set in ["confirmed", "other"] {
+        node.create_set(&own_work(set)).unwrap();
+    }
+    let same = |n| {
+        let mut same = entry(n, "one");
+        same.body.signals = vec![pdq(1, 0)];
+        same
+    };
+    import(&node, "confirmed", (0..200).map(same).collect());
+    import(&node, "other", vec![same(1)]);
+    let matched = ask(&node, pdq(1, 0), 0);
+    assert_eq!(matched.found.len(), PER_FEED + 1);
+    assert!(matched.more);
+    let sets: Vec<String> = matched
+        .found
+        .iter()
+        .map(|found| found.entry.entry.set.to_string())
+        .collect();
+    assert_eq!(sets.last().unwrap(), "north/other");
+    assert_eq!(node.lookup(&[pdq(1, 0)]).unwrap()[0].len(), PER_FEED + 1);
+    assert!(MATCHES_MAX > PER_FEED);
+}
+
+#[test]
+fn a_distance_at_which_nothing_is_alike_is_refused() {
+    let scene = Scene::new();
+    let node = scene.open();
+    let options = MatchOptions {
+        max_distance: Some(65),
+    };
+    let refused = node.matches(&[pdq(1, 0)], options).unwrap_err();
+    assert!(matches!(refused, NodeError::Misuse(text) if text.contains("64")));
+}

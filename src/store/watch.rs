@@ -1,0 +1,129 @@
+//! Telling whoever keeps an index in memory which values look-ups will answer for.
+//!
+//! A value is told before look-ups see its first posting and is never told to be
+//! gone: liveness, held retractions, frozen feeds and grants change without a word,
+//! so whoever finds a value near asks [`Store::lookup`] what is said of it now. Values
+//! whose postings went with a dropped feed stay known until the next sweep.
+
+use std::sync::{Arc, OnceLock};
+
+use crate::error::{Result, StoreError};
+use crate::families::Family;
+use crate::keys::IndexKey;
+use crate::record::PostingRecord;
+use crate::store::{Inner, Store};
+
+/// Values that are told at one time during a bulk load.
+const TOLD_AT_ONCE: usize = 65_536;
+
+/// Is told values of one kind of signal before look-ups answer for them. Called by
+/// the thread that commits, which waits for it.
+pub trait SignalWatch: Send + Sync {
+    /// Values of leaves that are about to be seen; the same one may come again.
+    fn coming(&self, values: Vec<[u8; 32]>);
+
+    /// A feed's postings were removed: values told before may have none left.
+    fn dropped(&self);
+}
+
+/// Who watches, and which commits have told values that are not seen yet.
+#[derive(Default)]
+pub(crate) struct Watch {
+    watcher: OnceLock<(u8, Arc<dyn SignalWatch>)>,
+    under_way: Arc<()>,
+}
+
+/// A commit's values that were not told yet, and its claim to be under way.
+#[derive(Default)]
+pub(crate) struct Coming {
+    values: Vec<[u8; 32]>,
+    under_way: Option<UnderWay>,
+}
+
+/// Held from a commit's first value until look-ups see it, or the commit is given up.
+#[derive(Clone)]
+pub(crate) struct UnderWay(#[expect(dead_code, reason = "what counts is that it is held")] Arc<()>);
+
+impl Coming {
+    /// Notes the watched values among a leaf's postings.
+    pub(crate) fn note(&mut self, inner: &Inner, postings: &[(IndexKey, PostingRecord)]) {
+        let Some((kind, _)) = inner.watch.watcher.get() else {
+            return;
+        };
+        for (key, _) in postings {
+            let [first, value @ ..] = key;
+            if first == kind {
+                self.values.push(*value);
+            }
+        }
+        if self.values.len() >= TOLD_AT_ONCE {
+            self.tell(inner);
+        }
+    }
+
+    /// Tells what was noted.
+    pub(crate) fn tell(&mut self, inner: &Inner) {
+        if self.values.is_empty() {
+            return;
+        }
+        self.under_way
+            .get_or_insert_with(|| UnderWay(Arc::clone(&inner.watch.under_way)));
+        if let Some((_, watcher)) = inner.watch.watcher.get() {
+            watcher.coming(std::mem::take(&mut self.values));
+        }
+    }
+
+    /// Tells the rest and hands the claim to whoever lets look-ups see the leaves.
+    pub(crate) fn finish(&mut self, inner: &Inner) -> Option<UnderWay> {
+        self.tell(inner);
+        self.under_way.take()
+    }
+}
+
+impl Inner {
+    /// Tells that a feed's postings were removed.
+    pub(crate) fn tell_dropped(&self) {
+        if let Some((_, watcher)) = self.watch.watcher.get() {
+            watcher.dropped();
+        }
+    }
+}
+
+impl Store {
+    /// Tells `watcher` the values of `kind` from now on. Once; later calls change
+    /// nothing.
+    pub fn watch_signals(&self, kind: u8, watcher: Arc<dyn SignalWatch>) {
+        // A second watcher would be a second index of the same values.
+        let _ = self.inner.watch.watcher.set((kind, watcher));
+    }
+
+    /// Whether a commit has told values that look-ups do not see yet. A sweep that
+    /// begins while none has finds every value told before it.
+    #[must_use]
+    pub fn commits_under_way(&self) -> bool {
+        Arc::strong_count(&self.inner.watch.under_way) > 1
+    }
+
+    /// Calls `visit` with every value of one kind that has a posting, live or dead,
+    /// once, in order, until it answers false. One sweep over the family.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn scan_values(&self, kind: u8, mut visit: impl FnMut(&[u8; 32]) -> bool) -> Result<()> {
+        let end = kind
+            .checked_add(1)
+            .map_or_else(|| vec![0xff; 64], |next| vec![next]);
+        let mut last: Option<[u8; 32]> = None;
+        self.inner.scan(Family::Signals, &[kind], &end, |key, _| {
+            let value = key
+                .get(1..33)
+                .and_then(|value| <&[u8; 32]>::try_from(value).ok())
+                .ok_or(StoreError::corrupt("a posting's key has another length"))?;
+            if last.as_ref() == Some(value) {
+                return Ok(true);
+            }
+            last = Some(*value);
+            Ok(visit(value))
+        })
+    }
+}
