@@ -34,10 +34,10 @@ fn measure(data: Data, count: usize, asked: usize) {
     let few = asked.get(..asked.len().min(40)).unwrap_or_default();
 
     let linear = rate(few, |query| {
-        reference.query(query, DEFAULT_DISTANCE, |_, _| {})
+        reference.query(query, DEFAULT_DISTANCE, |_, _| {});
     });
     let single = rate(&asked, |query| {
-        _ = index.query(query, DEFAULT_DISTANCE, |_, _| {})
+        _ = index.query(query, DEFAULT_DISTANCE, |_, _| {});
     });
     let started = busy_s();
     let mut matches = 0_usize;

@@ -150,12 +150,12 @@ impl Reference {
         for (number, (query, found)) in queries.iter().zip(batch).enumerate() {
             let mut expected = Vec::new();
             self.query(query, max, |value, distance| {
-                expected.push((*value, distance))
+                expected.push((*value, distance));
             });
             expected.sort_unstable();
             let mut single = Vec::new();
             let _ = index.query(query, max, |value, distance| {
-                single.push((*value, distance))
+                single.push((*value, distance));
             });
             for mut found in [single, found] {
                 found.sort_unstable();
@@ -198,7 +198,7 @@ pub fn check(
     Ok(matches)
 }
 
-/// Numbers by chance, the same for the same seed (SplitMix64).
+/// Numbers by chance, the same for the same seed (`SplitMix64`).
 struct Chance(u64);
 
 impl Chance {

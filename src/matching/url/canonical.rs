@@ -1,5 +1,6 @@
 //! One spelling per URL.
 
+use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::MAX_URL_BYTES;
@@ -143,7 +144,7 @@ fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for &byte in bytes {
         if byte <= 32 || byte >= 127 || byte == b'#' || byte == b'%' {
-            text.push_str(&format!("%{byte:02X}"));
+            _ = write!(text, "%{byte:02X}");
         } else {
             text.push(char::from(byte));
         }
@@ -240,8 +241,8 @@ fn bracketed(host: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(host.get(..end)?.strip_prefix(b"[")?).ok()?;
     let address: Ipv6Addr = text.parse().ok()?;
     // The well-known prefix of NAT64 (RFC 6052) is 64:ff9b::/96.
-    let [a, b, c, d, e, f, high, low] = address.segments();
-    let nat64 = [a, b, c, d, e, f] == [0x64, 0xff9b, 0, 0, 0, 0];
+    let [prefix @ .., high, low] = address.segments();
+    let nat64 = prefix == [0x64, 0xff9b, 0, 0, 0, 0];
     let inner = Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
     let v4 = address.to_ipv4_mapped().or(nat64.then_some(inner));
     Some(v4.map_or_else(|| format!("[{address}]"), |v4| v4.to_string()))

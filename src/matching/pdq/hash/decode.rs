@@ -108,7 +108,9 @@ impl From<image::ImageError> for ImageError {
                     width: 0,
                     height: 0,
                 },
-                _ => Self::TooMuchMemory,
+                LimitErrorKind::InsufficientMemory | LimitErrorKind::Unsupported { .. } | _ => {
+                    Self::TooMuchMemory
+                }
             },
             image::ImageError::IoError(_)
             | image::ImageError::Decoding(_)

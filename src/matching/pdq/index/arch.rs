@@ -42,6 +42,10 @@ impl<F: NullaryFnOnce> pulp::WithSimd for Plain<F> {
     type Output = F::Output;
 
     #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "inherits the caller's instruction set"
+    )]
     fn with_simd<S: pulp::Simd>(self, _simd: S) -> F::Output {
         self.0.call()
     }

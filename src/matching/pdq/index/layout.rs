@@ -157,11 +157,11 @@ const fn balls() -> [[u64; 64]; MAX_REACH] {
     let mut balls = [[0; 64]; MAX_REACH];
     let mut radius = 0;
     while radius < MAX_REACH {
-        let mut from = 0;
+        let mut from = 0_usize;
         while from < 64 {
-            let mut to = 0;
+            let mut to = 0_usize;
             while to < 64 {
-                if ((from ^ to) as u32).count_ones() as usize <= radius {
+                if (from ^ to).count_ones() as usize <= radius {
                     balls[radius][from] |= 1 << to;
                 }
                 to += 1;

@@ -10,7 +10,7 @@ const BLOCK: usize = 512;
 pub(crate) fn scan(values: &[Words], query: &Words, max: u32, mut each: impl FnMut(usize, u32)) {
     let mut distances = [0_u32; BLOCK];
     for (block, values) in values.chunks(BLOCK).enumerate() {
-        if !arch::run_counting(Distances {
+        if !arch::run_counting(Measure {
             values,
             query,
             max,
@@ -26,18 +26,22 @@ pub(crate) fn scan(values: &[Words], query: &Words, max: u32, mut each: impl FnM
     }
 }
 
-struct Distances<'a> {
+struct Measure<'a> {
     values: &'a [Words],
     query: &'a Words,
     max: u32,
     distances: &'a mut [u32; BLOCK],
 }
 
-impl pulp::NullaryFnOnce for Distances<'_> {
+impl pulp::NullaryFnOnce for Measure<'_> {
     type Output = bool;
 
     /// Fills in the distances; says whether any is near enough.
     #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "inherits the caller's instruction set"
+    )]
     fn call(self) -> bool {
         let mut least = u32::MAX;
         for (value, distance) in self.values.iter().zip(self.distances.iter_mut()) {

@@ -138,7 +138,7 @@ impl PdqIndex {
         mut visit: impl FnMut(&[u8; 32], u32),
     ) -> Result<(), DistanceTooLarge> {
         self.query_batch(std::slice::from_ref(value), max, |_, value, distance| {
-            visit(value, distance)
+            visit(value, distance);
         })
     }
 
@@ -167,7 +167,7 @@ impl PdqIndex {
             }
             let words = words.get(..queries.len()).unwrap_or_default();
             state.query(words, max, |query, value, distance| {
-                visit(first + query, &to_bytes(value), distance)
+                visit(first + query, &to_bytes(value), distance);
             });
         }
         Ok(())

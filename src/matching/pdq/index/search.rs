@@ -144,6 +144,10 @@ impl pulp::NullaryFnOnce for Search<'_> {
     type Output = ();
 
     #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "inherits the caller's instruction set"
+    )]
     fn call(mut self) {
         let slots = self.segment.slots().len();
         let step = if self.queries.len() < 4 { slots } else { 1 };
@@ -212,7 +216,7 @@ impl Search<'_> {
                         rank,
                         slot: hit.slot,
                         query: hit.query,
-                    })
+                    });
                 });
             }
         }
@@ -269,7 +273,7 @@ impl Search<'_> {
             }
             if let Some(found) = self.segment.slots().get(usize::from(slot)) {
                 found.values(start, len, |value| {
-                    candidates.push(Candidate { value, slot, query })
+                    candidates.push(Candidate { value, slot, query });
                 });
             }
         }

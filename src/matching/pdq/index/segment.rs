@@ -81,14 +81,17 @@ impl Segment {
             .collect();
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.values.len()
     }
 
+    #[inline]
     pub(super) fn values(&self) -> &[Words] {
         &self.values
     }
 
+    #[inline]
     pub(super) fn slots(&self) -> &[Slot] {
         &self.slots
     }
@@ -107,6 +110,7 @@ impl Segment {
     }
 
     /// How often a value is held; [`MANY`] for more than fit.
+    #[inline]
     pub(super) fn count(&self, at: usize) -> u8 {
         self.counts
             .get(at)

@@ -97,6 +97,10 @@ impl<F: FnMut(&Words, u32)> pulp::NullaryFnOnce for Scan<'_, F> {
     type Output = ();
 
     #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "inherits the caller's instruction set"
+    )]
     fn call(self) {
         for (words, count) in self.tail.all() {
             let distance = differing_bits(&words, self.query);
