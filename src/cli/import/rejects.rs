@@ -2,11 +2,14 @@
 //! owner alone, since it holds signals.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufWriter, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use hashpact_formats::{Reject, RejectsWriter};
+
+/// What every rejects file begins with.
+const REJECTS_HEADER: &[u8] = b"line,reason,original\n";
 
 /// Counts rejected lines and writes them down.
 pub(super) struct Rejects {
@@ -56,6 +59,10 @@ impl Rejects {
 
     fn writer(&mut self) -> io::Result<&mut RejectsWriter<BufWriter<File>>> {
         if self.writer.is_none() {
+            if !may_replace(&self.path)? {
+                let what = "it exists and is no rejects file, so it is left as it is";
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+            }
             let file = OpenOptions::new()
                 .write(true)
                 .create(true)
@@ -70,11 +77,48 @@ impl Rejects {
     }
 }
 
+/// Whether nothing is lost by writing the file: there is none, it is empty or no
+/// plain file, or it is the rejects file of an earlier run.
+fn may_replace(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    if !file.metadata()?.is_file() {
+        return Ok(true);
+    }
+    let mut start = Vec::new();
+    file.take(REJECTS_HEADER.len() as u64)
+        .read_to_end(&mut start)?;
+    Ok(start.is_empty() || start == REJECTS_HEADER)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
+
+    #[test]
+    fn a_file_that_is_no_rejects_file_is_never_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("input.csv");
+        std::fs::write(&path, "id,md5\n").unwrap();
+        let error = Rejects::new(path.clone())
+            .refused((7, "invalid", "no"), "MD5:00")
+            .unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "id,md5\n");
+        for replaced in ["", "line,reason,original\n3,old,x\n"] {
+            std::fs::write(&path, replaced).unwrap();
+            let mut rejects = Rejects::new(path.clone());
+            rejects.refused((7, "invalid", "no"), "MD5:00").unwrap();
+            rejects.finish().unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(text, "line,reason,original\n7,invalid: no,MD5:00\n");
+        }
+    }
 
     #[test]
     fn there_is_no_file_without_a_reject_and_one_for_the_owner_with() {
