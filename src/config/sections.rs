@@ -300,6 +300,12 @@ fn log(section: Section<'_, '_>) -> Option<Log> {
         "level",
         "info".to_owned(),
         |text| {
+            // A word alone would be taken for a module, of which everything is logged.
+            let words = text.split(',').map(str::trim);
+            let mut alone = words.filter(|word| !word.contains(['=', '[']));
+            if alone.any(|word| word.parse::<tracing::level_filters::LevelFilter>().is_err()) {
+                return Err("this is no level");
+            }
             tracing_subscriber::EnvFilter::try_new(text)
                 .map(|_| text.to_owned())
                 .map_err(|_| "this is no level")

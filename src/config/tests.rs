@@ -155,6 +155,19 @@ grace_s = 2.5
 }
 
 #[test]
+fn a_word_that_is_no_level_is_refused_though_it_could_name_a_module() {
+    let with = |level: &str| {
+        let text = FULL.replace("level = \"info\"", &format!("level = \"{level}\""));
+        parse(&text).map_or_else(|_| problems(&text), |_| Vec::new())
+    };
+    assert!(with("loud").iter().any(|p| p.contains("log.level")));
+    assert!(with("info,loud").iter().any(|p| p.contains("log.level")));
+    for level in ["off", "WARN", "debug", "info,hashpact_net=debug"] {
+        assert_eq!(with(level), Vec::<String>::new(), "{level}");
+    }
+}
+
+#[test]
 fn broken_toml_is_reported_with_its_line() {
     let found = problems("[node]\nname = \"main\n[member]\nslug = \n");
     assert!(
