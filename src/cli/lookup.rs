@@ -15,7 +15,7 @@ use super::Context;
 use super::client::{Client, connect_or_embed};
 use super::error::{CliError, Exit};
 use super::hash::hash_path;
-use super::output::{count, note, time};
+use super::output::{count, note, stamp};
 
 /// Items in one call.
 const BATCH: usize = 2_000;
@@ -38,7 +38,8 @@ pub struct LookupArgs {
     /// Signals such as MD5:HEX or PDQ:HEX; hexadecimal of any case, base64, base32
     #[arg(value_name = "KIND:VALUE", required_unless_present_any = ["file", "hash_of"])]
     pub signals: Vec<String>,
-    /// A file with one KIND:VALUE a line; "-" is standard input
+    /// A file with one KIND:VALUE a line, or what md5sum and sha256sum print; "-" is
+    /// standard input
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Files to hash (MD5, SHA-1, SHA-256) and ask for
@@ -88,7 +89,7 @@ struct MatchObject {
     classification: String,
     basis: String,
     media_kind: String,
-    published: String,
+    published: Option<String>,
     quality: Option<u32>,
     standing: String,
 }
@@ -184,7 +185,7 @@ impl Asking<'_> {
             if text.is_empty() || text.starts_with('#') {
                 continue;
             }
-            match item(text, kind) {
+            match item(text, kind).or_else(|error| listed(text).ok_or(error)) {
                 Ok(item) => self.add(item)?,
                 Err(error) => self.skip(format_args!("{}, line {line}: {error}", path.display())),
             }
@@ -274,7 +275,8 @@ impl Asking<'_> {
                 "" => "-",
                 class => class,
             };
-            let day = found.published.get(..10).unwrap_or_default();
+            let published = found.published.as_deref();
+            let day = published.and_then(|time| time.get(..10)).unwrap_or("-");
             let review = if found.standing == "active" {
                 ""
             } else {
@@ -357,6 +359,16 @@ fn item(text: &str, kind: Option<SignalKind>) -> Result<Item, String> {
     Ok(Item { name, signals })
 }
 
+/// Reads what a checksum program printed, as `hashpact import` does; the file's name
+/// is dropped.
+fn listed(line: &str) -> Option<Item> {
+    let signal = hashpact_formats::checksum_line(line)?;
+    Some(Item {
+        name: format!("{}:{}", signal.kind(), signal.to_text()),
+        signals: vec![signal],
+    })
+}
+
 /// The kinds that a bare value can be of.
 fn kinds_of(text: &str) -> Result<&'static [SignalKind], String> {
     let hexadecimal = text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -402,7 +414,7 @@ fn object(
         classification: found.classification,
         basis: found.basis,
         media_kind: found.media_kind,
-        published: time(found.published_ms),
+        published: stamp(found.published_ms),
         quality: found.quality,
         standing: found.standing,
     }
@@ -440,6 +452,22 @@ mod tests {
             let error = item(bad, None).err().unwrap();
             assert!(!error.contains("c0ffee"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_checksum_programs_print_is_asked_for_without_the_file_name() {
+        let digest = "0a".repeat(32);
+        for line in [
+            format!("{digest}  a photo.jpg"),
+            format!("{digest} *a photo.jpg"),
+            format!("SHA256 (a photo.jpg) = {digest}"),
+        ] {
+            assert!(item(&line, None).is_err(), "{line}");
+            let item = listed(&line).unwrap();
+            assert_eq!(item.name, format!("SHA256:{digest}"));
+            assert_eq!(item.signals.len(), 1);
+        }
+        assert!(listed("no digest at all").is_none());
     }
 
     #[test]

@@ -191,6 +191,14 @@ pub fn time(unix_ms: u64) -> String {
     )
 }
 
+/// A time for programs, as RFC 3339: `2026-11-22T06:40:00Z`; none for 0.
+#[must_use]
+pub fn stamp(unix_ms: u64) -> Option<String> {
+    let known = i64::try_from(unix_ms).ok().filter(|millis| *millis > 0)?;
+    let time = jiff::Timestamp::from_millisecond(known).ok()?;
+    Some(time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
 /// A progress bar on standard error that shows itself after a second, and only
 /// to people at a terminal.
 pub struct Progress {
@@ -327,6 +335,9 @@ mod tests {
         assert_eq!(time(1_790_000_000_123), "2026-09-21 14:13:20Z");
         assert_eq!(time(0), "never");
         assert_eq!(time(u64::MAX), "never");
+        let stamped = stamp(1_790_000_000_123);
+        assert_eq!(stamped.as_deref(), Some("2026-09-21T14:13:20Z"));
+        assert_eq!(stamp(0), None);
     }
 
     #[test]

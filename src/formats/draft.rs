@@ -209,8 +209,15 @@ fn cap(text: &str, field: Field, limit: usize) -> Result<(), RejectReason> {
 pub(crate) fn parse_signal(kind: SignalKind, text: &str) -> Result<Signal, RejectReason> {
     Signal::parse(kind, text).map_err(|rejection| RejectReason::BadSignal {
         kind,
-        why: rejection.to_string(),
+        why: without_kind(&rejection.to_string(), kind),
     })
+}
+
+/// What a rejection says of a value, without the kind that the reason names itself.
+fn without_kind(why: &str, kind: SignalKind) -> String {
+    let why = why.strip_prefix("signal: ").unwrap_or(why);
+    let why = why.strip_prefix(kind.name()).unwrap_or(why);
+    why.trim_start_matches([':', ' ']).to_owned()
 }
 
 /// Reads `KIND:value`, for a PDQ also `PDQ:value#quality`.

@@ -39,6 +39,7 @@ pub use detect::{Format, detect};
 pub use export::{CsvExport, ExportRow, JsonExport, State};
 pub use field::Field;
 pub use limits::{DETECT_BYTES, LINE_MAX_BYTES, ORIGINAL_MAX_BYTES};
+pub use list::checksum_line;
 pub use options::{Options, OptionsError};
 pub use reader::Reader;
 pub use record::{Counters, Item, Record, Warning};

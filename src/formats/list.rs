@@ -6,7 +6,7 @@
 
 use std::io::Read;
 
-use hashpact_core::signal::SignalKind;
+use hashpact_core::signal::{Signal, SignalKind};
 
 use crate::draft::{Draft, parse_spec, utf8};
 use crate::field::kind_named;
@@ -91,6 +91,16 @@ fn record(line: &[u8], number: u64, options: &Options) -> Result<Record, RejectR
         draft.signal(kind, digest)?;
     }
     draft.finish(number, options)
+}
+
+/// Reads one line that `md5sum`, `sha256sum` and the like printed; its file name is
+/// dropped unread.
+#[must_use]
+pub fn checksum_line(line: &str) -> Option<Signal> {
+    let line = line.trim();
+    line.contains(char::is_whitespace).then_some(())?;
+    let record = record(line.as_bytes(), 1, &Options::default()).ok()?;
+    record.signals.into_iter().next()
 }
 
 /// Takes `SHA256 (name) = value` apart; the name may hold anything.
