@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Context;
 use super::client::connect_or_embed;
 use super::error::CliError;
-use super::output::{count, counted, table, time};
+use super::output::{count, counted, stamp, table};
 use super::values::SetReference;
 
 /// List the feeds that the node holds: entries, leaves, lag, state
@@ -35,7 +35,7 @@ struct FeedObject {
     root: String,
     state: String,
     from_peer: String,
-    updated: String,
+    updated: Option<String>,
     last_error_code: String,
 }
 
@@ -127,7 +127,7 @@ fn object(feed: wire::Feed) -> FeedObject {
         root: HEXLOWER.encode(&feed.root),
         state: feed.state,
         from_peer: feed.from_peer,
-        updated: time(feed.updated_ms),
+        updated: stamp(feed.updated_ms),
         last_error_code: feed.last_error_code,
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Context;
 use super::client::connect_or_embed;
 use super::error::CliError;
-use super::output::{table, time};
+use super::output::{note, stamp, table, time};
 use super::values::slug;
 
 /// List the other members' nodes: connected or not, since when, what went wrong
@@ -27,8 +27,8 @@ struct PeerObject {
     member_status: String,
     endpoints: Vec<String>,
     state: String,
-    last_seen: String,
-    next_attempt: String,
+    last_seen: Option<String>,
+    next_attempt: Option<String>,
     last_error_code: String,
     last_error: String,
     roster_version: u64,
@@ -51,6 +51,12 @@ pub fn run(args: &PeersArgs, context: &Context) -> Result<(), CliError> {
     let mut peers = answer.peers;
     if let Some(member) = &args.member {
         peers.retain(|peer| peer.member == member.as_str());
+        if peers.is_empty() && !client.is_embedded() {
+            return Err(
+                CliError::failed(format!("no other node of {member} is on a node card"))
+                    .next("hashpact roster show names the members and their nodes"),
+            );
+        }
     }
     if peers.is_empty() {
         let why = if client.is_embedded() {
@@ -88,7 +94,16 @@ fn print(peers: &[wire::Peer], context: &Context) -> Result<(), CliError> {
             .output
             .line(format_args!("  ! {member}/{node}: {code}: {text}"))?;
     }
+    if peers.iter().any(is_turned_away) {
+        note("a node closes the connections of keys that it does not know: has the newest roster");
+        note("reached one of these members? hashpact roster import FILE there, and it spreads");
+    }
     Ok(())
+}
+
+/// Whether a node that never answered closes every connection.
+fn is_turned_away(peer: &wire::Peer) -> bool {
+    peer.last_seen_ms == 0 && peer.last_error_code == "closed"
 }
 
 fn object(peer: wire::Peer) -> PeerObject {
@@ -99,8 +114,8 @@ fn object(peer: wire::Peer) -> PeerObject {
         member_status: peer.status,
         endpoints: peer.endpoints,
         state: peer.state,
-        last_seen: time(peer.last_seen_ms),
-        next_attempt: time(peer.next_attempt_ms),
+        last_seen: stamp(peer.last_seen_ms),
+        next_attempt: stamp(peer.next_attempt_ms),
         last_error_code: peer.last_error_code,
         last_error: peer.last_error,
         roster_version: peer.roster_version,

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::Context;
 use super::client::{Client, connect_or_embed};
 use super::error::{CliError, Exit};
-use super::output::{note, table, time};
+use super::output::{note, stamp, table};
 use crate::roster_file;
 
 /// Bytes of documents in one message: well within what one may have.
@@ -57,8 +57,8 @@ struct Shown {
     coalition: String,
     version: u64,
     digest: String,
-    issued: String,
-    expires: String,
+    issued: Option<String>,
+    expires: Option<String>,
     threshold: usize,
     administrators: Vec<String>,
     members: Vec<MemberObject>,
@@ -77,7 +77,7 @@ struct MemberObject {
     identity_key: String,
     /// 0 where none is known.
     card_version: u64,
-    card_expires: String,
+    card_expires: Option<String>,
     nodes: Vec<String>,
 }
 
@@ -229,8 +229,8 @@ fn read(newest: Bytes, cards: Vec<Bytes>, suspensions: usize) -> Result<Shown, R
         coalition: roster.coalition.to_string(),
         version: roster.version,
         digest: envelope.payload_digest().to_string(),
-        issued: time(roster.issued.0),
-        expires: time(roster.expires.0),
+        issued: stamp(roster.issued.0),
+        expires: stamp(roster.expires.0),
         threshold: roster.threshold,
         administrators: roster
             .admins
@@ -258,7 +258,7 @@ fn object(member: &Member, cards: &[NodeCard]) -> MemberObject {
         roles: member.roles.iter().copied().map(Role::as_str).collect(),
         identity_key: member.identity.to_string(),
         card_version: card.map_or(0, |card| card.version),
-        card_expires: time(card.map_or(0, |card| card.expires.0)),
+        card_expires: stamp(card.map_or(0, |card| card.expires.0)),
         nodes: card
             .into_iter()
             .flat_map(|card| &card.nodes)
@@ -272,7 +272,7 @@ fn print(shown: &Shown, context: &Context) -> Result<(), CliError> {
     let (name, version) = (&shown.coalition, shown.version);
     output.line(format_args!(
         "{name}, roster version {version}, expires {}",
-        shown.expires
+        shown.expires.as_deref().unwrap_or("never")
     ))?;
     output.line(format_args!("  digest     {}", shown.digest))?;
     let admins = shown.administrators.join(", ");

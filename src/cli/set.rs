@@ -11,8 +11,8 @@ use serde::Serialize;
 use super::Context;
 use super::client::{Client, connect_or_embed};
 use super::error::CliError;
-use super::output::{count, table, time};
-use super::values::{Grantee, SetReference, slug};
+use super::output::{count, counted, stamp, table, time};
+use super::values::{Grantee, SetReference, own_set};
 
 /// Create hash sets, list them, and say who may read them
 #[derive(Debug, Args)]
@@ -37,7 +37,7 @@ pub enum SetCommand {
     /// Let a member, a group or everybody read a set
     Grant {
         /// A set of this member
-        #[arg(value_parser = slug)]
+        #[arg(value_parser = own_set)]
         set: Slug,
         /// Who: MEMBER, group:NAME or all; with :relay they may serve it onward
         #[arg(required = true, value_name = "WHO[:relay]")]
@@ -49,7 +49,7 @@ pub enum SetCommand {
     /// End a grant: those members stop matching and drop what they hold
     Revoke {
         /// A set of this member
-        #[arg(value_parser = slug)]
+        #[arg(value_parser = own_set)]
         set: Slug,
         /// Who: MEMBER, group:NAME or all
         #[arg(required = true, value_name = "WHO")]
@@ -61,7 +61,7 @@ pub enum SetCommand {
     /// restored backup it would otherwise fork the set.
     ConfirmHead {
         /// A set of this member
-        #[arg(value_parser = slug)]
+        #[arg(value_parser = own_set)]
         set: Slug,
         /// Why nobody can hold more; it is logged
         #[arg(long, value_name = "TEXT")]
@@ -73,7 +73,7 @@ pub enum SetCommand {
 #[derive(Debug, Args)]
 pub struct CreateArgs {
     /// The set's name: 1 to 32 of a-z, 0-9 and -; cannot be changed
-    #[arg(value_name = "SET", value_parser = slug)]
+    #[arg(value_name = "SET", value_parser = own_set)]
     pub name: Slug,
     /// What it holds, for people; at most 200 bytes [default: the name]
     #[arg(long, value_name = "TEXT")]
@@ -141,7 +141,7 @@ struct SetObject {
     size: u64,
     root: String,
     epoch: u32,
-    created: String,
+    changed: Option<String>,
     open: bool,
     closed_because: String,
 }
@@ -282,8 +282,8 @@ fn show(set: wire::SetInfo, context: &Context) -> Result<(), CliError> {
         output.line(format_args!("  terms     {}", set.terms))?;
     }
     output.line(format_args!("  shared    {}", shared_with(&set)))?;
-    let (entries, leaves) = (count(set.live_entries), count(set.size));
-    output.line(format_args!("  entries   {entries} ({leaves} leaves)"))?;
+    let (entries, leaves) = (count(set.live_entries), counted(set.size, "leaf", "leaves"));
+    output.line(format_args!("  entries   {entries} ({leaves})"))?;
     let root = HEXLOWER.encode(&set.root);
     output.line(format_args!("  head      {} {root}", set.size))?;
     output.line(format_args!(
@@ -291,7 +291,7 @@ fn show(set: wire::SetInfo, context: &Context) -> Result<(), CliError> {
         HEXLOWER.encode(&set.feed_id)
     ))?;
     output.line(format_args!("  scheme    {}", set.classification_scheme))?;
-    output.line(format_args!("  created   {}", time(set.created_ms)))?;
+    output.line(format_args!("  changed   {}", time(set.created_ms)))?;
     let closed = &set.publishing_closed;
     match state(&set) {
         "closed" => output.line(format_args!("  state     closed: {closed}"))?,
@@ -351,7 +351,7 @@ fn object(set: wire::SetInfo) -> SetObject {
         size: set.size,
         root: HEXLOWER.encode(&set.root),
         epoch: set.epoch,
-        created: time(set.created_ms),
+        changed: stamp(set.created_ms),
         closed_because: set.publishing_closed,
     }
 }

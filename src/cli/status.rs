@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Context;
 use super::client::connect_or_embed;
 use super::error::CliError;
-use super::output::{bytes, count, time};
+use super::output::{bytes, count, counted, stamp, time};
 
 /// Show how the node is: roster, feeds, peers, store, certificates, alarms
 ///
@@ -27,10 +27,10 @@ struct StatusObject {
     ready: bool,
     roster_version: u64,
     roster_state: String,
-    roster_expires: String,
+    roster_expires: Option<String>,
     card_version: u64,
-    card_expires: String,
-    certificate_expires: String,
+    card_expires: Option<String>,
+    certificate_expires: Option<String>,
     feeds: u64,
     leaves: u64,
     live_entries: u64,
@@ -40,7 +40,7 @@ struct StatusObject {
     caught_up: bool,
     peers: u64,
     peers_connected: u64,
-    started: String,
+    started: Option<String>,
     notices: Vec<String>,
 }
 
@@ -124,11 +124,10 @@ fn print(
         let expires = time(status.certificate_expires_ms);
         output.line(format_args!("  certificate  expires {expires}"))?;
     }
-    let (feeds, entries) = (count(status.feeds), count(status.live_entries));
-    let leaves = count(status.leaves);
-    output.line(format_args!(
-        "  feeds        {feeds}, {entries} entries ({leaves} leaves)"
-    ))?;
+    let feeds = count(status.feeds);
+    let entries = counted(status.live_entries, "entry", "entries");
+    let leaves = counted(status.leaves, "leaf", "leaves");
+    output.line(format_args!("  feeds        {feeds}, {entries} ({leaves})"))?;
     match progress {
         Progress::CaughtUp => output.line("  reading      caught up")?,
         Progress::Not(why) if running => output.line(format_args!("  reading      {why}"))?,
@@ -163,10 +162,10 @@ fn object(status: wire::StatusResponse, progress: &Progress, running: bool) -> S
         ready: running && status.ready,
         roster_version: status.roster_version,
         roster_state: status.roster_state,
-        roster_expires: time(status.roster_expires_ms),
+        roster_expires: stamp(status.roster_expires_ms),
         card_version: status.card_version,
-        card_expires: time(status.card_expires_ms),
-        certificate_expires: time(status.certificate_expires_ms),
+        card_expires: stamp(status.card_expires_ms),
+        certificate_expires: stamp(status.certificate_expires_ms),
         feeds: status.feeds,
         leaves: status.leaves,
         live_entries: status.live_entries,
@@ -176,7 +175,7 @@ fn object(status: wire::StatusResponse, progress: &Progress, running: bool) -> S
         caught_up: *progress == Progress::CaughtUp,
         peers: status.peers,
         peers_connected: status.peers_connected,
-        started: time(status.started_ms),
+        started: stamp(status.started_ms),
         notices: status.notices,
     }
 }
