@@ -197,13 +197,18 @@ pub fn failed(status: &Status) -> CliError {
         .and_then(|code| code.to_str().ok());
     let message = status.message();
     let next = match code {
+        Some("not_found") if message.starts_with("member ") || message.starts_with("group ") => {
+            "hashpact roster show names the members and groups"
+        }
         Some("not_found") => "hashpact set list shows the sets that this node holds",
         Some("publishing_closed") => "hashpact status shows what the node waits for",
         Some("terms") => "without the list owner's permission a set stays on this node",
         Some("busy") => "try again",
         Some("store") => "hashpact verify checks the store; the node's log says more",
         Some("internal") => "the node's log says more",
-        Some(_) => "hashpact help COMMAND says what it takes, hashpact set list what is here",
+        // The message says itself what to do.
+        Some("misuse") => return CliError::failed(message),
+        Some(_) => "hashpact help COMMAND says what it takes",
         None => {
             return CliError::failed(format!("the node broke off: {message}"))
                 .next("the node's log says more; what was acknowledged stands");
@@ -225,6 +230,20 @@ mod tests {
         assert_eq!(answers(&socket), Ok(true));
         drop(listener);
         assert_eq!(answers(&socket), Ok(false));
+    }
+
+    #[test]
+    fn the_next_step_after_an_unknown_member_is_the_roster_not_the_sets() {
+        let answer = |message: &str| {
+            let mut status = Status::not_found(message);
+            status
+                .metadata_mut()
+                .insert(CODE, "not_found".parse().unwrap());
+            failed(&status).to_string()
+        };
+        assert!(answer("member \"cedar\" does not exist here").contains("hashpact roster show"));
+        assert!(answer("group \"x\" does not exist here").contains("hashpact roster show"));
+        assert!(answer("set \"a/b\" does not exist here").contains("hashpact set list"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::Context;
 use super::client::connect_or_embed;
 use super::error::{CliError, Exit};
-use super::output::{count, note};
+use super::output::{count, counted, note};
 use super::values::SetReference;
 
 /// Selectors in one message.
@@ -300,10 +300,11 @@ fn report(
         ));
     }
     let output = &context.output;
-    let (retracted, dead) = (count(answer.retracted), count(answer.already_dead));
+    let retracted = counted(answer.retracted, "entry", "entries");
+    let dead = count(answer.already_dead);
     let missing = answer.not_found.len();
     output.line(format_args!(
-        "{set}: {retracted} entries retracted, {dead} no longer stood, {missing} not found"
+        "{set}: {retracted} retracted, {dead} no longer stood, {missing} not found"
     ))?;
     if answer.retracted > 0 {
         let identity = if answer.identity_signed {
@@ -311,8 +312,8 @@ fn report(
         } else {
             ""
         };
-        let size = count(answer.head_size);
-        output.line(format_args!("  signed: {size} leaves{identity}"))?;
+        let size = counted(answer.head_size, "leaf", "leaves");
+        output.line(format_args!("  signed: {size}{identity}"))?;
     }
     output.json(&Outcome {
         set,

@@ -81,12 +81,13 @@ async fn start(
     signals: &mut Signals,
 ) -> Result<Option<Running>, CliError> {
     let credentials = credentials(config)?;
+    // First, so that a second start of the same node says so.
+    let socket = Socket::bind(&config.api.socket).await;
+    let socket = socket.map_err(|error| keyed("api.socket", &error))?;
     let http = match config.api.http_listen {
         Some(address) => Some(bind("api.http_listen", address).await?),
         None => None,
     };
-    let socket = Socket::bind(&config.api.socket).await;
-    let socket = socket.map_err(|error| keyed("api.socket", &error))?;
     let opening = config.clone();
     let opened = tokio::task::spawn_blocking(move || open_node(&opening, true));
     let node = tokio::select! {
@@ -111,6 +112,12 @@ async fn start(
         servers.spawn(async move { pages.serve(listener, told).await.map_err(CliError::failed) });
     }
     servers.spawn(upkeep(metrics, stop.clone()));
+    if roster_version(&node) == 0 && config.coalition.bootstrap.is_empty() {
+        tracing::warn!(
+            "no roster yet, and coalition.bootstrap names nobody to ask: run hashpact roster import \
+             FILE with what the administrators sent"
+        );
+    }
     tracing::info!(
         member = %config.member.slug,
         node = %config.node.name,

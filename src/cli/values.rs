@@ -17,6 +17,19 @@ pub fn slug(text: &str) -> Result<Slug, IdError> {
     Slug::parse(text)
 }
 
+/// Reads the name of a set that this member writes.
+///
+/// # Errors
+/// As [`Slug::parse`]; for a full name it says what to write.
+pub fn own_set(text: &str) -> Result<Slug, String> {
+    match text.split_once('/') {
+        Some((_, set)) => Err(format!(
+            "a member writes its own sets only, named without the member: {set:?}"
+        )),
+        None => Slug::parse(text).map_err(|error| error.to_string()),
+    }
+}
+
 /// One of this member's sets, or another member's where it is written in full.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SetReference {

@@ -193,7 +193,8 @@ fn print(
         day(current.roster().expires)
     ))?;
     output.line("")?;
-    output.line("next: send the file to the members, who run")?;
+    output.line("next: send the file to the new members, and to one that was there before and")?;
+    output.line("      passes it on to the others. They run")?;
     output.line("      hashpact roster import FILE")?;
     output.json(&Added {
         version: current.roster().version,

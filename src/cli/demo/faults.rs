@@ -194,7 +194,7 @@ async fn publish_late(world: &mut World, stage: &Stage<'_>) -> Result<u64, CliEr
         .caught_up(LATE, leaves)
         .await?;
     stage.say(format_args!(
-        "northstar publishes {LATE}, {} leaves; lumen has it and may relay it",
+        "northstar publishes {LATE}, {} leaves, which lumen may relay",
         count(leaves)
     ))?;
     world.stop(Who::Northstar).await?;

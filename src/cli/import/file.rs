@@ -69,11 +69,11 @@ impl FileSummary {
     }
 
     /// What is counted of this format.
-    pub(super) fn unit(&self) -> &'static str {
+    pub(super) fn unit(&self) -> (&'static str, &'static str) {
         if self.format == Format::Vics.name() {
-            "media entries"
+            ("media entry", "media entries")
         } else {
-            "lines"
+            ("line", "lines")
         }
     }
 

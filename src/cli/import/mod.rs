@@ -18,8 +18,8 @@ use self::file::{FileSummary, Importer};
 use super::Context;
 use super::client::connect_or_embed;
 use super::error::{CliError, Exit};
-use super::output::{Progress, count, note};
-use super::values::slug;
+use super::output::{Progress, count, counted, note};
+use super::values::own_set;
 
 /// Bring files of hashes into a set and publish them
 ///
@@ -38,7 +38,7 @@ use super::values::slug;
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// A set of this member
-    #[arg(long, value_name = "SET", value_parser = slug)]
+    #[arg(long, value_name = "SET", value_parser = own_set)]
     pub set: Slug,
     /// Files to read; "-" is standard input
     #[arg(required = true, value_name = "FILE")]
@@ -211,12 +211,12 @@ fn print(context: &Context, file: &FileSummary) -> Result<(), CliError> {
         note("next: see to the file and import it again; what stands already adds nothing");
     }
     let output = &context.output;
-    let lines = count(file.lines);
+    let (one, many) = file.unit();
     output.line(format_args!(
-        "{}: {}, {lines} {}",
+        "{}: {}, {}",
         file.file,
         file.format,
-        file.unit()
+        counted(file.lines, one, many)
     ))?;
     let rejected = count(file.rejected());
     if file.published {
@@ -249,11 +249,8 @@ fn print(context: &Context, file: &FileSummary) -> Result<(), CliError> {
         output.line(format_args!("  rejected lines: {rejects}"))?;
     }
     if file.published {
-        let size = count(file.head_size);
-        output.line(format_args!(
-            "  signed: {size} leaves, root {}",
-            file.head_root
-        ))?;
+        let size = counted(file.head_size, "leaf", "leaves");
+        output.line(format_args!("  signed: {size}, root {}", file.head_root))?;
     }
     Ok(())
 }
