@@ -39,7 +39,7 @@ impl Node {
             roster_expires: UnixMillis::default(),
             card_version: 0,
             card_expires: UnixMillis::default(),
-            ready: self.is_ready(),
+            ready: self.is_ready() && self.membership().state().chain.is_some(),
             notices: Vec::new(),
             feeds: count(feeds.len()),
             leaves: feeds.iter().map(|feed| feed.indexed).sum(),

@@ -84,6 +84,8 @@ pub(crate) struct Dialling {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) key: PeerKey,
+    /// The member's slug, for people.
+    pub(super) slug: Slug,
     pub(super) endpoints: Vec<Endpoint>,
 }
 
@@ -168,7 +170,13 @@ impl Dialling {
                 rows.push(row(&key, member.slug.clone(), &node.endpoints, status));
                 if dial {
                     let endpoints = node.endpoints.clone();
-                    targets.insert(key.clone(), Target { key, endpoints });
+                    let slug = member.slug.clone();
+                    let target = Target {
+                        key: key.clone(),
+                        slug,
+                        endpoints,
+                    };
+                    targets.insert(key, target);
                 }
             }
         }
@@ -229,7 +237,7 @@ impl Dialling {
         let next = self.node.clock().now().plus(millis(wait));
         let error = ended.err();
         if let Some(error) = &error {
-            let (member, node) = &target.key;
+            let (member, node) = (&target.slug, &target.key.1);
             let code = error.code();
             tracing::info!(%member, %node, code, %error, wait_ms = millis(wait), "no connection");
             metrics::counter!("hashpact_dial_failures_total", "code" => code).increment(1);

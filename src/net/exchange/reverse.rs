@@ -37,7 +37,7 @@ impl Dialling {
             };
             let wait = pause(&mut failures, began);
             if let Err(error) = ended {
-                let ((member, node), code) = (&target.key, error.code());
+                let (member, node, code) = (&target.slug, &target.key.1, error.code());
                 tracing::info!(%member, %node, code, %error, "no connection to be called on");
                 metrics::counter!("hashpact_dial_failures_total", "code" => code).increment(1);
             }
