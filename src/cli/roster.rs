@@ -272,7 +272,11 @@ fn print(shown: &Shown, context: &Context) -> Result<(), CliError> {
     let (name, version) = (&shown.coalition, shown.version);
     output.line(format_args!(
         "{name}, roster version {version}, expires {}",
-        shown.expires.as_deref().unwrap_or("never")
+        shown
+            .expires
+            .as_deref()
+            .unwrap_or("never")
+            .replace('T', " ")
     ))?;
     output.line(format_args!("  digest     {}", shown.digest))?;
     let admins = shown.administrators.join(", ");
