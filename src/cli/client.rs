@@ -206,8 +206,12 @@ pub fn failed(status: &Status) -> CliError {
         Some("busy") => "try again",
         Some("store") => "hashpact verify checks the store; the node's log says more",
         Some("internal") => "the node's log says more",
-        // The message says itself what to do.
-        Some("misuse") => return CliError::failed(message),
+        Some("misuse") if message.contains("no roster") => {
+            "hashpact roster import FILE, with what the administrators sent"
+        }
+        Some("misuse") => {
+            "hashpact set list shows the sets that are here, hashpact help COMMAND what it takes"
+        }
         Some(_) => "hashpact help COMMAND says what it takes",
         None => {
             return CliError::failed(format!("the node broke off: {message}"))

@@ -83,7 +83,9 @@ async fn start(
     let credentials = credentials(config)?;
     // First, so that a second start of the same node says so.
     let socket = Socket::bind(&config.api.socket).await;
-    let socket = socket.map_err(|error| keyed("api.socket", &error))?;
+    let socket = socket.map_err(|error| {
+        keyed("api.socket", &error).next("hashpact status asks the node that runs, if one does")
+    })?;
     let http = match config.api.http_listen {
         Some(address) => Some(bind("api.http_listen", address).await?),
         None => None,
