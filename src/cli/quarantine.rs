@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Context;
 use super::client::connect_or_embed;
 use super::error::{CliError, Exit};
-use super::output::{count, counted, note, table, time};
+use super::output::{count, counted, note, stamp, table, time};
 use super::values::SetReference;
 
 /// List what is held back of what members publish, release it or drop it
@@ -94,7 +94,7 @@ struct EntryObject {
     index: u64,
     reasons: Vec<String>,
     kinds: Vec<String>,
-    published: String,
+    published: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -202,7 +202,7 @@ fn object(answer: wire::QuarantineResponse) -> Listed {
                 index: entry.index,
                 reasons: entry.reasons,
                 kinds: entry.kinds,
-                published: time(entry.published_ms),
+                published: stamp(entry.published_ms),
             })
             .collect(),
     }
