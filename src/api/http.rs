@@ -8,6 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use hashpact_node::expiry::Stage;
 use hashpact_node::model::Reason;
 use hashpact_node::{Node, NodeError};
 use metrics::{describe_gauge, gauge};
@@ -146,7 +147,7 @@ fn refresh(node: &Node, about: &About) -> Result<(), NodeError> {
     gauge!("hashpact_roster_version").set(status.roster_version as f64);
     gauge!("hashpact_roster_days_left").set(days_left(now, status.roster_expires));
     gauge!("hashpact_card_days_left").set(days_left(now, status.card_expires));
-    if let Some(expires) = about.certificate_expires {
+    if let Some(expires) = node.certificate_expires().or(about.certificate_expires) {
         gauge!("hashpact_certificate_days_left").set(days_left(now, expires));
     }
     gauge!("hashpact_quarantined_entries").set(status.quarantined as f64);
@@ -173,6 +174,17 @@ fn refresh(node: &Node, about: &About) -> Result<(), NodeError> {
         gauge!("hashpact_near_pending_values").set(near.pending as f64);
         gauge!("hashpact_near_values").set(near.stats.values as f64);
         gauge!("hashpact_near_bytes").set(near.stats.memory_bytes as f64);
+    }
+    let ends = [
+        ("roster", Some(status.roster_expires)),
+        ("card", Some(status.card_expires)),
+        ("certificate", node.certificate_expires()),
+    ];
+    for (what, end) in ends {
+        if let Some(end) = end.filter(|end| end.0 > 0) {
+            let level = Stage::of(end, now).level();
+            gauge!("hashpact_expiry_alarm", "of" => what).set(f64::from(level));
+        }
     }
     for feed in node.feeds() {
         let name = feed.name;
@@ -228,6 +240,10 @@ fn describe() {
         (
             "hashpact_certificate_days_left",
             "Days until the TLS certificate expires",
+        ),
+        (
+            "hashpact_expiry_alarm",
+            "Thresholds passed of 30, 14, 7 and 1 days before the end; 5 when it is over",
         ),
         (
             "hashpact_feed_stored_leaves",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryFutureExt as _};
-use hashpact_core::id::UnixMillis;
+use hashpact_core::id::{Slug, UnixMillis};
 use hashpact_node::model::{Retraction, Selector};
 use hashpact_node::{Node, NodeError, RosterDocuments};
 use tokio::sync::mpsc;
@@ -374,6 +374,30 @@ impl wire::node_server::Node for NodeService {
             "roster documents taken in"
         );
         Ok(Response::new(convert::roster_import(outcome)))
+    }
+
+    async fn preview(
+        &self,
+        request: Request<wire::PreviewRequest>,
+    ) -> Result<Response<wire::PreviewResponse>, Status> {
+        let member = request.into_inner().member;
+        let radius = self.call("preview", move |node| {
+            let member = Slug::parse(&member);
+            let member = member.map_err(|error| NodeError::Misuse(error.to_string()))?;
+            node.blast_radius(&member)
+        });
+        let radius = radius.await?;
+        let sets = radius.sets.into_iter().map(|(name, live_entries)| {
+            let name = name.to_string();
+            wire::PreviewedSet { name, live_entries }
+        });
+        Ok(Response::new(wire::PreviewResponse {
+            sets: sets.collect(),
+            entries: radius.entries,
+            without_other: radius.without_other,
+            with_one_other: radius.with_one_other,
+            examples: radius.examples,
+        }))
     }
 
     async fn show_roster(

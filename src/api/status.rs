@@ -21,7 +21,11 @@ pub(crate) fn status(node: &Node, about: &About) -> Result<wire::StatusResponse,
         roster_expires_ms: status.roster_expires.0,
         card_version: status.card_version,
         card_expires_ms: status.card_expires.0,
-        certificate_expires_ms: about.certificate_expires.unwrap_or_default().0,
+        certificate_expires_ms: node
+            .certificate_expires()
+            .or(about.certificate_expires)
+            .unwrap_or_default()
+            .0,
         ready: status.ready,
         notices: status.notices,
         feeds: status.feeds,

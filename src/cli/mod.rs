@@ -4,6 +4,7 @@
 //! [`output`], and ends with a [`CliError`] that says what to do next.
 
 pub mod bench;
+pub mod card;
 pub mod client;
 pub mod coalition;
 pub mod config;
@@ -16,6 +17,7 @@ pub mod fingerprint;
 pub mod hash;
 pub mod import;
 pub mod init;
+pub mod keys;
 pub mod logging;
 pub mod lookup;
 mod new_files;
@@ -23,6 +25,7 @@ pub mod open;
 pub mod output;
 pub mod passphrase;
 pub mod peers;
+pub mod preview;
 pub mod quarantine;
 pub mod retract;
 pub mod roster;
@@ -89,6 +92,7 @@ enum Command {
     Run(run::RunArgs),
     Status(status::StatusArgs),
     Peers(peers::PeersArgs),
+    Preview(preview::PreviewArgs),
     Feeds(feeds::FeedsArgs),
     Verify(verify::VerifyArgs),
     Set(set::SetArgs),
@@ -98,6 +102,8 @@ enum Command {
     Lookup(lookup::LookupArgs),
     Hash(hash::HashArgs),
     Quarantine(quarantine::QuarantineArgs),
+    Card(card::CardArgs),
+    Keys(keys::KeysArgs),
     Coalition(coalition::CoalitionArgs),
     Roster(roster::RosterArgs),
     Config(config::ConfigArgs),
@@ -224,6 +230,9 @@ fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Quarantine(args) => quarantine::run(&args, context),
         Command::Coalition(args) => coalition::run(args, context),
         Command::Roster(args) => roster::run(args, context),
+        Command::Card(args) => card::run(args, context),
+        Command::Keys(args) => keys::run(args, context),
+        Command::Preview(args) => preview::run(&args, context),
         Command::Config(args) => config::run(&args, context),
         Command::Demo(args) => demo::run(args, context),
         Command::Bench(args) => bench::run(args, context),

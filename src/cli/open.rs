@@ -11,11 +11,12 @@ use hashpact_core::card::EndpointPolicy;
 use hashpact_net::exchange::{Bootstrap, ExchangeOptions};
 use hashpact_net::tls::Credentials;
 use hashpact_node::clock::Clock;
+use hashpact_node::removed::RemovedMembers;
 use hashpact_node::{Node, NodeError, NodeOptions, RosterDocuments};
 use hashpact_store::StoreOptions;
 
 use super::error::CliError;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::keyfile::{self, KeyFileError};
 use crate::roster_file;
 
@@ -52,6 +53,11 @@ pub fn open_node(config: &Config, connects: bool) -> Result<Arc<Node>, CliError>
         near_index: connects,
     })
     .map_err(|error| open_error(config, &error))?;
+    node.set_removed_members(match config.coalition.removed_members {
+        config::RemovedMembers::Count => RemovedMembers::Count,
+        config::RemovedMembers::Review => RemovedMembers::Review,
+        config::RemovedMembers::Ignore => RemovedMembers::Ignore,
+    });
     take_roster_file(config, &node)?;
     Ok(node)
 }

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,20 +10,21 @@ use clap::Args;
 use hashpact_api::http::Pages;
 use hashpact_api::socket::Socket;
 use hashpact_api::{About, NodeService};
+use hashpact_net::NetError;
 use hashpact_net::exchange::Exchange;
-use hashpact_net::{Credentials, NetError};
 use hashpact_node::Node;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::client::SOFTWARE;
 use super::error::CliError;
+use super::keys::{EVERY, Keeper};
 use super::logging;
 use super::open::{credentials, exchange_options, open_node};
 use crate::config::Config;
@@ -54,9 +56,12 @@ pub fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
     logging::start(config.log.format, &config.log.level)?;
     let metrics = record_metrics()?;
     let runtime = Runtime::new().map_err(CliError::failed)?;
+    // Drafts of cards lie beside the configuration.
+    let folder = context.config_path.parent().map(Path::to_path_buf);
+    let folder = folder.unwrap_or_default();
     let ended = runtime.block_on(async {
         let mut signals = Signals::new(args.until_stdin_closes)?;
-        let Some(running) = start(&config, metrics, &mut signals).await? else {
+        let Some(running) = start(&config, folder, metrics, &mut signals).await? else {
             return Ok(());
         };
         running.until_told(&config, &mut signals).await
@@ -67,7 +72,7 @@ pub fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
 
 /// A node of which everything is bound and answers.
 struct Running {
-    credentials: Credentials,
+    reload: Arc<Notify>,
     stop: CancellationToken,
     servers: JoinSet<Result<(), CliError>>,
     exchange: Exchange,
@@ -77,9 +82,11 @@ struct Running {
 /// before that.
 async fn start(
     config: &Config,
+    folder: PathBuf,
     metrics: PrometheusHandle,
     signals: &mut Signals,
 ) -> Result<Option<Running>, CliError> {
+    recover_keys(config)?;
     let credentials = credentials(config)?;
     // First, so that a second start of the same node says so.
     let socket = Socket::bind(&config.api.socket).await;
@@ -120,6 +127,16 @@ async fn start(
              FILE with what the administrators sent"
         );
     }
+    let reload = Arc::new(Notify::new());
+    let connections = Arc::clone(exchange.connections());
+    let keeper = Keeper::new(
+        Arc::clone(&node),
+        credentials,
+        connections,
+        config.clone(),
+        folder,
+    );
+    servers.spawn(keep(keeper, Arc::clone(&reload), stop.clone()));
     tracing::info!(
         member = %config.member.slug,
         node = %config.node.name,
@@ -130,7 +147,7 @@ async fn start(
         "everything is bound; the node runs"
     );
     Ok(Some(Running {
-        credentials,
+        reload,
         stop,
         servers,
         exchange,
@@ -145,7 +162,7 @@ impl Running {
             tokio::select! {
                 told = signals.next() => match told {
                     Told::Stop => break Ok(()),
-                    Told::Reload => self.reload(config),
+                    Told::Reload => self.reload.notify_one(),
                 },
                 ended = self.servers.join_next() => break unexpected(ended),
             }
@@ -165,26 +182,6 @@ impl Running {
             () = signals.stop() => tracing::warn!("told twice: what is under way is cut off"),
         }
         ended
-    }
-
-    /// Takes the certificate and its key as they lie there; connections that stand
-    /// stay.
-    fn reload(&self, config: &Config) {
-        let Some(certificate) = &config.keys.tls_certificate else {
-            tracing::info!("keys.tls_certificate is not set: there is nothing to read again");
-            return;
-        };
-        let read = std::fs::read(certificate).and_then(|certificate| {
-            let key = zeroize::Zeroizing::new(std::fs::read(&config.keys.tls_key)?);
-            Ok((certificate, key))
-        });
-        match read {
-            Ok((certificate, key)) => match self.credentials.replace(&certificate, &key) {
-                Ok(()) => tracing::info!("the TLS certificate was read again"),
-                Err(error) => tracing::error!(%error, "the old TLS certificate stays"),
-            },
-            Err(error) => tracing::error!(%error, "the old TLS certificate stays"),
-        }
     }
 }
 
@@ -238,6 +235,43 @@ fn record_metrics() -> Result<PrometheusHandle, CliError> {
     metrics::set_global_recorder(recorder)
         .map_err(|error| CliError::failed(format!("metrics: {error}")))?;
     Ok(handle)
+}
+
+/// Ends the renaming of keys that a crash cut in two.
+fn recover_keys(config: &Config) -> Result<(), CliError> {
+    let keys = &config.keys;
+    let files = [&keys.tls_key, &keys.feed, &keys.receipt];
+    for path in files.into_iter().chain(&keys.tls_certificate) {
+        let recovered = super::keys::recover(path);
+        recovered.map_err(|error| CliError::failed(format!("{}: {error}", path.display())))?;
+    }
+    Ok(())
+}
+
+/// Keeps card, keys and certificate in order; a thread of its own each time, for it
+/// reads files and the store.
+async fn keep(
+    mut keeper: Keeper,
+    reload: Arc<Notify>,
+    stop: CancellationToken,
+) -> Result<(), CliError> {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let again = tokio::select! {
+            _ = ticks.tick() => false,
+            () = reload.notified() => true,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let looked = tokio::task::spawn_blocking(move || {
+            if again {
+                keeper.reload();
+            }
+            keeper.look();
+            keeper
+        });
+        keeper = looked.await.map_err(CliError::failed)?;
+    }
 }
 
 async fn upkeep(metrics: PrometheusHandle, stop: CancellationToken) -> Result<(), CliError> {

@@ -82,8 +82,33 @@ pub struct Coalition {
     pub genesis: Digest,
     /// A roster chain to begin with, where no peer can be asked for it.
     pub roster_file: Option<PathBuf>,
+    /// What becomes of the entries of members that were removed.
+    pub removed_members: RemovedMembers,
     /// Whom to ask for the roster first.
     pub bootstrap: Vec<Bootstrap>,
+}
+
+/// What becomes of the entries of members that were removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RemovedMembers {
+    /// They count as before.
+    Count,
+    /// They answer, to be looked at.
+    Review,
+    /// They do not answer.
+    Ignore,
+}
+
+impl RemovedMembers {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "count" => Ok(Self::Count),
+            "review" => Ok(Self::Review),
+            "ignore" => Ok(Self::Ignore),
+            _ => Err(format!("{:?} is none of them", clip(text))),
+        }
+    }
 }
 
 /// `[[coalition.bootstrap]]`: a node to ask for the roster.

@@ -12,7 +12,7 @@ use hashpact_net::settings::Settings;
 use super::reader::Section;
 use super::{
     Api, Bootstrap, Coalition, Config, Endpoint, Federation, FederationLimits, Files, Keys, Log,
-    LogFormat, Member, Node, Pull, Shutdown, Store, files,
+    LogFormat, Member, Node, Pull, RemovedMembers, Shutdown, Store, files,
 };
 
 /// The longest path of a Unix socket: `sun_path` of 108 bytes with its final NUL.
@@ -99,6 +99,12 @@ fn coalition(section: Section<'_, '_>, loopback: bool, files: Files) -> Option<C
     if let (Files::Check, Some(path)) = (files, &roster_file) {
         note_file(&section, "roster_file", files::check_public(path));
     }
+    let removed_members = section.parsed_or(
+        "removed_members",
+        RemovedMembers::Count,
+        RemovedMembers::parse,
+        "write \"count\", \"review\" or \"ignore\"",
+    );
     let mut bootstrap = Vec::new();
     for peer in section.sections("bootstrap") {
         let member = peer.parsed("member", Slug::parse, "give the slug of the member meant");
@@ -111,6 +117,7 @@ fn coalition(section: Section<'_, '_>, loopback: bool, files: Files) -> Option<C
         name: name?,
         genesis: genesis?,
         roster_file,
+        removed_members: removed_members?,
         bootstrap,
     })
 }

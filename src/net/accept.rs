@@ -142,7 +142,7 @@ impl Acceptor {
             what: "handshake",
             limit,
         };
-        let outcome = timeout(limit, self.handshake(socket, address)).await;
+        let outcome = timeout(limit, Box::pin(self.handshake(socket, address))).await;
         let outcome = outcome.unwrap_or(Err(late));
         drop(permit);
         let code = outcome.as_ref().map_or_else(NetError::code, |_| "ok");
@@ -169,6 +169,8 @@ impl Acceptor {
         address: SocketAddr,
     ) -> Result<Welcomed, NetError> {
         socket.set_nodelay(true).map_err(NetError::Connect)?;
+        // Before the handshake: one that is replaced meanwhile is renewed once more.
+        let own_key = self.identity.credentials.key_digest()?;
         let cut = CancellationToken::new();
         let socket = Metered::new(socket, cut.clone(), self.settings().progress_timeout);
         let traffic = socket.traffic();
@@ -181,6 +183,7 @@ impl Acceptor {
             direction: Direction::Inbound,
             caller,
             peer,
+            own_key,
             address,
             traffic,
             cut,
@@ -209,14 +212,23 @@ fn connected(connection: &Connection) {
     tracing::debug!(%peer, %address, id, caller = ?connection.caller, "connected");
 }
 
-/// Cuts the connection once it is of age and its streams had time to end. tonic's
-/// own grace skips the graceful part.
+/// Asks for another connection shortly before this one is of age, and cuts it once it
+/// is and its streams had time to end. tonic's own grace skips the graceful part.
 pub(crate) fn retire(connection: &Connection, settings: &Settings) {
     let connection = connection.clone();
-    let at = Instant::now() + settings.connection_age + settings.connection_age_grace;
+    let begun = Instant::now();
+    // Not all at once, and before HTTP/2 takes no new streams.
+    let early = 0.8 + 0.15 * rand::random::<f64>();
+    let renewed = begun + settings.connection_age.mul_f64(early);
+    let cut = begun + settings.connection_age + settings.connection_age_grace;
     tokio::spawn(async move {
+        let ending = async {
+            sleep_until(renewed).await;
+            connection.ask_renewal();
+            sleep_until(cut).await;
+        };
         tokio::select! {
-            () = sleep_until(at) => connection.cut(),
+            () = ending => connection.cut(),
             () = connection.closed() => {}
         }
     });

@@ -97,7 +97,7 @@ impl Dialler {
         let new = secured.facts.connection(known);
         let limit = identity.settings.connections_per_member;
         let listed = identity.connections.add(new, limit)?;
-        Ok(PeerStream::new(secured.stream, listed))
+        Ok(PeerStream::new(*secured.stream, listed))
     }
 
     /// Makes the caller of a connection that [`open`](Self::open) gave.
@@ -121,7 +121,7 @@ impl Dialler {
         let slot = Arc::new(OnceLock::new());
         let listed = Arc::downgrade(&slot);
         Ok(Stranger {
-            client: client(Guarded::new(secured.stream, slot)).await?,
+            client: client(Guarded::new(*secured.stream, slot)).await?,
             key: secured.key,
             facts: secured.facts,
             listed,
@@ -141,7 +141,8 @@ impl Dialler {
         let late = |what, limit| move |_| NetError::Timeout { what, limit };
         let socket = connect.map_err(late("connecting", limit))??;
         let limit = self.identity.settings.handshake_timeout;
-        let handshake = timeout(limit, self.handshake(name, socket, config, caller)).await;
+        let handshake = Box::pin(self.handshake(name, socket, config, caller));
+        let handshake = timeout(limit, handshake).await;
         handshake.map_err(late("handshake", limit))?
     }
 
@@ -164,6 +165,7 @@ impl Dialler {
     ) -> Result<Secured, NetError> {
         let settings = self.identity.settings;
         let address = socket.peer_addr().map_err(NetError::Connect)?;
+        let own_key = self.identity.credentials.key_digest()?;
         let cut = CancellationToken::new();
         let socket = Metered::new(socket, cut.clone(), settings.progress_timeout);
         let traffic = socket.traffic();
@@ -176,10 +178,12 @@ impl Dialler {
         }
         let facts = Facts {
             caller,
+            own_key,
             address,
             traffic,
             cut,
         };
+        let stream = Box::new(stream);
         Ok(Secured { stream, key, facts })
     }
 }
@@ -242,7 +246,7 @@ fn pin(identity: &Identity, key: &Digest, expected: &Expected) -> Result<PeerIde
 
 /// A connection after its handshake.
 struct Secured {
-    stream: TlsStream<Metered<TcpStream>>,
+    stream: Box<TlsStream<Metered<TcpStream>>>,
     key: Digest,
     facts: Facts,
 }
@@ -251,6 +255,7 @@ struct Secured {
 #[derive(Debug)]
 struct Facts {
     caller: CallingSide,
+    own_key: Digest,
     address: SocketAddr,
     traffic: Arc<Traffic>,
     cut: CancellationToken,
@@ -262,6 +267,7 @@ impl Facts {
             direction: Direction::Outbound,
             caller: self.caller,
             peer,
+            own_key: self.own_key,
             address: self.address,
             traffic: self.traffic,
             cut: self.cut,
@@ -416,12 +422,16 @@ impl Peer {
     /// [`NetError`]; a stream without progress ends with one.
     pub async fn pull(&self, request: &PullRequest) -> Result<Incoming<PullPart>, NetError> {
         let mut client = self.client.clone();
+        let count = self.connection.begin_pull();
         let call = client.pull(wire::PullRequest::from(request));
         let parts = in_time("pull", &self.settings, call).await?;
         let proof_only = request.proof_only;
         let convert = move |item| convert::pull_part(item, proof_only);
         let patience = self.settings.progress_timeout;
-        Ok(incoming("a pull", parts, patience, convert))
+        let parts = incoming("a pull", parts, patience, convert);
+        Ok(Box::pin(parts.inspect(move |_| {
+            let _ = &count;
+        })))
     }
 }
 

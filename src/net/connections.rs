@@ -3,15 +3,22 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use hashpact_core::id::Digest;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::error::NetError;
 use crate::io::Traffic;
 use crate::peer::PeerIdentity;
 use crate::tls::CallingSide;
+
+/// Between looks at whether a connection's pulls have ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
+/// Before the first look: a pull that is about to begin takes no longer.
+const DRAIN_BEGINS: Duration = Duration::from_secs(1);
 
 /// Who dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,12 +51,16 @@ pub struct Connection {
     pub caller: CallingSide,
     /// Who is at the other end, as decided in the handshake.
     pub peer: PeerIdentity,
+    /// The TLS key that this node proved to hold.
+    pub own_key: Digest,
     /// From or to where.
     pub address: SocketAddr,
     traffic: Arc<Traffic>,
     cut: CancellationToken,
     gone: CancellationToken,
+    renewal: CancellationToken,
     watching: Arc<AtomicBool>,
+    pulls: Arc<AtomicUsize>,
 }
 
 impl Connection {
@@ -73,6 +84,31 @@ impl Connection {
     /// Closes the connection at once, with all its streams.
     pub fn cut(&self) {
         self.cut.cancel();
+    }
+
+    /// Asks for another connection in this one's place. What runs on it goes on;
+    /// watches end, which asks a peer that dialled to dial again.
+    pub fn ask_renewal(&self) {
+        self.renewal.cancel();
+    }
+
+    /// Waits until another connection is asked for.
+    pub(crate) fn renewal_asked(&self) -> WaitForCancellationFutureOwned {
+        self.renewal.clone().cancelled_owned()
+    }
+
+    /// Counts a pull that runs over the connection, in either direction.
+    pub(crate) fn begin_pull(&self) -> PullCount {
+        self.pulls.fetch_add(1, Ordering::AcqRel);
+        PullCount(self.pulls.clone())
+    }
+
+    /// Waits until no pull runs, or the connection is closed.
+    pub(crate) async fn drained(&self) {
+        tokio::time::sleep(DRAIN_BEGINS).await;
+        while self.pulls.load(Ordering::Acquire) > 0 && !self.is_closed() {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
     }
 
     /// Waits until the connection is closed, by whomever.
@@ -100,6 +136,16 @@ pub(crate) struct WatchSlot(Arc<AtomicBool>);
 impl Drop for WatchSlot {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
+    }
+}
+
+/// A pull over a connection; counted until dropped.
+#[derive(Debug)]
+pub(crate) struct PullCount(Arc<AtomicUsize>);
+
+impl Drop for PullCount {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -143,11 +189,14 @@ impl Connections {
             direction: new.direction,
             caller: new.caller,
             peer: new.peer,
+            own_key: new.own_key,
             address: new.address,
             traffic: new.traffic,
             cut: new.cut,
             gone: CancellationToken::new(),
+            renewal: CancellationToken::new(),
             watching: Arc::default(),
+            pulls: Arc::default(),
         };
         state.open.insert(connection.id, connection.clone());
         drop(state);
@@ -163,6 +212,13 @@ impl Connections {
         let state = self.state();
         let chosen = state.open.values().filter(|open| which(open));
         chosen.map(Connection::cut).count()
+    }
+
+    /// Asks for others in place of the connections that `which` names.
+    pub fn renew(&self, which: impl Fn(&Connection) -> bool) -> usize {
+        let state = self.state();
+        let chosen = state.open.values().filter(|open| which(open));
+        chosen.map(Connection::ask_renewal).count()
     }
 
     /// The connections that stand.
@@ -185,6 +241,7 @@ pub(crate) struct NewConnection {
     pub(crate) direction: Direction,
     pub(crate) caller: CallingSide,
     pub(crate) peer: PeerIdentity,
+    pub(crate) own_key: Digest,
     pub(crate) address: SocketAddr,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) cut: CancellationToken,

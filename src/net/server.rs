@@ -191,9 +191,10 @@ impl<S: FederationService> Shared<S> {
     {
         let (sender, receiver) = mpsc::channel(1);
         let shared = self.clone();
+        let pull = (call == Call::Pull).then(|| caller.begin_pull());
         tokio::spawn(async move {
             let outcome = shared.pump(&caller, call, answers, sender).await;
-            drop(watch);
+            drop((watch, pull));
             shared.audit(&caller, call, outcome);
         });
         Response::new(ReceiverStream::new(receiver))

@@ -15,7 +15,8 @@ use crate::io::Metered;
 /// A TLS stream and what lives as long as it.
 #[derive(Debug)]
 pub(crate) struct Guarded<G> {
-    tls: TlsStream<Metered<TcpStream>>,
+    /// Boxed: its buffers would make every future large that holds it.
+    tls: Box<TlsStream<Metered<TcpStream>>>,
     guard: G,
 }
 
@@ -23,7 +24,8 @@ pub(crate) struct Guarded<G> {
 pub(crate) type PeerStream = Guarded<Listed>;
 
 impl<G> Guarded<G> {
-    pub(crate) const fn new(tls: TlsStream<Metered<TcpStream>>, guard: G) -> Self {
+    pub(crate) fn new(tls: TlsStream<Metered<TcpStream>>, guard: G) -> Self {
+        let tls = Box::new(tls);
         Self { tls, guard }
     }
 }

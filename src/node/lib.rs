@@ -3,8 +3,11 @@
 //! The only user of the store. Below the federation (`hashpact-net`) and the local
 //! interfaces (`hashpact-api`), which convert and call.
 
+pub mod blast;
+pub mod card;
 pub mod clock;
 pub mod error;
+pub mod expiry;
 pub mod hub;
 pub mod lookup;
 mod mass;
@@ -14,6 +17,7 @@ pub mod model;
 pub mod near;
 pub mod publish;
 pub mod quarantine;
+pub mod removed;
 
 mod export;
 mod node;

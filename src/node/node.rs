@@ -3,10 +3,10 @@
 //! What the local API and the federation service call. Blocking where it says so;
 //! nothing here runs on the async reactor.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hashpact_core::card::{Contact, EndpointPolicy};
@@ -30,7 +30,7 @@ use crate::model::{
 use crate::near::Near;
 use crate::publish::{Import, Publisher, PublisherParts};
 use crate::quarantine::SaidState;
-use crate::{export, lookup, matching, views};
+use crate::{export, lookup, matching, removed, views};
 
 /// The name of the sign-state file in its folder.
 const SIGN_STATE_FILE: &str = "sign-state.json";
@@ -95,6 +95,11 @@ pub struct Node {
     roster_said: SaidState,
     /// `None` for a command that runs alone: a sweep serves its one question.
     near: Option<Arc<Near>>,
+    /// When a TLS certificate that is not this node's own runs out; 0 for none.
+    certificate_expires: AtomicU64,
+    /// What wants attention beside what the node sees by itself, by subject.
+    notices: Mutex<BTreeMap<&'static str, String>>,
+    pub(crate) removed_members: removed::Setting,
 }
 
 impl Node {
@@ -141,6 +146,9 @@ impl Node {
             exchange: std::sync::OnceLock::new(),
             roster_said: SaidState::default(),
             near,
+            certificate_expires: AtomicU64::new(0),
+            notices: Mutex::default(),
+            removed_members: removed::Setting::default(),
         });
         node.follow_roster()?;
         node.publisher.check_feeds(node.others_may_hold_more())?;
@@ -217,6 +225,35 @@ impl Node {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::SeqCst)
+    }
+
+    /// Says when the TLS certificate in use runs out.
+    pub fn set_certificate_expires(&self, expires: Option<UnixMillis>) {
+        let expires = expires.unwrap_or_default();
+        self.certificate_expires.store(expires.0, Ordering::SeqCst);
+    }
+
+    /// When the TLS certificate in use runs out.
+    #[must_use]
+    pub fn certificate_expires(&self) -> Option<UnixMillis> {
+        let expires = self.certificate_expires.load(Ordering::SeqCst);
+        (expires > 0).then_some(UnixMillis(expires))
+    }
+
+    /// Shows something among what wants attention, until it is set to nothing.
+    pub fn set_notice(&self, subject: &'static str, notice: Option<String>) {
+        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        match notice {
+            Some(notice) => notices.insert(subject, notice),
+            None => notices.remove(subject),
+        };
+    }
+
+    /// What was set by [`set_notice`](Self::set_notice).
+    #[must_use]
+    pub fn notices(&self) -> Vec<String> {
+        let notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        notices.values().cloned().collect()
     }
 
     /// Lets the node show how its exchange with others stands. Once; later calls
@@ -319,7 +356,8 @@ impl Node {
     /// # Errors
     /// More than [`lookup::LOOKUP_MAX`] signals; what the store answers.
     pub fn lookup(&self, signals: &[Signal]) -> Result<Vec<Vec<Match>>, NodeError> {
-        lookup::lookup(&self.store, signals)
+        let answers = lookup::lookup(&self.store, signals)?;
+        Ok(self.without_removed(answers))
     }
 
     /// Answers signals with what carries them or, for PDQ, what is near them; in
@@ -333,7 +371,13 @@ impl Node {
         signals: &[Signal],
         options: MatchOptions,
     ) -> Result<Vec<Matched>, NodeError> {
-        matching::matches(&self.store, self.near.as_deref(), signals, options)
+        let near = self.near.as_deref();
+        let mut answers = matching::matches(&self.store, near, signals, options)?;
+        let keep = self.removed_filter();
+        for answer in &mut answers {
+            answer.found.retain_mut(|found| keep(&mut found.entry));
+        }
+        Ok(answers)
     }
 
     /// How the index of near matches stands; `None` for a command that runs alone.

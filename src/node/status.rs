@@ -3,17 +3,15 @@
 use std::collections::BTreeMap;
 
 use hashpact_core::id::UnixMillis;
-use hashpact_core::limits::DAY_MS;
 use hashpact_core::roster::RosterState;
 use hashpact_store::FeedInfo;
 
 use crate::error::NodeError;
+use crate::expiry;
 use crate::model::Status;
 use crate::node::Node;
 use crate::views;
 
-/// Days before an expiry from which a notice stands.
-const NOTICE_DAYS: u64 = 30;
 /// Witnesses below which forks are found but not prevented.
 const WITNESSES_FOR_PREVENTION: usize = 4;
 
@@ -53,6 +51,12 @@ impl Node {
         self.add_coalition(&mut status);
         self.add_closed_sets(&mut status);
         self.add_quarantine(&mut status, &feeds)?;
+        if let Some(expires) = self.certificate_expires() {
+            let now = self.clock().now();
+            let said = expiry::notice("the TLS certificate", expires, now);
+            status.notices.extend(said);
+        }
+        status.notices.extend(self.notices());
         status.notices.push(
             "hash lists are sensitive: keep the store on an encrypted volume (hashpact cannot see \
              whether it is)"
@@ -80,19 +84,17 @@ impl Node {
         };
         match chain.state(now) {
             RosterState::Fresh => {
-                notice_expiry(status, "the roster", roster.expires.since(now));
+                let said = expiry::notice("the roster", roster.expires, now);
+                status.notices.extend(said);
             }
-            state => notice_state(status, state),
+            state @ (RosterState::Grace | RosterState::Stale) => notice_state(status, state),
         }
         let own = roster.member_by_slug(self.member_slug()).map(|m| m.number);
         if let Some(card) = own.and_then(|own| state.cards.newest(own)) {
             status.card_version = card.card().version;
             status.card_expires = card.card().expires;
-            notice_expiry(
-                status,
-                "this member's node card",
-                card.card().expires.since(now),
-            );
+            let said = expiry::notice("this member's node card", card.card().expires, now);
+            status.notices.extend(said);
         } else {
             let notice = "no node card of this member is known: it takes no part yet";
             status.notices.push(notice.to_owned());
@@ -160,17 +162,6 @@ fn notice_state(status: &mut Status, state: RosterState) {
              still count"
                 .to_owned(),
         ),
-    }
-}
-
-fn notice_expiry(status: &mut Status, what: &str, left_ms: u64) {
-    let days = left_ms / DAY_MS;
-    if left_ms == 0 {
-        status.notices.push(format!("{what} has expired"));
-    } else if days < NOTICE_DAYS {
-        status
-            .notices
-            .push(format!("{what} expires in {days} days"));
     }
 }
 

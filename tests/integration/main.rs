@@ -21,6 +21,7 @@ mod config;
 mod crash;
 mod exchange;
 mod import;
+mod keys;
 mod outbound;
 mod proofs;
 mod restore;

@@ -129,7 +129,7 @@ impl Network {
     }
 
     /// Sets a firewall up.
-    fn wall(&self, name: &str, rules: &str) {
+    fn wall(name: &str, rules: &str) {
         let mut nft = Command::new("ip")
             .args(["netns", "exec", name, "nft", "-f", "-"])
             .stdin(Stdio::piped())
@@ -140,7 +140,7 @@ impl Network {
     }
 
     /// Runs a Python program in a namespace.
-    fn python(&self, name: &str, program: &str, arguments: &[&str]) -> Command {
+    fn python(name: &str, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", name, "python3", "-c", program]);
         command.args(arguments);
@@ -149,7 +149,7 @@ impl Network {
 
     fn knock(&self, from: &str, address: &str) -> String {
         let port = PORT.to_string();
-        let output = self.python(from, KNOCK, &[address, &port]).output();
+        let output = Self::python(from, KNOCK, &[address, &port]).output();
         String::from_utf8(output.unwrap().stdout).unwrap()
     }
 }
@@ -220,13 +220,12 @@ fn members_behind_firewalls_publish_and_take_back_like_all_others() {
     let mut network = Network::new();
     let (north, tide) = (network.add(2), network.add(3));
     let (studio, booth) = (network.add(4), network.add(5));
-    network.wall(&studio, NOTHING_IN);
-    network.wall(&booth, NOTHING_IN);
-    network.wall(&booth, &only_to("10.77.0.1"));
+    Network::wall(&studio, NOTHING_IN);
+    Network::wall(&booth, NOTHING_IN);
+    Network::wall(&booth, &only_to("10.77.0.1"));
     let proxy_port = PROXY_PORT.to_string();
     let said_file = tempfile::NamedTempFile::new().unwrap();
-    let proxy = network
-        .python(&network.hub, PROXY, &[&proxy_port])
+    let proxy = Network::python(&network.hub, PROXY, &[&proxy_port])
         .stdout(said_file.reopen().unwrap())
         .spawn()
         .unwrap();

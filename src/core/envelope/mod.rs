@@ -162,6 +162,12 @@ impl Envelope {
         &self.payload
     }
 
+    /// How many signatures it carries, valid or not.
+    #[must_use]
+    pub fn signature_count(&self) -> usize {
+        self.signatures.len()
+    }
+
     /// The SHA-256 of the payload, which names the document.
     #[must_use]
     pub fn payload_digest(&self) -> Digest {

@@ -27,6 +27,7 @@ use super::directory::Snapshots;
 use super::documents_in;
 use super::inbox::Inbox;
 use super::inside::Inside;
+use super::links::{Cut, Down, Leaving};
 use super::rejections::Rejections;
 use super::serve::node_info;
 use super::view::{Board, PeerKey};
@@ -213,17 +214,28 @@ impl Dialling {
     /// Keeps a session with one node, one after the other.
     async fn keep(self: Arc<Self>, target: Target, stop: CancellationToken) {
         let mut failures = 0;
+        let mut before: Option<Leaving> = None;
         loop {
-            self.board.peer(&target.key, |row| {
-                row.state = "connecting";
-                row.next_attempt = UnixMillis(0);
-            });
+            before = before.filter(|leaving| !leaving.cut.0.is_closed());
+            if before.is_none() {
+                self.board.peer(&target.key, |row| {
+                    row.state = "connecting";
+                    row.next_attempt = UnixMillis(0);
+                });
+            }
             let began = tokio::time::Instant::now();
             let ended = tokio::select! {
                 () = stop.cancelled() => break,
-                ended = self.session(&target, &stop) => ended,
+                ended = self.session(&target, &stop, &mut before) => ended,
             };
             self.board.tried(&target.key);
+            let ended = match ended {
+                Ok(leaving) if before.is_none() => {
+                    before = leaving;
+                    Ok(())
+                }
+                other => other.map(drop),
+            };
             let wait = pause(&mut failures, began);
             self.note_end(&target, ended, wait);
             tokio::select! {
@@ -242,39 +254,65 @@ impl Dialling {
             tracing::info!(%member, %node, code, %error, wait_ms = millis(wait), "no connection");
             metrics::counter!("hashpact_dial_failures_total", "code" => code).increment(1);
         }
+        let Some(error) = error else { return };
         self.board.peer(&target.key, |row| {
             row.state = "backing off";
             row.next_attempt = next;
-            if let Some(error) = error {
-                row.last_error = (error.code().to_owned(), error.to_string());
-            }
+            row.last_error = (error.code().to_owned(), error.to_string());
         });
     }
 
-    /// One connection, from the dial to the end of its watch.
-    async fn session(&self, target: &Target, stop: &CancellationToken) -> Result<(), NetError> {
+    /// One connection, from the dial to the end of its watch; answers it where
+    /// another one is asked for in its place. `before` goes once this one stands.
+    async fn session(
+        &self,
+        target: &Target,
+        stop: &CancellationToken,
+        before: &mut Option<Leaving>,
+    ) -> Result<Option<Leaving>, NetError> {
         let stream = self.reach(target, CallingSide::Dialler).await?;
         let connection = stream.connection().clone();
         // However this ends, dropped in the middle as well: the connection goes.
-        let _cut = Cut(connection.clone());
+        let cut = Cut(connection.clone());
         let peer = self.dialler.call_over(stream).await?;
         tokio::select! {
-            () = stop.cancelled() => Ok(()),
+            () = stop.cancelled() => Ok(None),
             () = connection.closed() => Err(NetError::Closed("by the peer".to_owned())),
-            ended = self.exchange(&target.key, &peer) => ended,
+            ended = self.exchange(&target.key, &peer, before) => {
+                ended.map(|down| Some(Leaving { down, cut }))
+            }
         }
     }
 
-    /// Greets and watches a peer over one connection; the driver pulls over it.
-    pub(super) async fn exchange(&self, key: &PeerKey, peer: &Peer) -> Result<(), NetError> {
+    /// Keeps a connection that makes way open until what runs on it has ended.
+    pub(super) fn let_go(&self, cut: Cut) {
+        let grace = self.dialler.settings().connection_age_grace;
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = cut.0.drained() => {}
+                () = tokio::time::sleep(grace) => {}
+                () = stop.cancelled() => {}
+            }
+            drop(cut);
+        });
+    }
+
+    /// Greets and watches a peer over one connection; the driver pulls over it, also
+    /// after another connection was asked for, until what this answers is dropped.
+    pub(super) async fn exchange(
+        &self,
+        key: &PeerKey,
+        peer: &Peer,
+        before: &mut Option<Leaving>,
+    ) -> Result<Down, NetError> {
         self.greet(key, peer).await?;
         let up = Inside::LinkUp {
             peer: Box::new(peer.clone()),
         };
-        if self.driver.send(up).await.is_err() {
-            return Ok(());
-        }
-        let _down = Down {
+        // Without a driver the exchange has stopped.
+        let _ = self.driver.send(up).await;
+        let down = Down {
             driver: self.driver.clone(),
             peer: peer.clone(),
         };
@@ -293,9 +331,20 @@ impl Dialling {
             row.last_error = (String::new(), String::new());
         });
         tracing::info!(peer = %peer.identity(), "connected");
-        match self.inbox.listen(peer.identity(), heard).await {
-            Some(error) => Err(error),
-            None => Ok(()),
+        if let Some(Leaving { down, cut }) = before.take() {
+            drop(down);
+            self.let_go(cut);
+        }
+        // On its own, so that a watch is heard to its end whatever becomes of this.
+        let (inbox, identity) = (self.inbox.clone(), peer.identity().clone());
+        let listening = async move { inbox.listen(&identity, heard).await };
+        let mut listening = self.tasks.spawn(listening);
+        tokio::select! {
+            ended = &mut listening => match ended {
+                Ok(Some(error)) => Err(error),
+                Ok(None) | Err(_) => Ok(down),
+            },
+            () = peer.connection().renewal_asked() => Ok(down),
         }
     }
 
@@ -466,34 +515,6 @@ fn nobody_known() -> NetError {
         why,
     }
     .into()
-}
-
-/// Cuts a connection when dropped.
-pub(super) struct Cut(pub(super) Connection);
-
-impl Drop for Cut {
-    fn drop(&mut self) {
-        self.0.cut();
-    }
-}
-
-/// Tells the driver that a link is down when dropped.
-struct Down {
-    driver: mpsc::Sender<Inside>,
-    peer: Peer,
-}
-
-impl Drop for Down {
-    fn drop(&mut self) {
-        let down = Inside::LinkDown {
-            peer: self.peer.identity().clone(),
-            connection: self.peer.connection().id,
-        };
-        if let Err(mpsc::error::TrySendError::Full(down)) = self.driver.try_send(down) {
-            let driver = self.driver.clone();
-            tokio::spawn(async move { driver.send(down).await });
-        }
-    }
 }
 
 /// Waits for a change of who may be dialled, and where.

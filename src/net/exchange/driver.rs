@@ -260,6 +260,7 @@ impl Driver {
     }
 
     fn pull_failed(&mut self, job: JobId, error: &NetError) {
+        self.board.pull_failed();
         let failure = error.failure().unwrap_or(Failure::Cut);
         if let Some(job) = self.jobs.remove(&job) {
             let peer = self.name(job.peer).to_owned();
@@ -318,7 +319,7 @@ impl Driver {
                 elide,
             } => {
                 let publisher = self.publishers.get(&feed).copied();
-                let (Some(link), Some(publisher)) = (self.links.get(&peer), publisher) else {
+                let (Some(link), Some(publisher)) = (self.links.get(peer), publisher) else {
                     let failure = Failure::Cut;
                     return Some(Event::StreamFailed { job, failure });
                 };
@@ -382,7 +383,7 @@ impl Driver {
             } => self.throttled(feed, until, &rejection),
             // A silent watch is begun anew, and says all heads again.
             Action::Ask { peer } => {
-                if let Some(link) = self.links.get(&peer) {
+                if let Some(link) = self.links.get(peer) {
                     link.connection().cut();
                 }
             }

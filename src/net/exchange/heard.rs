@@ -101,7 +101,7 @@ impl Driver {
         if version < held_version || held_digest == Some(digest) {
             return;
         }
-        let Some(link) = self.links.get(&peer).cloned() else {
+        let Some(link) = self.links.get(peer).cloned() else {
             return;
         };
         if self.asked_for.len() >= ASKED_MAX {
@@ -149,7 +149,10 @@ impl Driver {
                     failed(&error);
                 }
             }
-            Ok(Some(head)) => self.offer(peer, &announced, Head::from(head)),
+            Ok(Some(head)) => {
+                self.take_resigned(&head, held.as_ref());
+                self.offer(peer, &announced, Head::from(head));
+            }
         }
     }
 
@@ -231,7 +234,7 @@ impl Driver {
         }
         let pair = (peer, feed);
         let is_new = !self.announced.contains_key(&pair);
-        if self.links.reaches(&peer) && (!is_new || self.announced.len() < ANNOUNCED_MAX) {
+        if self.links.reaches(peer) && (!is_new || self.announced.len() < ANNOUNCED_MAX) {
             self.announced.insert(pair, head.clone());
         }
         if is_new && self.deny_pair(peer, feed) {

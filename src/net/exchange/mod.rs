@@ -23,6 +23,7 @@ mod links;
 mod pipeline;
 mod reach;
 mod rejections;
+mod resigned;
 mod reverse;
 pub mod serve;
 mod served;

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::dial::{Cut, Dialling, Target, pause};
+use super::dial::{Dialling, Target, pause};
+use super::links::Cut;
 use crate::accept::{Entrance, retire};
 use crate::client::Peer;
 use crate::connections::Connection;
@@ -29,11 +30,12 @@ impl Dialling {
         stop: CancellationToken,
     ) {
         let mut failures = 0;
+        let mut before: Option<Cut> = None;
         loop {
             let began = tokio::time::Instant::now();
             let ended = tokio::select! {
                 () = stop.cancelled() => break,
-                ended = self.offer(&target, &entrance) => ended,
+                ended = self.offer(&target, &entrance, &mut before) => ended,
             };
             let wait = pause(&mut failures, began);
             if let Err(error) = ended {
@@ -48,17 +50,29 @@ impl Dialling {
         }
     }
 
-    /// One connection on which the peer calls, from the dial to its end.
-    async fn offer(&self, target: &Target, entrance: &Entrance) -> Result<(), NetError> {
+    /// One connection on which the peer calls, from the dial to its end, or until
+    /// another is asked for: `before` is open until that one stands.
+    async fn offer(
+        &self,
+        target: &Target,
+        entrance: &Entrance,
+        before: &mut Option<Cut>,
+    ) -> Result<(), NetError> {
         let stream = self.reach(target, CallingSide::Dialled).await?;
         let connection = stream.connection().clone();
         // However this ends, dropped in the middle as well: the connection goes.
-        let _cut = Cut(connection.clone());
+        let cut = Cut(connection.clone());
         retire(&connection, self.dialler.settings());
         entrance.put(stream).await;
         tracing::info!(peer = %connection.peer, "may be called");
         let _count = Counted::new();
-        connection.closed().await;
+        if let Some(before) = before.take() {
+            self.let_go(before);
+        }
+        tokio::select! {
+            () = connection.closed() => {}
+            () = connection.renewal_asked() => *before = Some(cut),
+        }
         Ok(())
     }
 
@@ -88,10 +102,18 @@ impl Dialling {
             return;
         }
         let key = (who.member, who.node.clone());
+        let mut none = None;
         let ended = tokio::select! {
             () = self.stop.cancelled() => Ok(()),
             () = connection.closed() => Err(NetError::Closed("by the peer".to_owned())),
-            ended = self.exchange(&key, &peer) => ended,
+            ended = self.exchange(&key, &peer, &mut none) => match ended {
+                // It dials another. Until it closes this one, what runs goes on.
+                Ok(_down) => {
+                    connection.closed().await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
         };
         if let Err(error) = ended {
             tracing::info!(peer = %who, code = error.code(), %error, "a peer is called no more");

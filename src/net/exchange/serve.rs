@@ -166,7 +166,9 @@ impl FederationService for NodeService {
         let Listening { heard, told } = self.listen(caller, incoming);
         let told = told.drop_guard();
         let said = announce::told_to(Arc::clone(&self.node), caller.peer.member);
-        let said = said.take_until(heard.cancelled_owned());
+        // A watch that ends without an error asks the peer for another connection.
+        let over = caller.renewal_asked();
+        let said = said.take_until(heard.cancelled_owned()).take_until(over);
         Ok(Box::pin(said.inspect(move |_| {
             let _ = &told;
         })))

@@ -249,6 +249,12 @@ impl Exchange {
         &self.connections
     }
 
+    /// How many pulls failed.
+    #[cfg(test)]
+    pub(crate) fn failed_pulls(&self) -> u64 {
+        self.board.failed_pulls()
+    }
+
     /// What peers sent that was refused.
     #[cfg(test)]
     pub(crate) fn rejections(&self) -> &Rejections {

@@ -24,6 +24,8 @@ struct State {
     feeds: HashMap<FeedId, FeedPull>,
     /// The set of peers to dial is known.
     planned: bool,
+    /// Pulls that failed, whosever fault it was.
+    failed_pulls: u64,
 }
 
 impl Board {
@@ -81,6 +83,18 @@ impl Board {
     /// Notes when a peer said something.
     pub(crate) fn heard(&self, key: &PeerKey, now: UnixMillis) {
         self.peer(key, |row| row.last_seen = now);
+    }
+
+    /// Counts a pull that failed.
+    pub(crate) fn pull_failed(&self) {
+        let mut state = self.state();
+        state.failed_pulls = state.failed_pulls.saturating_add(1);
+    }
+
+    /// How many pulls failed.
+    #[cfg(test)]
+    pub(crate) fn failed_pulls(&self) -> u64 {
+        self.state().failed_pulls
     }
 
     /// Changes a feed's row, making it if there is none.

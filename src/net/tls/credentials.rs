@@ -128,6 +128,11 @@ impl Credentials {
         Ok(())
     }
 
+    /// Takes the pair of others for all handshakes to come.
+    pub fn take(&self, others: &Self) {
+        self.current.0.store(others.current.0.load_full());
+    }
+
     /// The public key as a DER `SubjectPublicKeyInfo`, as node cards carry it.
     ///
     /// # Errors

@@ -10,6 +10,7 @@
 mod append;
 mod gate;
 mod import;
+mod resign;
 mod retract;
 mod session;
 mod sets;
@@ -17,6 +18,7 @@ mod sets;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use hashpact_core::id::{FeedId, Slug};
 use hashpact_core::keys::{Feed, Identity, SecretKey};
 use hashpact_store::sign_state::SignState;
@@ -40,7 +42,7 @@ pub struct Publisher {
     pub(crate) hub: Hub,
     pub(crate) clock: Clock,
     pub(crate) slug: Slug,
-    pub(crate) feed_key: SecretKey<Feed>,
+    feed_key: ArcSwap<SecretKey<Feed>>,
     /// Absent where the identity key is kept offline: mass retractions wait then.
     pub(crate) identity_key: Option<SecretKey<Identity>>,
     sign_state: Mutex<SignState>,
@@ -78,7 +80,7 @@ impl Publisher {
             hub: parts.hub,
             clock: parts.clock,
             slug: parts.slug,
-            feed_key: parts.feed_key,
+            feed_key: ArcSwap::from_pointee(parts.feed_key),
             identity_key: parts.identity_key,
             sign_state: Mutex::new(parts.sign_state),
             gates: Mutex::new(HashMap::new()),

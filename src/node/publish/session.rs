@@ -123,8 +123,9 @@ impl<'a> Session<'a> {
             size: new.size,
             root: new.root,
         };
-        let note = checkpoint::sign(&checkpoint, &publisher.feed_key);
-        let key = publisher.feed_key.public();
+        let signer = publisher.feed_key.load_full();
+        let note = checkpoint::sign(&checkpoint, &signer);
+        let key = signer.public();
         let origin = &checkpoint.origin;
         let verified = checkpoint::verify(&note, &origin.coalition, &origin.feed, |_| vec![key])?;
         let head = Head::new(&verified, publisher.clock.now());

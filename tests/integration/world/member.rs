@@ -134,6 +134,12 @@ impl Member {
         fs::write(self.config(), changed).unwrap();
     }
 
+    /// Changes the text of the configuration.
+    pub(crate) fn edit_config(&self, change: impl FnOnce(String) -> String) {
+        let whole = fs::read_to_string(self.config()).unwrap();
+        fs::write(self.config(), change(whole)).unwrap();
+    }
+
     pub(crate) fn slug(&self) -> &str {
         &self.slug
     }

@@ -8,10 +8,12 @@ mod hostile_feeds;
 mod hostile_heads;
 mod hostile_peers;
 mod live;
+mod membership;
 mod mutated;
 mod mutated_chunks;
 #[path = "../../../core/hostile/mutations.rs"]
 mod mutations;
+mod renewal;
 mod reverse;
 mod serving;
 mod telling;
@@ -37,7 +39,9 @@ use hashpact_core::roster::{MemberStatus, NewMember, Role, Roster, RosterAdmin, 
 use hashpact_core::signal::{Signal, SignalKind};
 use hashpact_core::suspension::Suspension;
 use hashpact_node::clock::Clock;
-use hashpact_node::model::{Grantee, NewEntry, NewSet, Retraction, Selector, SetSource};
+use hashpact_node::model::{
+    Grantee, MatchStanding, NewEntry, NewSet, Retraction, Selector, SetSource,
+};
 use hashpact_node::{Node, NodeOptions};
 use hashpact_store::{FeedInfo, FeedKind, Head, NewFeed, StoreOptions};
 use tempfile::TempDir;

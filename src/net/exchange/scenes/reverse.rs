@@ -135,10 +135,10 @@ async fn a_suspended_member_is_called_no_more_on_what_it_dialled_or_dials_again(
 }
 
 /// An HTTP proxy that knows CONNECT and nothing else; tells what it was asked for.
-async fn proxy() -> (String, mpsc::UnboundedReceiver<String>) {
+async fn proxy() -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let (told, asked) = mpsc::unbounded_channel();
+    let (told, asked) = mpsc::channel(64);
     tokio::spawn(async move {
         loop {
             let (mut client, _) = listener.accept().await.unwrap();
@@ -154,7 +154,7 @@ async fn proxy() -> (String, mpsc::UnboundedReceiver<String>) {
                 let mut server = TcpStream::connect(&target).await.unwrap();
                 let answer = b"HTTP/1.1 200 Connection established\r\nVia: 1.1 test\r\n\r\n";
                 client.write_all(answer).await.unwrap();
-                let _ = told.send(target);
+                let _ = told.send(target).await;
                 let _ = copy_bidirectional(&mut client, &mut server).await;
             });
         }

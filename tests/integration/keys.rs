@@ -1,0 +1,232 @@
+//! Keys, certificates and node cards of nodes that run: replaced without an
+//! interruption, renewed where the identity key is, read again when files change.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::world::signals::entries;
+use crate::world::{Member, World, list, number, text, until_true};
+
+/// The one entry on the member's card.
+fn card(member: &Member) -> (u64, Value) {
+    let card = member.json(&["card", "show"]);
+    let nodes = list(&card, "nodes");
+    assert_eq!(nodes.len(), 1, "{card}");
+    (number(&card, "version"), nodes[0].clone())
+}
+
+fn assert_no_pull_failed(reader: &Member) {
+    let (_, metrics) = reader.http("/metrics").unwrap();
+    let failed: Vec<&str> = metrics
+        .lines()
+        .filter(|line| line.starts_with("hashpact_pull_failures_total"))
+        .collect();
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[test]
+fn keys_are_rotated_while_others_pull_and_no_pull_fails() {
+    let world = World::new(&["northstar", "tidepool"]);
+    let (north, tide) = (world.member("northstar"), world.member("tidepool"));
+    world.start_all();
+    north.create_set("confirmed", &["all"]);
+    let mut said = 0;
+    for (key, field) in [
+        ("tls", "tls_keys"),
+        ("feed", "feed_keys"),
+        ("receipt", "receipt_keys"),
+    ] {
+        let before = card(north);
+        let rotating = north.call().begin(&["keys", "rotate", key, "--json"]);
+        for _ in 0..4 {
+            let more = entries("rotated", said..said + 50);
+            said += 50;
+            north.import("confirmed", &more);
+            tide.wait_hits(&more, 50);
+        }
+        let outcome = rotating.wait().expect(&[0]);
+        assert_eq!(outcome.object()["done"], true, "{outcome}");
+        let after = card(north);
+        assert_eq!(
+            after.0,
+            before.0 + 2,
+            "one card with both keys, one without the old"
+        );
+        let (old, new) = (list(&before.1, field), list(&after.1, field));
+        assert_eq!(new.len(), 1, "{key}");
+        assert_ne!(old, new, "{key}");
+        assert!(north.folder().join(format!("keys/{key}.key.old")).exists());
+        assert!(!north.folder().join(format!("keys/{key}.key.next")).exists());
+    }
+    assert_no_pull_failed(tide);
+    world.evidence().keep_keys_of(world.path());
+    // Both start anew with what lies in the files now.
+    for member in [north, tide] {
+        member.stop();
+        member.start();
+    }
+    north.wait_open("confirmed");
+    let more = entries("after", 0..10);
+    north.import("confirmed", &more);
+    tide.wait_hits(&more, 10);
+    for member in world.members() {
+        member.stop();
+        member.assert_sound();
+    }
+}
+
+/// Takes the identity key away from a node, as one that is kept offline.
+fn take_identity(member: &Member, to: &Path) {
+    fs::rename(member.folder().join("keys/identity.key"), to).unwrap();
+    member.edit_config(|text| text.replace("\nidentity = ", "\n# identity = "));
+}
+
+#[test]
+fn where_the_identity_key_is_offline_cards_are_signed_as_files() {
+    let world = World::new(&["northstar", "tidepool"]);
+    let (north, tide) = (world.member("northstar"), world.member("tidepool"));
+    let offline = world.path().join("offline-identity.key");
+    take_identity(north, &offline);
+    world.evidence().keep_keys_of(world.path());
+    world.start_all();
+    north.create_set("confirmed", &["all"]);
+    north.json(&["keys", "rotate", "feed", "--no-wait"]);
+    for version in [2, 3] {
+        let draft = north.folder().join(format!("node-card-v{version}.draft"));
+        until_true("the node leaves a draft", || draft.exists());
+        let status = north.json(&["status"]).to_string();
+        assert!(status.contains("waits for signatures"), "{status}");
+        let file = draft.display().to_string();
+        let refused = north.run(&["card", "publish", &file]);
+        assert_eq!(refused.code, Some(1), "{refused}");
+        let key = offline.display().to_string();
+        world
+            .call()
+            .json(&["card", "sign", &file, "--identity-key", &key]);
+        let published = north.json(&["card", "publish", &file]);
+        assert_eq!(number(&published, "version"), version);
+    }
+    let next = north.folder().join("keys/feed.key.next");
+    until_true("the rotation ends", || !next.exists());
+    let said = entries("offline", 0..20);
+    north.import("confirmed", &said);
+    tide.wait_hits(&said, 20);
+    assert_eq!(list(&card(north).1, "feed_keys").len(), 1);
+}
+
+#[test]
+fn a_second_node_is_put_on_the_card_by_the_signatures_of_both() {
+    let world = World::new(&["northstar"]);
+    let north = world.member("northstar");
+    let genesis = text(&north.json(&["status"]), "genesis");
+    let second = world.path().join("second");
+    let identity = north
+        .folder()
+        .join("keys/identity.key")
+        .display()
+        .to_string();
+    let dir = second.display().to_string();
+    let line = [
+        "init",
+        "--dir",
+        &dir,
+        "--genesis",
+        &genesis,
+        "--member",
+        "northstar",
+    ];
+    let more = [
+        "--coalition",
+        crate::world::COALITION,
+        "--node",
+        "second",
+        "--listen",
+        "off",
+    ];
+    let desk = [
+        "--contact-name",
+        "Desk",
+        "--contact-email",
+        "desk@north.example",
+    ];
+    let key = ["--identity-key", &identity];
+    world.call().json(&[&line[..], &more, &desk, &key].concat());
+    let request = second
+        .join("enrolment-northstar.request")
+        .display()
+        .to_string();
+    let draft = world.path().join("both.card").display().to_string();
+    north.json(&["card", "draft", &draft, "--add", &request]);
+    let refused = north.run(&["card", "publish", &draft]);
+    assert_eq!(
+        refused.code,
+        Some(1),
+        "the second node's keys did not sign: {refused}"
+    );
+    world
+        .call()
+        .config(&second.join("hashpact.toml"))
+        .json(&["card", "sign", &draft]);
+    let card = north.json(&["card", "publish", &draft]);
+    assert_eq!(list(&card, "nodes").len(), 2);
+    assert_eq!(number(&north.json(&["card", "show"]), "version"), 2);
+}
+
+/// A certificate around the node's TLS key that holds for so many days.
+fn certify(member: &Member, days: u32) {
+    let keys = member.folder().join("keys");
+    let (key, made) = (keys.join("tls.key"), keys.join("made.crt"));
+    let openssl = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-subj",
+            "/CN=node.northstar.example",
+            "-days",
+        ])
+        .arg(days.to_string())
+        .arg("-key")
+        .arg(&key)
+        .arg("-out")
+        .arg(&made)
+        .output()
+        .unwrap();
+    assert!(openssl.status.success(), "{openssl:?}");
+    fs::rename(made, keys.join("tls.crt")).unwrap();
+}
+
+#[test]
+fn a_companys_certificate_is_read_again_when_its_file_changes_and_its_end_is_an_alarm() {
+    let world = World::new(&["northstar"]);
+    let north = world.member("northstar");
+    certify(north, 200);
+    north.edit_config(|text| text.replace("\n# tls_certificate = ", "\ntls_certificate = "));
+    world.start_all();
+    let ends = || text(&north.json(&["status"]), "certificate_expires");
+    let notices = || north.json(&["status"])["notices"].to_string();
+    let first = ends();
+    assert!(!notices().contains("certificate"), "{}", notices());
+    certify(north, 5);
+    until_true("the new one is read", || ends() != first);
+    assert!(
+        notices().contains("ALARM: the TLS certificate"),
+        "{}",
+        notices()
+    );
+    let (_, metrics) = north.http("/metrics").unwrap();
+    assert!(
+        metrics.contains("hashpact_expiry_alarm{of=\"certificate\"} 3"),
+        "{metrics}"
+    );
+    // A file that is none is not taken, and is said.
+    fs::write(north.folder().join("keys/tls.crt"), "no certificate").unwrap();
+    until_true("it is refused", || notices().contains("files are not used"));
+    let log = fs::read_to_string(north.log_file()).unwrap();
+    assert!(
+        log.contains("ALARM: the TLS certificate expires in"),
+        "the log says it"
+    );
+}
