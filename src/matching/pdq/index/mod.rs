@@ -9,7 +9,7 @@
 //! Queries take no lock and wait for nobody: they read the list of segments as it was when they began, with the counts
 //! as they are.
 //!
-//! Bounds: some 90 bytes per value with all overhead (72 at 10M), twice that of the segments merged while a merge
+//! Bounds: some 90 to 105 bytes per value with all overhead, twice that of the segments merged while a merge
 //! runs; at most about ten segments. A query whose buckets hold more than one value in sixteen, whatever was put into
 //! them by whom, is answered by a linear scan, so that no choice of values makes it slower than that.
 

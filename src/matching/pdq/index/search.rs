@@ -1,7 +1,7 @@
 //! How a segment answers queries.
 //!
 //! In stages over many look-ups each, so that the processor waits for many of them at once: which words of the key
-//! bitmaps hold a key near enough; which buckets those are; where the buckets' postings are; the values in them; their
+//! bitmaps hold a key near enough; which buckets those are; what their heads say; the values of those that hold many; their
 //! distances. One query goes through all slots at each stage; a batch goes slot by slot, so that a slot's bitmaps stay
 //! in the cache.
 
@@ -10,7 +10,7 @@ use std::cell::Cell;
 use super::arch;
 use super::linear;
 use super::segment::Segment;
-use super::slot::Hit;
+use super::slot::{Bucket, Hit};
 use crate::pdq::value::{Words, differing_bits};
 
 /// Queries that are answered together.
@@ -22,13 +22,13 @@ const SCAN_RATIO: usize = 16;
 
 /// A bucket to be read.
 #[derive(Clone, Copy)]
-struct Bucket {
+struct Ranked {
     rank: u32,
     slot: u16,
     query: u16,
 }
 
-/// A range of postings to be read.
+/// Numbers of values to be read.
 #[derive(Clone, Copy)]
 struct Run {
     start: u32,
@@ -57,7 +57,7 @@ pub(super) struct Found {
 #[derive(Default)]
 pub(super) struct Buffers {
     hits: Vec<Hit>,
-    buckets: Vec<Bucket>,
+    buckets: Vec<Ranked>,
     runs: Vec<Run>,
     candidates: Vec<Candidate>,
     found: Vec<Found>,
@@ -212,7 +212,7 @@ impl Search<'_> {
         for hit in all.iter().take(hits) {
             if let Some(slot) = self.segment.slots().get(usize::from(hit.slot)) {
                 slot.buckets(*hit, |rank| {
-                    buckets.push(Bucket {
+                    buckets.push(Ranked {
                         rank,
                         slot: hit.slot,
                         query: hit.query,
@@ -224,28 +224,36 @@ impl Search<'_> {
 
     #[inline(always)]
     fn locate(&mut self) {
-        let values = self.segment.len();
         let Buffers {
             buckets,
             runs,
+            candidates,
             totals,
             ..
         } = &mut *self.buffers;
         runs.clear();
-        for &Bucket { rank, slot, query } in buckets.iter() {
-            let Some(found) = self.segment.slots().get(usize::from(slot)) else {
-                continue;
+        candidates.clear();
+        for &Ranked { rank, slot, query } in buckets.iter() {
+            let found = self.segment.slots().get(usize::from(slot));
+            let held = match found.and_then(|slot| slot.bucket(rank)) {
+                Some(Bucket::One(value)) => {
+                    candidates.push(Candidate { value, slot, query });
+                    1
+                }
+                Some(Bucket::Many(start, len)) => {
+                    runs.push(Run {
+                        start,
+                        len,
+                        slot,
+                        query,
+                    });
+                    len as usize
+                }
+                None => 0,
             };
-            let (start, len) = found.run(rank, values);
             if let Some(total) = totals.get_mut(usize::from(query)) {
-                *total = total.saturating_add(len as usize);
+                *total = total.saturating_add(held);
             }
-            runs.push(Run {
-                start,
-                len,
-                slot,
-                query,
-            });
         }
     }
 
@@ -257,7 +265,6 @@ impl Search<'_> {
             totals,
             ..
         } = &mut *self.buffers;
-        candidates.clear();
         for &Run {
             start,
             len,

@@ -7,8 +7,8 @@ use super::slot::{BuildBuffers, Slot};
 use crate::pdq::MAX_DISTANCE;
 use crate::pdq::value::Words;
 
-/// Values are numbered with 32 bits, less one for the end.
-pub(super) const MAX_LEN: usize = u32::MAX as usize - 1;
+/// Numbers of values, and places in lists half as long again, fit 31 bits.
+pub(super) const MAX_LEN: usize = 1 << 30;
 
 /// Fewer values than this are scanned: that is faster than looking at slots.
 const MIN_INDEXED: usize = 2_048;

@@ -1,19 +1,15 @@
 //! One slot of a segment: which values have which key.
 //!
-//! Values are numbered in order; a *bucket* is the values with one key. Three parts lead from a key to them:
+//! Values are numbered in order; a *bucket* is the values with one key. Two parts lead from a key to them:
 //!
 //! * a bitmap of the keys that occur, with the number of ones before every 256 bits: key → number of its bucket;
-//! * a bitmap over the postings, a one where a bucket starts, sampled at every 16th: bucket → range of postings;
-//! * the postings, value numbers sorted by key, of three bytes while three suffice.
+//! * a head per bucket: the number of its only value, or where the numbers of its values lie.
 //!
-//! So a slot of 23 bits costs 1.1 MiB, and 3.4 (4.4) bytes for each value, however the keys are distributed.
-//! The first slot needs no postings: values are sorted, so its postings are 0, 1, 2, …
+//! Most buckets hold one value, so that a look-up waits for memory twice, then for the value. A head has three bytes
+//! while three suffice: a slot of 23 bits costs 1.1 MiB, and three to six bytes for each value.
 
 use super::layout::{BALLS, Flips, Shape, WORD_BITS};
 use crate::pdq::value::Words;
-
-/// Every so manieth start of a bucket is sampled.
-const SAMPLE: usize = 16;
 
 /// A word of the key bitmap in which some keys looked for occur.
 #[derive(Clone, Copy, Default)]
@@ -30,17 +26,28 @@ pub(super) struct Slot {
     flips: Flips,
     keys: Box<[[u64; 4]]>,
     ranks: Box<[u32]>,
-    starts: Box<[u64]>,
-    samples: Box<[u32]>,
-    postings: Postings,
+    heads: Heads,
+    /// Per bucket of more than one value, how many, then their numbers.
+    shared: Box<[u32]>,
 }
 
+/// What a bucket's head says is one number; the top bit says which.
 #[derive(Debug)]
-enum Postings {
-    /// Posting i is value i.
-    Same,
+enum Heads {
     Narrow(Box<[[u8; 3]]>),
     Wide(Box<[u32]>),
+}
+
+const NARROW_SHARED: u32 = 1 << 23;
+const WIDE_SHARED: u32 = 1 << 31;
+
+/// The values of a bucket.
+#[derive(Clone, Copy)]
+pub(super) enum Bucket {
+    /// The number of the only one.
+    One(u32),
+    /// Where their numbers start and how many there are.
+    Many(u32, u32),
 }
 
 /// Buffers of a build, used again for each slot.
@@ -80,40 +87,36 @@ impl Slot {
             flips: Flips::new(shape.bits.saturating_sub(WORD_BITS)),
             keys: vec![[0; 4]; words].into_boxed_slice(),
             ranks: Box::default(),
-            starts: vec![0; values.len() / 64 + 1].into_boxed_slice(),
-            samples: Box::default(),
-            postings: Postings::Same,
+            heads: Heads::Wide(Box::default()),
+            shared: Box::default(),
         };
         sort_by_key(shape, values, buffers);
         slot.fill(&buffers.pairs);
-        if shape.offset > 0 {
-            slot.postings = Postings::pack(&buffers.pairs);
-        }
         slot
     }
 
-    /// Fills the bitmaps from pairs sorted by key.
+    /// Fills in what leads to the values, from pairs sorted by key.
     fn fill(&mut self, pairs: &[u64]) {
-        let mut samples = Vec::new();
-        let (mut buckets, mut last) = (0_usize, None);
-        for (at, pair) in pairs.iter().enumerate() {
-            let key = pair >> 32;
-            if last.replace(key) == Some(key) {
+        let mut heads = Vec::new();
+        let mut shared = Vec::new();
+        for bucket in pairs.chunk_by(|a, b| a >> 32 == b >> 32) {
+            let Some(first) = bucket.first() else {
                 continue;
-            }
-            let key = usize::try_from(key).unwrap_or(usize::MAX);
+            };
+            let key = usize::try_from(first >> 32).unwrap_or(usize::MAX);
             if let Some(word) = self.keys.as_flattened_mut().get_mut(key / 64) {
                 *word |= 1 << (key % 64);
             }
-            if let Some(word) = self.starts.get_mut(at / 64) {
-                *word |= 1 << (at % 64);
+            if bucket.len() == 1 {
+                heads.push(value_of(*first));
+            } else {
+                heads.push(WIDE_SHARED | number(shared.len()));
+                shared.push(number(bucket.len()));
+                shared.extend(bucket.iter().copied().map(value_of));
             }
-            if buckets.is_multiple_of(SAMPLE) {
-                samples.push(number(at));
-            }
-            buckets += 1;
         }
-        self.samples = samples.into_boxed_slice();
+        self.heads = Heads::pack(heads, pairs.len().max(shared.len()));
+        self.shared = shared.into_boxed_slice();
         self.ranks = self
             .keys
             .iter()
@@ -200,108 +203,82 @@ impl Slot {
         }
     }
 
-    /// Finds the postings of a bucket: where they start and how many there are.
+    /// Finds the values of a bucket.
     #[inline(always)]
     #[expect(
         clippy::inline_always,
         reason = "inherits the caller's instruction set"
     )]
-    pub(super) fn run(&self, bucket: u32, values: usize) -> (u32, u32) {
-        let start = self.start_of(bucket as usize);
-        let rest = self.starts.get(start / 64).copied().unwrap_or(0) >> (start % 64) >> 1;
-        let end = if rest != 0 {
-            start
-                .wrapping_add(1)
-                .wrapping_add(rest.trailing_zeros() as usize)
-        } else {
-            self.start_of(bucket.wrapping_add(1) as usize).min(values)
+    pub(super) fn bucket(&self, rank: u32) -> Option<Bucket> {
+        let at = rank as usize;
+        let (head, is_shared) = match &self.heads {
+            Heads::Narrow(heads) => {
+                let [a, b, c] = *heads.get(at)?;
+                let head = u32::from_le_bytes([a, b, c, 0]);
+                (head & !NARROW_SHARED, head & NARROW_SHARED != 0)
+            }
+            Heads::Wide(heads) => {
+                let head = *heads.get(at)?;
+                (head & !WIDE_SHARED, head & WIDE_SHARED != 0)
+            }
         };
-        (number(start), number(end.wrapping_sub(start)))
+        if !is_shared {
+            return Some(Bucket::One(head));
+        }
+        let len = self.shared.get(head as usize)?;
+        Some(Bucket::Many(head.wrapping_add(1), *len))
     }
 
-    /// Finds where a bucket starts; past the last one, `usize::MAX`.
+    /// Names the values of a bucket of many.
     #[inline(always)]
     #[expect(
         clippy::inline_always,
         reason = "inherits the caller's instruction set"
     )]
-    fn start_of(&self, bucket: usize) -> usize {
-        let Some(&sample) = self.samples.get(bucket / SAMPLE) else {
-            return usize::MAX;
-        };
-        let mut left = bucket % SAMPLE;
-        let mut at = sample as usize / 64;
-        let Some(&word) = self.starts.get(at) else {
-            return usize::MAX;
-        };
-        let mut word = word & (u64::MAX << (sample % 64));
-        loop {
-            let ones = word.count_ones() as usize;
-            if left < ones {
-                break;
-            }
-            left = left.wrapping_sub(ones);
-            at = at.wrapping_add(1);
-            match self.starts.get(at) {
-                Some(&next) => word = next,
-                None => return usize::MAX,
-            }
-        }
-        for _ in 0..left {
-            word &= word.wrapping_sub(1);
-        }
-        at.wrapping_mul(64)
-            .wrapping_add(word.trailing_zeros() as usize)
-    }
-
-    /// Names the values of a range of postings.
-    #[inline(always)]
-    #[expect(
-        clippy::inline_always,
-        reason = "inherits the caller's instruction set"
-    )]
-    pub(super) fn values(&self, start: u32, len: u32, mut each: impl FnMut(u32)) {
+    pub(super) fn values(&self, start: u32, len: u32, each: impl FnMut(u32)) {
         let range = start as usize..start.wrapping_add(len) as usize;
-        match &self.postings {
-            Postings::Same => (start..start.wrapping_add(len)).for_each(each),
-            Postings::Narrow(ids) => {
-                for &[a, b, c] in ids.get(range).unwrap_or_default() {
-                    each(u32::from_le_bytes([a, b, c, 0]));
-                }
-            }
-            Postings::Wide(ids) => ids
-                .get(range)
-                .unwrap_or_default()
-                .iter()
-                .copied()
-                .for_each(each),
-        }
+        self.shared
+            .get(range)
+            .unwrap_or_default()
+            .iter()
+            .copied()
+            .for_each(each);
     }
 
     /// Bytes held.
     pub(super) fn memory(&self) -> usize {
-        let postings = match &self.postings {
-            Postings::Same => 0,
-            Postings::Narrow(ids) => size_of_val(&**ids),
-            Postings::Wide(ids) => size_of_val(&**ids),
+        let heads = match &self.heads {
+            Heads::Narrow(heads) => size_of_val(&**heads),
+            Heads::Wide(heads) => size_of_val(&**heads),
         };
-        let bitmaps = size_of_val(&*self.keys) + size_of_val(&*self.ranks);
-        postings + bitmaps + size_of_val(&*self.starts) + size_of_val(&*self.samples)
+        heads + size_of_val(&*self.shared) + size_of_val(&*self.keys) + size_of_val(&*self.ranks)
     }
 }
 
-impl Postings {
-    fn pack(pairs: &[u64]) -> Self {
-        let id = |pair: &u64| number(usize::try_from(pair & u64::from(u32::MAX)).unwrap_or(0));
-        if pairs.len() > 1 << 24 {
-            return Self::Wide(pairs.iter().map(id).collect());
+impl Heads {
+    /// Packs heads that name at most `bound`.
+    fn pack(heads: Vec<u32>, bound: usize) -> Self {
+        if bound > NARROW_SHARED as usize {
+            return Self::Wide(heads.into_boxed_slice());
         }
-        let narrow = pairs.iter().map(|pair| {
-            let [a, b, c, _] = id(pair).to_le_bytes();
+        let narrow = heads.into_iter().map(|head| {
+            let flag = if head & WIDE_SHARED == 0 {
+                0
+            } else {
+                NARROW_SHARED
+            };
+            let [a, b, c, _] = (head & !WIDE_SHARED | flag).to_le_bytes();
             [a, b, c]
         });
         Self::Narrow(narrow.collect())
     }
+}
+
+/// The number of a value out of a pair.
+fn value_of(pair: u64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    let value = pair as u32;
+    value
 }
 
 /// Numbers within a segment fit 32 bits: [`super::segment::MAX_LEN`].
