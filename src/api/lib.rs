@@ -16,6 +16,7 @@ pub mod socket;
 mod asking;
 mod convert;
 mod embedded;
+mod erase;
 mod error;
 mod import;
 mod quarantine;

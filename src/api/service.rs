@@ -18,7 +18,7 @@ use tracing::info;
 use crate::asking::Asking;
 use crate::convert;
 use crate::error::{lost, misuse, refused, status};
-use crate::{import, wire};
+use crate::{erase, import, wire};
 
 /// Selectors of one retraction, all of which are held in memory.
 pub const SELECTORS_MAX: usize = 1_000_000;
@@ -223,6 +223,24 @@ impl wire::node_server::Node for NodeService {
             not_found = outcome.not_found.len(),
             identity_signed = outcome.identity_signed,
             "entries retracted"
+        );
+        Ok(Response::new(outcome))
+    }
+
+    async fn erase(
+        &self,
+        request: Request<Streaming<wire::EraseRequest>>,
+    ) -> Result<Response<wire::EraseResponse>, Status> {
+        let request = erase::gather(request.into_inner()).await?;
+        let outcome = self
+            .call("erase", move |node| erase::erase(node, request))
+            .await?;
+        info!(
+            erased = outcome.erased,
+            payloads = outcome.payloads,
+            not_found = outcome.not_found.len(),
+            identity_signed = outcome.identity_signed,
+            "entries erased"
         );
         Ok(Response::new(outcome))
     }

@@ -10,6 +10,7 @@ pub mod coalition;
 pub mod config;
 pub mod demo;
 pub mod enrol;
+pub mod erase;
 pub mod error;
 pub mod export;
 pub mod feeds;
@@ -30,6 +31,7 @@ pub mod quarantine;
 pub mod retract;
 pub mod roster;
 pub mod run;
+pub mod selectors;
 pub mod set;
 pub mod status;
 pub(crate) mod trial;
@@ -98,6 +100,7 @@ enum Command {
     Set(set::SetArgs),
     Import(import::ImportArgs),
     Retract(retract::RetractArgs),
+    Erase(erase::EraseArgs),
     Export(export::ExportArgs),
     Lookup(lookup::LookupArgs),
     Hash(hash::HashArgs),
@@ -224,6 +227,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Set(args) => set::run(args, context),
         Command::Import(args) => import::run(&args, context),
         Command::Retract(args) => retract::run(&args, context),
+        Command::Erase(args) => erase::run(&args, context),
         Command::Export(args) => export::run(&args, context),
         Command::Lookup(args) => lookup::run(&args, context),
         Command::Hash(args) => hash::run(args, context),

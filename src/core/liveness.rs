@@ -172,6 +172,12 @@ impl Liveness {
         self.size <= head_size && self.is_dead(index)
     }
 
+    /// Whether no leaf was ever named by another.
+    #[must_use]
+    pub fn is_all_alive(&self) -> bool {
+        self.retracted.is_empty() && self.replaced.is_empty()
+    }
+
     /// How many leaves are dead.
     #[must_use]
     pub fn dead_count(&self) -> u64 {

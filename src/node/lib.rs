@@ -6,6 +6,7 @@
 pub mod blast;
 pub mod card;
 pub mod clock;
+mod erasing;
 pub mod error;
 pub mod expiry;
 pub mod hub;

@@ -156,6 +156,34 @@ pub struct Retracted {
     pub identity_signed: bool,
 }
 
+/// Entries to erase, and by what right.
+#[derive(Debug, Clone)]
+pub struct Erasure {
+    /// The law it rests on, 1 to 500 bytes.
+    pub legal_basis: String,
+    /// Which, with the line each comes from.
+    pub selectors: Vec<(u64, Selector)>,
+}
+
+/// What became of an erasure.
+#[derive(Debug, Clone)]
+pub struct Erased {
+    /// Entries of which content was there.
+    pub erased: u64,
+    /// Versions of entries whose content went.
+    pub payloads: u64,
+    /// Entries without content before.
+    pub already_erased: u64,
+    /// Selectors that name nothing in the set.
+    pub not_found: Vec<LineRejection>,
+    /// The first erase leaf, if one was written.
+    pub leaf_index: Option<u64>,
+    /// The head that covers it.
+    pub head: (u64, Digest),
+    /// Whether the identity key signed for it as well.
+    pub identity_signed: bool,
+}
+
 /// Where an entry that matches stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MatchStanding {

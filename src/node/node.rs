@@ -24,8 +24,8 @@ use crate::error::NodeError;
 use crate::hub::Hub;
 use crate::membership::Membership;
 use crate::model::{
-    ExchangeView, ExportedEntry, Grantee, Match, MatchOptions, Matched, NewSet, Retracted,
-    Retraction, RosterImport, SetInfo,
+    Erased, Erasure, ExchangeView, ExportedEntry, Grantee, Match, MatchOptions, Matched, NewSet,
+    Retracted, Retraction, RosterImport, SetInfo,
 };
 use crate::near::Near;
 use crate::publish::{Import, Publisher, PublisherParts};
@@ -151,6 +151,7 @@ impl Node {
             removed_members: removed::Setting::default(),
         });
         node.follow_roster()?;
+        node.settle_all()?;
         node.publisher.check_feeds(node.others_may_hold_more())?;
         node.ready.store(!options.connects, Ordering::SeqCst);
         Ok(node)
@@ -349,6 +350,14 @@ impl Node {
     /// As [`Publisher::retract`].
     pub fn retract(&self, set: &Slug, retraction: &Retraction) -> Result<Retracted, NodeError> {
         self.publisher.retract(set, retraction)
+    }
+
+    /// Erases entries of an own set. Blocking.
+    ///
+    /// # Errors
+    /// As [`Publisher::erase`].
+    pub fn erase(&self, set: &Slug, erasure: &Erasure) -> Result<Erased, NodeError> {
+        self.publisher.erase(set, erasure)
     }
 
     /// Answers signals, in order. Blocking.

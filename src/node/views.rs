@@ -60,13 +60,13 @@ pub(crate) fn set_info(
     })
 }
 
-/// Publish leaves that are not dead. Dead ones that were elided when they were
-/// indexed are not among the counted.
+/// Publish leaves that are held and not dead.
 pub(crate) const fn live_entries(feed: &FeedInfo) -> u64 {
     feed.counts
         .publish
         .saturating_add(feed.counts.elided)
         .saturating_sub(feed.dead)
+        .saturating_sub(feed.missing)
 }
 
 fn source(terms: &Terms) -> SetSource {

@@ -106,6 +106,7 @@ const fn words(kind: FindingKind) -> &'static str {
         FindingKind::Entries => "an entry's latest version is not that of the leaves",
         FindingKind::References => "a reference is not that of the leaves",
         FindingKind::Quarantine => "the quarantine names leaves that are not there to be held",
+        FindingKind::Elided => "the set of leaves held as their record is another",
         FindingKind::Counts => "counts are not those of the leaves",
     }
 }

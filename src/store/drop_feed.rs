@@ -39,6 +39,7 @@ impl Store {
             Family::Killers,
             Family::Entries,
             Family::Quarantine,
+            Family::Elided,
         ] {
             let (from, to) = (keys::feed_prefix(no).to_vec(), keys::feed_end(no));
             batch.delete_range_cf(inner.cf(family)?, from, to);
@@ -46,6 +47,7 @@ impl Store {
         state.delete_row(inner, &mut batch)?;
         inner.write_synced(batch, "removing a feed")?;
         hold(&inner.page_hashes).forget(no);
+        hold(&inner.purges).due.remove(&no);
         let mut table = (*inner.feeds()).clone();
         table.remove(no);
         inner.replace_feeds(table);

@@ -12,7 +12,7 @@
 //! | `refs` | feed, 16-byte digest | latest index, 16-byte content digest (own sets) |
 //! | `killers` | feed, index | what the leaf makes dead |
 //! | `entries` | feed, first index | latest index (only where replaced) |
-//! | `elided` | feed, index / 65,536 | bitmap of leaves held as their record alone |
+//! | `elided` | feed, index / 65,536 | bitmap of the leaves held as their record alone |
 //! | `classes` | code | classification |
 //! | `roster` | version | envelope |
 //! | `cards` | member, version, digest | envelope |

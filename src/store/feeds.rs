@@ -8,13 +8,16 @@ use hashpact_core::id::{Digest, FeedId, MemberNumber, SetName};
 use hashpact_core::leaf::{self, Leaf, RawLeaf};
 use hashpact_core::liveness::Liveness;
 use hashpact_core::merkle::CompactRange;
+use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
 
+use crate::elided;
 use crate::error::{Result, StoreError};
 use crate::families::Family;
 use crate::held::{self, Held};
 use crate::index::killers;
 use crate::keys::{self, FeedNo};
+use crate::purge;
 use crate::quarantine::Quarantine;
 use crate::record::{FeedIdentity, FeedRow, seal, unseal};
 use crate::store::{Busy, Inner, Store, hold, read, write};
@@ -145,6 +148,11 @@ pub struct FeedInfo {
     pub counts: FeedCounts,
     /// Dead publish and opinion leaves below `indexed`.
     pub dead: u64,
+    /// Stored leaves that are held as their record alone.
+    pub elided: u64,
+    /// Of these, below `indexed`, those that nothing makes dead: they were elided
+    /// without reason, and nothing is said of them.
+    pub missing: u64,
 }
 
 /// A feed in memory.
@@ -175,6 +183,10 @@ pub(crate) struct Live {
     /// What look-ups do not answer though it lives.
     pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) describe: Option<(u64, Bytes)>,
+    /// Stored leaves that are held as their record alone.
+    pub(crate) elided: RoaringTreemap,
+    /// How many of them are indexed and not dead.
+    pub(crate) missing: u64,
 }
 
 impl Store {
@@ -292,6 +304,8 @@ impl FeedState {
                 held: Held::default(),
                 quarantine: Arc::default(),
                 describe: None,
+                elided: RoaringTreemap::new(),
+                missing: 0,
             }),
         }
     }
@@ -335,10 +349,14 @@ impl FeedState {
             held: Held::default(),
             quarantine: Arc::new(Quarantine::load(inner, self.no)?),
             describe: self.load_describe(inner, &row)?,
+            elided: elided::load(inner, self.no)?,
+            missing: 0,
             row,
         };
         *write(&self.live) = live;
-        held::load(inner, self)
+        held::load(inner, self)?;
+        write(&self.live).recount();
+        Ok(())
     }
 
     fn load_describe(&self, inner: &Inner, row: &FeedRow) -> Result<Option<(u64, Bytes)>> {
@@ -367,6 +385,8 @@ impl FeedState {
             describe: live.describe.clone(),
             counts: FeedCounts::read(&live.row.counts),
             dead: live.liveness.dead_count(),
+            elided: live.elided.len(),
+            missing: live.missing,
         }
     }
 
@@ -384,10 +404,15 @@ impl FeedState {
     /// Removes all parts of the feed's row.
     pub(crate) fn delete_row(&self, inner: &Inner, batch: &mut WriteBatch) -> Result<()> {
         let feeds = inner.cf(Family::Feeds)?;
-        batch.delete_cf(feeds, part(self.no, PART_ROW));
-        batch.delete_cf(feeds, part(self.no, PART_IDENTITY));
-        batch.delete_cf(feeds, part(self.no, held::PART_HELD));
-        batch.delete_cf(feeds, part(self.no, PART_GROWTH));
+        for of in [
+            PART_ROW,
+            PART_IDENTITY,
+            held::PART_HELD,
+            PART_GROWTH,
+            purge::PART_PURGE,
+        ] {
+            batch.delete_cf(feeds, part(self.no, of));
+        }
         Ok(())
     }
 
@@ -465,6 +490,13 @@ impl FeedCounts {
             elided: at(7),
             postings: at(8),
         }
+    }
+
+    /// These and `more` together.
+    pub(crate) fn plus(self, more: &Self) -> Self {
+        let sums = self.to_row().into_iter().zip(more.to_row());
+        let sums: Vec<u64> = sums.map(|(a, b)| a.saturating_add(b)).collect();
+        Self::read(&sums)
     }
 
     pub(crate) fn to_row(self) -> Vec<u64> {

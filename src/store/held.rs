@@ -5,11 +5,13 @@
 //!
 //! Whether a retraction is held is the node's to say (a mass retraction without the
 //! identity key's signature); this module keeps the answer and what follows for
-//! look-ups. It changes nothing about proofs, elision or counts.
+//! look-ups and elision: nobody's payload goes because of them. It changes nothing
+//! about proofs or counts.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use hashpact_core::liveness::Liveness;
 use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
 
@@ -49,6 +51,11 @@ impl Held {
         }
         self.marked.contains(index).then_some(true)
     }
+
+    /// The dead leaves that answer all the same: they are wanted whole.
+    pub(crate) fn leaves(&self) -> RoaringTreemap {
+        &self.marked | &self.kept
+    }
 }
 
 impl Store {
@@ -81,6 +88,17 @@ impl Store {
             .status()
             .map_err(StoreError::engine("reading killers"))?;
         Ok(found)
+    }
+
+    /// From which leaf on retractions were not followed yet, so were perhaps neither
+    /// reviewed nor, where they erase, carried out; `None` when there are none.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownFeed`], or what RocksDB answers.
+    pub fn unsettled(&self, no: FeedNo) -> Result<Option<u64>> {
+        let from = read(&self.inner.feed(no)?.live).row.erased;
+        let found = self.retractions(no, from, 1)?;
+        Ok((!found.is_empty()).then_some(from))
     }
 
     /// The retractions of a feed that are held for review.
@@ -122,6 +140,24 @@ impl Store {
         write(&state.live).held.retractions = retractions;
         refresh(inner, &state)
     }
+}
+
+/// Retractions that are held, and what would be dead without them; `None` where none
+/// are.
+pub(crate) fn without(
+    inner: &Inner,
+    state: &FeedState,
+) -> Result<Option<(BTreeSet<u64>, Liveness)>> {
+    let (indexed, retractions) = {
+        let live = read(&state.live);
+        (live.row.indexed, live.held.retractions.clone())
+    };
+    if retractions.is_empty() {
+        return Ok(None);
+    }
+    let liveness =
+        killers::rebuild_without(inner, state.no, indexed, |i| retractions.contains(&i))?;
+    Ok(Some((retractions, liveness)))
 }
 
 /// Reads what is held in a feed, whose liveness and quarantine are loaded.

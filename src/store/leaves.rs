@@ -281,7 +281,13 @@ impl FeedState {
     /// Leaves of a range that may be sent as their records for a head.
     fn elidable(&self, from: u64, to: u64, head_size: u64) -> Vec<u64> {
         let live = read(&self.live);
-        let may = |index: &u64| live.liveness.may_elide(*index, head_size);
+        if live.liveness.is_all_alive() {
+            return Vec::new();
+        }
+        // PROTOCOL 12.8: what only held retractions make dead keeps its payload.
+        let may = |index: &u64| {
+            live.liveness.may_elide(*index, head_size) && live.held.answers(*index).is_none()
+        };
         (from..to).filter(may).collect()
     }
 }

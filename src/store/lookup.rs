@@ -1,5 +1,6 @@
 //! Look-ups: who says what of a signal, what an own entry's latest version is.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hashpact_core::id::UnixMillis;
@@ -83,6 +84,24 @@ impl Store {
             }
         }
         Ok(found)
+    }
+
+    /// The first indexes of one feed's entries of which any version carries a signal,
+    /// dead or alive, as far as they are held whole.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn entries_with(&self, no: FeedNo, key: &IndexKey) -> Result<BTreeSet<u64>> {
+        let indexed = self.feed(no)?.indexed;
+        let (from, to) = (keys::signal(key, no, 0), keys::signal(key, no, indexed));
+        let mut firsts = BTreeSet::new();
+        self.inner.scan(Family::Signals, &from, &to, |key, value| {
+            let (_, index) = keys::read_signal(key)?;
+            let back = PostingRecord::read(value)?.first_back;
+            firsts.insert(index.saturating_sub(back));
+            Ok(true)
+        })?;
+        Ok(firsts)
     }
 
     /// Looks own entries up by 16-byte digests of references or signals.

@@ -51,7 +51,7 @@ pub(crate) struct FeedRow {
     /// The compact range [0, stored), 32 bytes each.
     #[prost(bytes = "vec", tag = "9")]
     pub(crate) frontier: Vec<u8>,
-    /// Erase leaves below this index had their payloads dropped.
+    /// What erase leaves below this index name was dropped, as far as they are not held.
     #[prost(uint64, tag = "10")]
     pub(crate) erased: u64,
     /// Index plus one of the describe leaf in force; 0 for none.
@@ -90,11 +90,11 @@ pub(crate) struct HeadRecord {
 /// What a leaf makes dead.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct KillerRecord {
-    /// 1: a retract or erase; 2: a publish or opinion, while it is alive; 3: a leaf
-    /// that kills nothing and cannot die.
+    /// 1: a retract; 2: a publish or opinion, while it is alive; 3: a leaf that kills
+    /// nothing and cannot die; 4: an erase.
     #[prost(uint32, tag = "1")]
     pub(crate) kind: u32,
-    /// For 1 the first index and the count of each range, in turn; for 2 indexes.
+    /// For 1 and 4 the first index and the count of each range, in turn; for 2 indexes.
     #[prost(uint64, repeated, tag = "2")]
     pub(crate) indexes: Vec<u64>,
 }
@@ -124,6 +124,11 @@ pub(crate) struct QuarantineRecord {
     pub(crate) released: Bytes,
     #[prost(bytes = "bytes", tag = "3")]
     pub(crate) dropped: Bytes,
+}
+
+/// The version that rows that are no message begin with.
+pub(crate) const fn version() -> u8 {
+    VERSION
 }
 
 /// A latest index.

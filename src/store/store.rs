@@ -20,6 +20,7 @@ use crate::feeds::FeedState;
 use crate::keys::{self, FeedNo};
 use crate::leaves::PageHashes;
 use crate::options::StoreOptions;
+use crate::purge::{self, Purges};
 use crate::schema;
 use crate::watch::Watch;
 
@@ -49,6 +50,10 @@ pub(crate) struct Inner {
     pub(crate) catalogue: Mutex<()>,
     pub(crate) page_hashes: Mutex<PageHashes>,
     pub(crate) watch: Watch,
+    /// Feeds of which dropped payloads may still lie in files.
+    pub(crate) purges: Mutex<Purges>,
+    /// One rewriting of files at a time.
+    pub(crate) purging: Mutex<()>,
     _lock: File,
 }
 
@@ -85,6 +90,8 @@ impl Store {
             catalogue: Mutex::default(),
             page_hashes: Mutex::default(),
             watch: Watch::default(),
+            purges: Mutex::default(),
+            purging: Mutex::default(),
             _lock: lock,
         };
         schema::migrate(&inner)?;
@@ -139,6 +146,7 @@ impl Store {
     fn load_feeds(&self) -> Result<()> {
         let mut table = FeedTable::default();
         for state in FeedState::load_all(&self.inner)? {
+            purge::load(&self.inner, state.no)?;
             table.insert(Arc::new(state));
         }
         self.inner.replace_feeds(table);

@@ -1,5 +1,7 @@
 //! The store against a model: roots, ranges, look-ups, liveness, crash points.
 
+#[path = "elision_tests.rs"]
+mod elisions;
 #[path = "quarantine_tests.rs"]
 mod quarantine;
 

@@ -48,6 +48,8 @@ pub enum FindingKind {
     Quarantine,
     /// Counts, or what is dead, that are not those of the leaves.
     Counts,
+    /// The set of leaves that are held as records alone is another.
+    Elided,
 }
 
 /// One thing that is wrong, without keys or values.
@@ -72,6 +74,10 @@ pub struct VerifyReport {
     pub heads: u64,
     /// Postings compared.
     pub postings: u64,
+    /// Leaves that are held as records alone.
+    pub elided: u64,
+    /// Of these, those that nothing makes dead: they are still to come.
+    pub missing: u64,
     /// What is wrong; empty for a sound store. At most 100 per feed.
     pub findings: Vec<Finding>,
 }
@@ -110,6 +116,8 @@ impl Store {
             wanted.insert(state.no, check.signals);
             report.findings.append(&mut check.findings);
             report.feeds = report.feeds.saturating_add(1);
+            report.elided = report.elided.saturating_add(check.info.elided);
+            report.missing = report.missing.saturating_add(check.info.missing);
         }
         self.compare_signals(&wanted, &mut report)?;
         Ok(report)
@@ -168,6 +176,10 @@ struct FeedCheck<'s> {
     /// Leaves that may be in quarantine.
     publishes: RoaringTreemap,
     roots: BTreeMap<u64, Option<Digest>>,
+    /// Leaves that are records alone.
+    elided: RoaringTreemap,
+    /// The last leaf that is: an entry's latest version may be one.
+    last_elided: Option<u64>,
     findings: Vec<Finding>,
 }
 
@@ -184,6 +196,8 @@ impl<'s> FeedCheck<'s> {
             counts: FeedCounts::default(),
             publishes: RoaringTreemap::new(),
             roots: BTreeMap::new(),
+            elided: RoaringTreemap::new(),
+            last_elided: read(&state.live).elided.max(),
             findings: Vec::new(),
         }
     }
@@ -231,6 +245,9 @@ impl<'s> FeedCheck<'s> {
             if leaf.kind == PUBLISH {
                 self.publishes.insert(index);
             }
+            if leaf.is_elided() {
+                self.elided.insert(index);
+            }
             if index < self.info.indexed {
                 self.leaf(index, leaf)?;
             }
@@ -274,14 +291,14 @@ impl<'s> FeedCheck<'s> {
                 .inner
                 .get(Family::Entries, keys::numbered(no, replaces.first))?;
             let latest = row.map(|row| unseal_index(&row)).transpose()?;
-            if latest.is_none_or(|latest| latest < index) {
+            if latest.is_none_or(|latest| latest < index) && !self.erased_after(index) {
                 self.find(FindingKind::Entries, format!("entry of leaf {index}"));
             }
         }
         if let Some((digest, _)) = &derived.reference {
             let row = self.inner.get(Family::Refs, keys::reference(no, digest))?;
             let latest = row.map(|row| unseal_reference(&row)).transpose()?;
-            if latest.is_none_or(|(latest, _)| latest < index) {
+            if latest.is_none_or(|(latest, _)| latest < index) && !self.erased_after(index) {
                 self.find(
                     FindingKind::References,
                     format!("reference of leaf {index}"),
@@ -291,7 +308,17 @@ impl<'s> FeedCheck<'s> {
         Ok(())
     }
 
+    /// Whether a later leaf is its record alone: it may have been the latest version,
+    /// and the row went with its payload.
+    fn erased_after(&self, index: u64) -> bool {
+        self.last_elided.is_some_and(|last| last > index)
+    }
+
     fn compare_row(&mut self) {
+        if read(&self.state.live).elided != self.elided {
+            let text = format!("{} leaves are their record alone", self.elided.len());
+            self.find(FindingKind::Elided, text);
+        }
         let frontier_same = read(&self.state.live).frontier == self.range;
         if !frontier_same {
             let text = format!("the frontier at {}", self.info.stored);

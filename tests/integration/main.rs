@@ -19,6 +19,7 @@ mod ceremony;
 mod cli;
 mod config;
 mod crash;
+mod erase;
 mod exchange;
 mod import;
 mod keys;

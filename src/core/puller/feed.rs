@@ -16,6 +16,8 @@ const SEEN_MAX: usize = 64;
 const AHEAD_MAX: usize = 16;
 /// Spans of elided leaves whose supplier is remembered within a round.
 const SUPPLIERS_MAX: usize = 4_096;
+/// Spans of pages that are pulled again because of elided leaves.
+pub(super) const REFILL_SPANS_MAX: usize = 1_024;
 /// What a leaf is taken to need before any was seen.
 const LEAF_BYTES_GUESS: u64 = 256;
 
@@ -47,6 +49,33 @@ pub(super) struct Refill {
     pub(super) since: UnixMillis,
     /// The head was applied without them.
     pub(super) applied: bool,
+}
+
+impl Refill {
+    pub(super) const fn new(
+        head: Head,
+        gaps: Spans,
+        missing: Vec<Span>,
+        since: UnixMillis,
+        applied: bool,
+    ) -> Self {
+        Self {
+            head,
+            gaps,
+            missing,
+            storing: BTreeSet::new(),
+            since,
+            applied,
+        }
+    }
+}
+
+/// A stretch of chunks with elided leaves, as one peer sent them for one head.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Supplied {
+    pub(super) to: u64,
+    pub(super) peer: PeerId,
+    pub(super) head_size: u64,
 }
 
 /// A head that cannot be true beside what is known.
@@ -87,10 +116,14 @@ pub(super) struct Feed {
     pub(super) buffer: BTreeMap<u64, Held>,
     pub(super) storing: VecDeque<Held>,
     pub(super) checking: Option<Head>,
-    /// Leaves were stored elided and not checked since.
+    /// Leaves are held as their record alone: what was dead may live again, so every
+    /// head is checked.
     pub(super) elided: bool,
     pub(super) refill: Option<Refill>,
-    pub(super) suppliers: BTreeMap<u64, (u64, PeerId)>,
+    /// Who sent leaves elided: where they begin, and for which head.
+    pub(super) suppliers: BTreeMap<u64, Supplied>,
+    /// Leaves that only held retractions make dead are asked for again from then on.
+    pub(super) held_again: UnixMillis,
     pub(super) leaf_bytes: u64,
     pub(super) growth: Growth,
     pub(super) rest_until: UnixMillis,
@@ -122,6 +155,7 @@ impl Feed {
             elided: false,
             refill: None,
             suppliers: BTreeMap::new(),
+            held_again: UnixMillis::default(),
             leaf_bytes: LEAF_BYTES_GUESS,
             growth: Growth::default(),
             rest_until: UnixMillis::default(),
@@ -147,12 +181,28 @@ impl Feed {
             }
         }
         self.frozen = frozen;
-        self.elided = applied.as_ref().is_none_or(|head| head.size != cursor) && cursor > 0;
         if let Some(head) = &applied {
             self.remember(head);
         }
         self.basis.clone_from(&applied);
         self.applied = applied;
+    }
+
+    /// Takes over what the store says is held as records alone; what is missing of
+    /// it at the head that was applied is pulled again.
+    pub(super) fn hold_elided(&mut self, elided: bool, missing: &[Span], now: UnixMillis) {
+        self.elided = elided;
+        let Some(head) = self.applied.clone().filter(|_| !missing.is_empty()) else {
+            return;
+        };
+        let pages = Spans::pages_of(missing, head.size, REFILL_SPANS_MAX);
+        self.refill = Some(Refill::new(
+            head,
+            pages.clone(),
+            pages.into_vec(),
+            now,
+            true,
+        ));
     }
 
     /// Compares a head with every head and root known here.
@@ -220,7 +270,7 @@ impl Feed {
     }
 
     /// Remembers who sent leaves elided.
-    pub(super) fn supplied(&mut self, facts: &ChunkFacts, peer: PeerId) {
+    pub(super) fn supplied(&mut self, facts: &ChunkFacts, peer: PeerId, head_size: u64) {
         let Span { from, to } = facts.span;
         let inside: Vec<u64> = self.suppliers.range(from..to).map(|(at, _)| *at).collect();
         for at in inside {
@@ -231,25 +281,33 @@ impl Feed {
         }
         self.elided = true;
         let before = self.suppliers.range_mut(..from).next_back();
-        if let Some((_, (end, whose))) = before
-            && *end == from
-            && *whose == peer
+        if let Some((_, supplied)) = before
+            && (supplied.to, supplied.peer, supplied.head_size) == (from, peer, head_size)
         {
-            *end = to;
+            supplied.to = to;
         } else if self.suppliers.len() < SUPPLIERS_MAX {
-            self.suppliers.insert(from, (to, peer));
+            let supplied = Supplied {
+                to,
+                peer,
+                head_size,
+            };
+            self.suppliers.insert(from, supplied);
         }
     }
 
-    /// Who sent any of `spans` elided, each with one such leaf.
-    pub(super) fn blame(&self, spans: &[Span]) -> BTreeMap<PeerId, u64> {
+    /// Who sent any of `spans` elided for the head of `head_size` leaves, each with
+    /// one such leaf. What was dead at an earlier head may live again at this one:
+    /// who sent it for that head told no lie.
+    pub(super) fn blame(&self, spans: &[Span], head_size: u64) -> BTreeMap<PeerId, u64> {
         let mut blamed = BTreeMap::new();
         for span in spans {
-            for (from, (to, peer)) in self.suppliers.range(..span.to).rev() {
-                if *to <= span.from {
+            for (from, supplied) in self.suppliers.range(..span.to).rev() {
+                if supplied.to <= span.from {
                     break;
                 }
-                blamed.entry(*peer).or_insert(span.from.max(*from));
+                if supplied.head_size == head_size {
+                    blamed.entry(supplied.peer).or_insert(span.from.max(*from));
+                }
             }
         }
         blamed

@@ -1,7 +1,7 @@
 //! What comes of pulls: chunks, ends and faults of streams, answers of the store.
 
 use super::backoff::Fault;
-use super::feed::{Conflict, Drained, Held, Refill};
+use super::feed::{Conflict, Drained, Held, REFILL_SPANS_MAX, Refill};
 use super::peers::{Job, Kind};
 use super::spans::Spans;
 use super::types::{Action, ChunkFacts, ChunkId, Failure, JobId, PeerId, Span};
@@ -9,8 +9,9 @@ use super::{Puller, Scope};
 use crate::id::FeedId;
 use crate::reject::Rejection;
 
-/// Spans of pages that are pulled again because of elided leaves.
-const REFILL_SPANS_MAX: usize = 1_024;
+/// Between times that leaves are asked for which only held retractions make dead:
+/// whoever has them not may never have them.
+const HELD_AGAIN_MS: u64 = 60 * 60 * 1_000;
 
 impl Puller {
     pub(super) fn jobs_where(&self, which: impl Fn(&Job) -> bool) -> Vec<JobId> {
@@ -171,7 +172,7 @@ impl Puller {
             out.push(Action::CancelPull { job });
             return true;
         }
-        feed.supplied(&held.facts, peer);
+        feed.supplied(&held.facts, peer, goal.size);
         if let Some(old) = feed.buffer.insert(from, held) {
             out.push(Action::Drop { chunk: old.chunk });
         }
@@ -226,7 +227,8 @@ impl Puller {
             out.push(Action::Drop { chunk: held.chunk });
             return false;
         };
-        feed.supplied(&held.facts, peer);
+        let head_size = feed.refill.as_ref().map_or(0, |refill| refill.head.size);
+        feed.supplied(&held.facts, peer, head_size);
         match &mut feed.refill {
             Some(refill) => {
                 refill.storing.insert(held.chunk);
@@ -306,6 +308,7 @@ impl Puller {
         id: FeedId,
         size: u64,
         unjustified: &[Span],
+        held: &[Span],
         out: &mut Vec<Action>,
     ) -> Scope {
         let Some(feed) = self.feeds.get_mut(&id) else {
@@ -314,22 +317,26 @@ impl Puller {
         let Some(head) = feed.checking.take_if(|head| head.size == size) else {
             return Scope::Nothing;
         };
-        let pages = Spans::pages_of(unjustified, size, REFILL_SPANS_MAX);
-        let blamed = feed.blame(unjustified);
-        feed.refill = None;
-        feed.elided = !pages.is_empty();
-        if pages.is_empty() {
+        let missing = Spans::pages_of(unjustified, size, REFILL_SPANS_MAX);
+        let blamed = feed.blame(unjustified, size);
+        let mut wanted = unjustified.to_vec();
+        if !held.is_empty() && self.now >= feed.held_again {
+            feed.held_again = self.now.plus(HELD_AGAIN_MS);
+            wanted.extend_from_slice(held);
+        }
+        let gaps = Spans::pages_of(&wanted, size, REFILL_SPANS_MAX);
+        let waits = !missing.is_empty()
+            && feed
+                .applied
+                .as_ref()
+                .is_none_or(|held| held.rank() < head.rank());
+        feed.refill = (!gaps.is_empty())
+            .then(|| Refill::new(head.clone(), gaps, missing.into_vec(), self.now, !waits));
+        if blamed.is_empty() {
             feed.suppliers.clear();
+        }
+        if !waits {
             feed.apply(id, head, out);
-        } else {
-            feed.refill = Some(Refill {
-                head,
-                missing: pages.as_slice().to_vec(),
-                gaps: pages,
-                storing: std::collections::BTreeSet::new(),
-                since: self.now,
-                applied: false,
-            });
         }
         for job in self.jobs_where(|job| job.feed == id && job.kind == Kind::Refill) {
             self.jobs.remove(&job);

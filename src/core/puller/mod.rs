@@ -31,6 +31,8 @@ mod spans;
 mod types;
 
 #[cfg(test)]
+mod elision_tests;
+#[cfg(test)]
 mod sim;
 #[cfg(test)]
 mod tests;
@@ -179,6 +181,8 @@ impl Puller {
                 applied,
                 frozen,
                 growth,
+                elided,
+                missing,
             } => {
                 self.abandon(feed, out);
                 let entry = self
@@ -187,6 +191,7 @@ impl Puller {
                     .or_insert_with(|| Feed::new(publisher));
                 entry.hold(cursor, root, applied, frozen);
                 entry.growth = growth;
+                entry.hold_elided(elided, &missing, self.now);
                 Scope::All
             }
             Event::FeedGone { feed } => {
@@ -216,7 +221,8 @@ impl Puller {
                 feed,
                 size,
                 unjustified,
-            } => self.elisions_checked(feed, size, &unjustified, out),
+                held,
+            } => self.elisions_checked(feed, size, &unjustified, &held, out),
             Event::ForkFound { feed } => {
                 self.abandon(feed, out);
                 if let Some(entry) = self.feeds.get_mut(&feed) {

@@ -314,6 +314,7 @@ impl Puller {
         self.next_job = self.next_job.saturating_add(1);
         let job = JobId(self.next_job);
         feed.served = self.next_job;
+        let first = feed.applied.is_none();
         if let Some(known) = self.peers.get_mut(&peer) {
             known.served = self.next_job;
         }
@@ -336,7 +337,9 @@ impl Puller {
             feed: id,
             head: want.head,
             span,
-            elide: self.settings.elide && want.kind == Kind::Leaves,
+            // Whoever follows a feed keeps its history; whoever comes late need not
+            // be given what is dead.
+            elide: self.settings.elide && first && want.kind == Kind::Leaves,
         });
         true
     }

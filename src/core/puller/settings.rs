@@ -22,7 +22,7 @@ pub struct Settings {
     pub window_bytes: u64,
     /// Up to this many leaves a pull is a small tail, which goes first.
     pub small_tail_leaves: u64,
-    /// Pull dead leaves as their records.
+    /// Pull dead leaves as their records in a feed's first pull.
     pub elide: bool,
     /// Feeds known at once.
     pub feeds_max: usize,

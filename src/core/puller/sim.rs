@@ -63,6 +63,9 @@ pub(super) struct World {
     chunks: BTreeMap<ChunkId, (FeedId, Head, ChunkFacts, Option<u64>)>,
     pub(super) named: BTreeMap<FeedId, (u64, Digest)>,
     holes: BTreeMap<FeedId, BTreeSet<u64>>,
+    /// Leaves that everybody leaves out for good reason, by held retractions alone
+    /// where it says true, and whether the payload is there when it is asked for.
+    dead: BTreeMap<(FeedId, u64), bool>,
     next_chunk: u64,
 }
 
@@ -127,6 +130,7 @@ impl World {
             chunks: BTreeMap::new(),
             named: BTreeMap::new(),
             holes: BTreeMap::new(),
+            dead: BTreeMap::new(),
             next_chunk: 0,
         }
     }
@@ -145,6 +149,21 @@ impl World {
             member: member(u32::try_from(peer).unwrap()),
         });
         self.announce(PeerId(peer));
+    }
+
+    /// A leaf is dead: everybody leaves its payload out who may.
+    pub(super) fn elide(&mut self, feed: FeedId, at: u64) {
+        self.dead.insert((feed, at), false);
+    }
+
+    /// It is dead by held retractions alone, and nobody has its payload.
+    pub(super) fn hold(&mut self, feed: FeedId, at: u64) {
+        self.dead.insert((feed, at), true);
+    }
+
+    /// It lives again.
+    pub(super) fn revive(&mut self, feed: FeedId, at: u64) {
+        self.dead.remove(&(feed, at));
     }
 
     pub(super) fn announce(&mut self, peer: PeerId) {
@@ -268,18 +287,21 @@ impl World {
             }
             Action::CheckElisions { feed, head } => {
                 let holes = self.holes.entry(feed).or_default();
-                let unjustified = holes
-                    .iter()
-                    .map(|at| Span {
-                        from: *at,
-                        to: at + 1,
-                    })
-                    .collect();
+                let span = |at: &u64| Span {
+                    from: *at,
+                    to: at + 1,
+                };
+                let of = |at: &&u64| self.dead.get(&(feed, **at)).copied();
+                let unjustified = holes.iter().filter(|at| of(at).is_none());
+                let unjustified = unjustified.map(span).collect();
+                let held = holes.iter().filter(|at| of(at) == Some(true));
+                let held = held.map(span).collect();
                 let size = head.size();
                 let checked = Event::ElisionsChecked {
                     feed,
                     size,
                     unjustified,
+                    held,
                 };
                 self.later(10, Due::Event(checked));
             }
@@ -370,7 +392,11 @@ impl World {
             self.next_chunk += 1;
             let chunk = ChunkId(self.next_chunk);
             let mut made = facts(id, history, from, to);
-            let hole = (elide && server.manner == Manner::Elides).then_some(from);
+            let within = self.dead.iter().find(|((feed, at), held)| {
+                *feed == id && (from..to).contains(at) && (elide || **held)
+            });
+            let lied = (elide && server.manner == Manner::Elides).then_some(from);
+            let hole = within.map(|((_, at), _)| *at).or(lied);
             made.elided = u64::from(hole.is_some());
             self.chunks.insert(chunk, (id, pinned.clone(), made, hole));
             self.later(

@@ -95,10 +95,15 @@ impl Spans {
         self.0.iter().fold(0, sum)
     }
 
+    pub(super) fn into_vec(self) -> Vec<Span> {
+        self.0
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    #[cfg(test)]
     pub(super) fn as_slice(&self) -> &[Span] {
         &self.0
     }

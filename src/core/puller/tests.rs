@@ -287,6 +287,8 @@ fn growth_goes_on_from_what_the_store_held() {
         applied: Some(head(feed(1), 0, 1_000)),
         frozen: false,
         growth,
+        elided: false,
+        missing: Vec::new(),
     });
     world
         .named
@@ -415,7 +417,7 @@ proptest! {
                     let front = puller.feeds.get(&id).and_then(|feed| feed.storing.front());
                     Event::ChunkStored { feed: id, chunk: front.map_or(chunk, |held| held.chunk) }
                 }
-                14 => Event::ElisionsChecked { feed: id, size: leaf * 9, unjustified: vec![Span { from: 1, to: leaf }] },
+                14 => Event::ElisionsChecked { feed: id, size: leaf * 9, unjustified: vec![Span { from: 1, to: leaf }], held: vec![Span { from: leaf, to: leaf + 9 }] },
                 _ => Event::Tick,
             };
             for action in puller.handle(UnixMillis(now), event) {

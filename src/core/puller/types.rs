@@ -265,6 +265,10 @@ pub enum Event {
         frozen: bool,
         /// The growth that [`Action::Store`] named with the last chunk stored.
         growth: Growth,
+        /// Leaves are held as their record alone.
+        elided: bool,
+        /// Leaves held elided that nothing below the head that was applied makes dead.
+        missing: Vec<Span>,
     },
     /// The store dropped a feed; the puller forgets it.
     FeedGone {
@@ -339,6 +343,10 @@ pub enum Event {
         size: u64,
         /// Leaves held elided that nothing below the head makes dead.
         unjustified: Vec<Span>,
+        /// Leaves held elided that are dead by retractions alone that are held for
+        /// review. They are wanted, and nobody is blamed for them: what is held is
+        /// each node's own to say.
+        held: Vec<Span>,
     },
     /// Evidence of a fork was accepted from elsewhere: the feed freezes.
     ForkFound {

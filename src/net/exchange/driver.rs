@@ -31,6 +31,7 @@ use super::inbox::Heard;
 use super::inside::Inside;
 use super::links::Links;
 use super::pipeline::{self, Pulled, describe_of};
+use super::purging::Purger;
 use super::rejections::Rejections;
 use super::storing::{self, Desk, Pace};
 use super::view::{Board, PeerKey};
@@ -104,6 +105,7 @@ pub(crate) struct Driver {
     pub(super) denied: hashpact_core::puller::Denied,
     /// Rosters that were asked for because a peer named them.
     pub(super) asked_for: HashSet<Digest>,
+    purger: Purger,
 }
 
 impl Driver {
@@ -111,6 +113,7 @@ impl Driver {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
             snapshots: Snapshots::of(&parts.node),
+            purger: Purger::new(&parts.node),
             node: parts.node,
             board: parts.board,
             rejections: parts.rejections,
@@ -222,6 +225,17 @@ impl Driver {
             }
             Inside::PullFailed { job, error } => self.pull_failed(job, &error),
             Inside::Stored { feed, chunk } => self.tell(Event::ChunkStored { feed, chunk }),
+            Inside::ElisionsChecked {
+                feed,
+                size,
+                unjustified,
+                held,
+            } => self.tell(Event::ElisionsChecked {
+                feed,
+                size,
+                unjustified,
+                held,
+            }),
             Inside::StoreFailed { feed } => self.store_failed(feed),
             Inside::Applied { feed, head } => self.applied(feed, &head),
             Inside::Differs { head } => self.differs(head),
@@ -323,6 +337,8 @@ impl Driver {
                     let failure = Failure::Cut;
                     return Some(Event::StreamFailed { job, failure });
                 };
+                // A publisher wants back all that it wrote.
+                let elide = elide && !self.returning.contains(&feed);
                 let order = pipeline::Order {
                     job,
                     publisher,
@@ -344,18 +360,12 @@ impl Driver {
                 growth,
                 ..
             } => self.store(feed, chunk, over_growth, growth),
-            // Leaves are pulled whole, so that none is ever missing.
             Action::Refill { feed, chunk, .. } => {
-                self.chunks.remove(&chunk);
-                return Some(Event::ChunkStored { feed, chunk });
+                if let Some(pulled) = self.chunks.remove(&chunk) {
+                    self.desk(feed, storing::Order::Refill(chunk, Box::new(pulled.chunk)));
+                }
             }
-            Action::CheckElisions { feed, head } => {
-                return Some(Event::ElisionsChecked {
-                    feed,
-                    size: head.size(),
-                    unjustified: Vec::new(),
-                });
-            }
+            Action::CheckElisions { feed, head } => self.desk(feed, storing::Order::Check(head)),
             Action::Drop { chunk } => {
                 self.chunks.remove(&chunk);
             }
@@ -549,6 +559,7 @@ impl Driver {
             }
             !idle || !seat.desk.is_at_rest()
         });
+        self.purger.look(&tasks);
         self.show();
     }
 

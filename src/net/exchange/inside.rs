@@ -1,7 +1,7 @@
 //! What the driver's own tasks tell it: links, pulls, stored chunks, heads.
 
 use hashpact_core::id::FeedId;
-use hashpact_core::puller::{ChunkId, Head, JobId};
+use hashpact_core::puller::{ChunkId, Head, JobId, Span};
 use hashpact_core::reject::Rejection;
 
 use super::pipeline::Pulled;
@@ -26,6 +26,13 @@ pub(crate) enum Inside {
     PullFailed { job: JobId, error: NetError },
     /// A chunk is stored, and all before it.
     Stored { feed: FeedId, chunk: ChunkId },
+    /// The leaves below a head were looked through that are held as records alone.
+    ElisionsChecked {
+        feed: FeedId,
+        size: u64,
+        unjustified: Vec<Span>,
+        held: Vec<Span>,
+    },
     /// A desk gave up.
     StoreFailed { feed: FeedId },
     /// A head took effect.

@@ -21,6 +21,7 @@ pub mod inbox;
 mod inside;
 mod links;
 mod pipeline;
+mod purging;
 mod reach;
 mod rejections;
 mod resigned;
@@ -34,7 +35,7 @@ mod view;
 
 pub use dial::Bootstrap;
 pub use inbox::{Heard, Inbox, Said};
-pub use start::{Exchange, ExchangeOptions, pull_settings};
+pub use start::{Exchange, ExchangeOptions};
 
 #[cfg(test)]
 mod scenes;

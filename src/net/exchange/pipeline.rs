@@ -138,9 +138,6 @@ fn verify(node: &Node, mut parts: ChunkParts, order: &Order) -> Result<Pulled, R
     }
     let chunk = checked?;
     let facts = ChunkFacts::of(&chunk)?;
-    if !order.elide {
-        refuse_elided(&chunk)?;
-    }
     if chunk.from == 0 {
         check_first(node, &chunk, order)?;
     }
@@ -151,15 +148,6 @@ fn verify(node: &Node, mut parts: ChunkParts, order: &Order) -> Result<Pulled, R
         facts,
         after: std::mem::take(&mut parts.after),
     })
-}
-
-/// Leaves were asked for whole.
-fn refuse_elided(chunk: &VerifiedChunk) -> Result<(), Rejection> {
-    let mut elided = chunk.leaves().filter(|(_, leaf)| leaf.is_elided());
-    match elided.next() {
-        None => Ok(()),
-        Some((index, _)) => Err(Rejection::ElidedWithoutReason { index }),
-    }
 }
 
 /// DESIGN 5: the feed id is a digest over publisher and first payload. The leaf

@@ -13,10 +13,8 @@ use std::sync::{Arc, OnceLock};
 use futures_util::{StreamExt as _, future, stream};
 use hashpact_core::chunk::{ChunkParts, ProofParts};
 use hashpact_core::id::MemberNumber;
-use hashpact_core::leaf::RawLeaf;
-use hashpact_core::limits::{CHUNK_TARGET_BYTES, PAGE_LEAVES};
+use hashpact_core::limits::{CHUNK_MAX_LEAVES, CHUNK_TARGET_BYTES};
 use hashpact_core::liveness::Liveness;
-use hashpact_core::page;
 use hashpact_core::reject::Rejection;
 use hashpact_node::Node;
 use hashpact_store::StoreError;
@@ -159,9 +157,11 @@ impl Pull {
     fn chunk(&self, from: u64) -> Result<ChunkParts, ServiceError> {
         let reach = self.reach()?;
         let request = &self.request;
-        let chunk = self
-            .node
-            .store()
+        let store = self.node.store();
+        let (no, most) = (reach.feed.no, from.saturating_add(CHUNK_MAX_LEAVES));
+        // Before and after: leaves are dropped and refilled meanwhile.
+        let mut elided = store.elided_within(no, from, most).map_err(of_store)?;
+        let chunk = store
             .chunk_with(
                 reach.feed.no,
                 from,
@@ -171,20 +171,12 @@ impl Pull {
                 request.elide_dead,
             )
             .map_err(of_store)?;
-        let counts = &reach.feed.counts;
-        if counts.elided > 0 || counts.erase > 0 {
-            self.check_elided(&reach, &chunk)?;
-        }
-        Ok(chunk)
-    }
-
-    /// What is held without its payload is served only where leaves below the head
-    /// asked for justify it: a puller would blame this node.
-    fn check_elided(&self, reach: &Reach, chunk: &ChunkParts) -> Result<(), ServiceError> {
-        let elided = elided(chunk).map_err(ServiceError::Rejected);
-        let elided = elided.inspect_err(|error| tracing::error!(%error, "reading own pages"))?;
-        if elided.is_empty() || self.justified(reach, &elided)? {
-            Ok(())
+        elided.retain(|index| *index < chunk.to);
+        elided.extend(store.elided_within(no, from, chunk.to).map_err(of_store)?);
+        // What is held without its payload is served only where leaves below the head
+        // asked for justify it: a puller would blame this node.
+        if elided.is_empty() || self.justified(&reach, &elided)? {
+            Ok(chunk)
         } else {
             Err(Rejection::NotFound.into())
         }
@@ -237,22 +229,6 @@ impl Pull {
         });
         read.await.unwrap_or(Err(ServiceError::Internal))
     }
-}
-
-/// The indexes of a chunk's leaves that are their record alone.
-fn elided(chunk: &ChunkParts) -> Result<Vec<u64>, Rejection> {
-    let mut leaves = decode_end(&chunk.leading)?;
-    for wire in &chunk.pages {
-        leaves.extend(page::decode(wire)?);
-    }
-    leaves.extend(decode_end(&chunk.trailing)?);
-    let indexed = (chunk.from..).zip(&leaves);
-    let elided = indexed.filter(|(_, leaf)| leaf.is_elided());
-    Ok(elided.map(|(index, _)| index).collect())
-}
-
-fn decode_end(plain: &bytes::Bytes) -> Result<Vec<RawLeaf>, Rejection> {
-    page::decode_plain(plain, usize::try_from(PAGE_LEAVES).unwrap_or(usize::MAX))
 }
 
 fn count(chunk: &ChunkParts) {

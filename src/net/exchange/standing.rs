@@ -1,7 +1,8 @@
 //! What the store holds of a feed, in the puller's terms.
 
 use hashpact_core::checkpoint;
-use hashpact_core::puller::{Event, Head};
+use hashpact_core::leaf::IndexRange;
+use hashpact_core::puller::{Event, Head, Span};
 use hashpact_node::{Node, NodeError};
 use hashpact_store::{FeedInfo, FeedStatus};
 
@@ -13,6 +14,7 @@ use super::pipeline::describe_of;
 /// What the store answers.
 pub(crate) fn held(node: &Node, feed: &FeedInfo) -> Result<Event, NodeError> {
     let root = node.store().root_at(feed.no, feed.stored)?;
+    let elisions = node.store().elisions(feed.no)?;
     Ok(Event::FeedHeld {
         feed: feed.id,
         publisher: feed.publisher,
@@ -24,7 +26,18 @@ pub(crate) fn held(node: &Node, feed: &FeedInfo) -> Result<Event, NodeError> {
             FeedStatus::Frozen | FeedStatus::Dropping => true,
             FeedStatus::Active | FeedStatus::Silent => false,
         },
+        elided: feed.elided > 0,
+        missing: spans(&elisions.unjustified),
     })
+}
+
+/// Ranges of leaves in the puller's terms.
+pub(crate) fn spans(ranges: &[IndexRange]) -> Vec<Span> {
+    let span = |range: &IndexRange| Span {
+        from: range.first,
+        to: range.end(),
+    };
+    ranges.iter().map(span).collect()
 }
 
 /// The head that was applied last, if a key that ever was the feed's signed it.

@@ -42,8 +42,7 @@ pub struct ExchangeOptions {
     pub credentials: Credentials,
     /// Limits of connections, streams and calls.
     pub settings: Settings,
-    /// Limits of pulls. Dead leaves are pulled whole: what was elided without reason
-    /// cannot be filled in later yet.
+    /// Limits of pulls.
     pub pull: puller::Settings,
     /// Where to listen; `None` for a node that only dials.
     pub listen: Option<SocketAddr>,
@@ -69,7 +68,7 @@ impl ExchangeOptions {
         Self {
             credentials,
             settings: Settings::default(),
-            pull: pull_settings(),
+            pull: puller::Settings::default(),
             listen: None,
             outbound_only: None,
             bootstrap: Vec::new(),
@@ -78,15 +77,6 @@ impl ExchangeOptions {
             grace: Duration::from_secs(10),
             ready_within: Duration::from_secs(15),
         }
-    }
-}
-
-/// The puller's bounds as shipped: leaves come whole.
-#[must_use]
-pub fn pull_settings() -> puller::Settings {
-    puller::Settings {
-        elide: false,
-        ..puller::Settings::default()
     }
 }
 

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use super::busy::busy;
 use super::inside::Inside;
 use super::pipeline::{describe_of, read_describe, verify_head};
+use super::standing::spans;
 
 /// How fast the feed grows, as of one chunk.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +38,10 @@ pub(crate) struct Pace {
 pub(crate) enum Order {
     /// Append a chunk.
     Store(ChunkId, Box<VerifiedChunk>, Pace),
+    /// Put a chunk's payloads where leaves are held elided without reason.
+    Refill(ChunkId, Box<VerifiedChunk>),
+    /// Index all that is below a head, and find what is held elided without reason.
+    Check(Head),
     /// Make all durable and indexed, with a head over it.
     Apply(Head),
     /// Compare a head with the tree that is held.
@@ -72,6 +77,8 @@ struct Queue {
 #[derive(Default)]
 struct Work {
     writer: Option<FeedWriter>,
+    /// Leaves came back, retractions perhaps among them, that were not reviewed.
+    refilled: bool,
     failed: bool,
 }
 
@@ -147,6 +154,8 @@ impl Desk {
         }
         let done = match order {
             Order::Store(chunk, verified, pace) => self.store(work, chunk, &verified, pace),
+            Order::Refill(chunk, verified) => self.refill(work, chunk, &verified),
+            Order::Check(head) => self.check(work, &head),
             Order::Apply(head) => self.apply(work, head),
             Order::Compare(head) => self.compare(work, head),
             Order::Rest => Self::rest(work),
@@ -196,7 +205,51 @@ impl Desk {
         }
     }
 
+    fn refill(
+        &self,
+        work: &mut Work,
+        chunk: ChunkId,
+        verified: &VerifiedChunk,
+    ) -> Result<(), NodeError> {
+        work.refilled = true;
+        let writer = self.writer(work, None)?;
+        let stale = !self.node.takes_publish_leaves();
+        let hold_back = stale.then_some(Reason::StaleRoster);
+        let count = busy("store", || writer.refill(verified, hold_back))?;
+        metrics::counter!("hashpact_refilled_leaves_total").increment(count);
+        self.tell(Inside::Stored {
+            feed: self.feed,
+            chunk,
+        });
+        Ok(())
+    }
+
+    /// PROTOCOL 12.4: what is dead is known once all leaves below the head are counted.
+    fn check(&self, work: &mut Work, head: &Head) -> Result<(), NodeError> {
+        let refilled = std::mem::take(&mut work.refilled);
+        let writer = self.writer(work, None)?;
+        let committed = busy("commit", || writer.commit(None))?;
+        let no = writer.feed_no();
+        if !self.own {
+            let from = if refilled { 0 } else { committed.indexed_from };
+            self.node.review_retractions(no, from)?;
+        }
+        let elisions = self.node.store().elisions(no)?;
+        let missing = self.node.store().feed(no)?.missing;
+        #[expect(clippy::cast_precision_loss, reason = "a gauge; counts are below 2^40")]
+        metrics::gauge!("hashpact_missing_leaves", "feed" => self.feed.0.short())
+            .set(missing as f64);
+        self.tell(Inside::ElisionsChecked {
+            feed: self.feed,
+            size: head.size(),
+            unjustified: spans(&elisions.unjustified),
+            held: spans(&elisions.held),
+        });
+        Ok(())
+    }
+
     fn apply(&self, work: &mut Work, head: Head) -> Result<(), NodeError> {
+        let refilled = std::mem::take(&mut work.refilled);
         let writer = self.writer(work, None)?;
         let before = writer.info();
         let set = describe_of(&before).map(|describe| describe.name.set);
@@ -209,6 +262,8 @@ impl Desk {
         )?;
         let kept = hashpact_store::Head::new(&verified, self.node.clock().now());
         busy("commit", || writer.commit(Some(&kept)))?;
+        let from = if refilled { 0 } else { before.indexed };
+        self.node.settle(writer, from)?;
         let after = writer.info();
         // Given back before anybody is told: a publisher may want it at once.
         work.writer = None;

@@ -8,6 +8,7 @@
 //! this node does: a restored backup must never fork a feed.
 
 mod append;
+mod erase;
 mod gate;
 mod import;
 mod resign;

@@ -114,7 +114,7 @@ impl Publisher {
         Ok(vec![(latest, !dead)])
     }
 
-    fn retract_leaves(
+    pub(super) fn retract_leaves(
         &self,
         feed: &FeedInfo,
         retraction: &Retraction,
@@ -144,7 +144,7 @@ impl Publisher {
 
     /// A mass retraction counts at its readers only with the identity key's
     /// signature; better said here than noticed there.
-    fn require_identity(&self, feed: &FeedInfo, count: usize) -> Result<(), NodeError> {
+    pub(super) fn require_identity(&self, feed: &FeedInfo, count: usize) -> Result<(), NodeError> {
         let free = RETRACT_FREE_PER_DAY.max(views::live_entries(feed) / 100);
         if self.identity_key.is_none() && u64::try_from(count).unwrap_or(u64::MAX) > free {
             return Err(NodeError::Misuse(format!(
@@ -157,7 +157,7 @@ impl Publisher {
 }
 
 /// An entry of which only the source reference is known.
-fn referenced(reference: &str) -> Publish {
+pub(super) fn referenced(reference: &str) -> Publish {
     Publish {
         media_kind: MediaKind::Other,
         signals: Vec::new(),

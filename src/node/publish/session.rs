@@ -85,6 +85,17 @@ impl<'a> Session<'a> {
 
     /// Signs what was appended, stores the head and announces it.
     pub(crate) fn sign(mut self) -> Result<HeadRef, NodeError> {
+        self.sign_all()
+    }
+
+    /// Signs, and then drops what the erase leaves that were signed name; answers how
+    /// many payloads went.
+    pub(crate) fn sign_and_drop(mut self) -> Result<(HeadRef, u64), NodeError> {
+        let head = self.sign_all()?;
+        Ok((head, self.writer.drop_erased()?))
+    }
+
+    fn sign_all(&mut self) -> Result<HeadRef, NodeError> {
         let size = self.writer.sync()?;
         // The root is that of what the disk holds, not of what memory thinks.
         let root = self.publisher.store.root_at(self.info.no, size)?;

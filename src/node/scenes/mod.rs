@@ -2,6 +2,7 @@
 
 mod discipline;
 mod entries;
+mod erase;
 mod mass;
 mod near;
 

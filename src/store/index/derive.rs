@@ -77,7 +77,7 @@ pub(crate) fn derive(
         sort: sort(&leaf),
         postings: Vec::new(),
         reference: None,
-        killer: Kills::of(raw.kind, &leaf).map(|kills| KillerRecord::of(&kills)),
+        killer: Kills::of(raw.kind, &leaf).map(|kills| KillerRecord::of(raw.kind, &kills)),
         killing: None,
         replaces: None,
         describe: None,

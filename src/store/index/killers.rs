@@ -1,7 +1,7 @@
 //! What makes leaves dead, kept in order, so that liveness is rebuilt at open
 //! without reading a page.
 
-use hashpact_core::leaf::{DESCRIBE, IndexRange, RawLeaf};
+use hashpact_core::leaf::{DESCRIBE, ERASE, IndexRange, RawLeaf};
 use hashpact_core::liveness::{Kills, Liveness};
 
 use crate::error::{Result, StoreError};
@@ -13,6 +13,7 @@ use crate::store::{Inner, Store};
 const ALWAYS: u32 = 1;
 const WHILE_ALIVE: u32 = 2;
 const NOTHING: u32 = 3;
+const ERASING: u32 = 4;
 
 /// Rebuilds what is dead below `indexed`, from the last killer backwards.
 pub(crate) fn rebuild(inner: &Inner, no: FeedNo, indexed: u64) -> Result<Liveness> {
@@ -126,11 +127,11 @@ fn read((key, record): (&[u8], &[u8])) -> Result<(u64, Kills)> {
 }
 
 impl KillerRecord {
-    /// Writes what a leaf kills.
-    pub(crate) fn of(kills: &Kills) -> Self {
+    /// Writes what a leaf of kind byte `kind` kills.
+    pub(crate) fn of(kind: u8, kills: &Kills) -> Self {
         match kills {
             Kills::Always(ranges) => Self {
-                kind: ALWAYS,
+                kind: if kind == ERASE { ERASING } else { ALWAYS },
                 indexes: ranges.iter().flat_map(|r| [r.first, r.count]).collect(),
             },
             Kills::WhileAlive(indexes) => Self {
@@ -146,7 +147,12 @@ impl KillerRecord {
 
     /// Whether the leaf is a retract or an erase.
     pub(crate) const fn names_ranges(&self) -> bool {
-        self.kind == ALWAYS
+        self.kind == ALWAYS || self.kind == ERASING
+    }
+
+    /// Whether the leaf is an erase.
+    pub(crate) const fn erases(&self) -> bool {
+        self.kind == ERASING
     }
 
     /// Reads what a leaf kills.
@@ -156,7 +162,7 @@ impl KillerRecord {
             count: *count,
         };
         match self.kind {
-            ALWAYS => {
+            ALWAYS | ERASING => {
                 let pairs = self.indexes.as_chunks::<2>().0;
                 Ok(Kills::Always(pairs.iter().map(range).collect()))
             }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use hashpact_core::leaf::{Leaf, RawLeaf};
 use hashpact_core::liveness::Liveness;
 use hashpact_core::merkle::CompactRange;
+use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
 
 use self::derive::{Derived, derive};
@@ -47,6 +48,8 @@ pub(crate) struct Indexer {
 /// What a commit changes about its feed.
 pub(crate) struct Outcome {
     indexed: u64,
+    /// Of the leaves of this commit alone: erasing and refilling change the feed's
+    /// own counts meanwhile.
     counts: FeedCounts,
     describe: Option<(u64, Bytes)>,
     /// Name and kind by the describe leaf in force.
@@ -68,10 +71,7 @@ const FEW_KILLERS: usize = 4_096;
 impl Indexer {
     /// Begins after what is indexed.
     pub(crate) fn new(state: &Arc<FeedState>, indexed: u64) -> Self {
-        let (counts, in_force) = {
-            let live = read(&state.live);
-            (FeedCounts::read(&live.row.counts), live.describe.clone())
-        };
+        let in_force = read(&state.live).describe.clone();
         Self {
             state: Arc::clone(state),
             next: indexed,
@@ -79,7 +79,7 @@ impl Indexer {
             spill: None,
             outcome: Outcome {
                 indexed,
-                counts,
+                counts: FeedCounts::default(),
                 describe: None,
                 said: in_force.and_then(|(index, payload)| feeds::said_by(index, &payload)),
                 killers: Killers::Few(Vec::new()),
@@ -184,7 +184,12 @@ impl Indexer {
 }
 
 /// Rows of a small commit that a bulk load would sort.
-fn put_sorted(inner: &Inner, batch: &mut WriteBatch, no: FeedNo, derived: &Derived) -> Result<()> {
+pub(crate) fn put_sorted(
+    inner: &Inner,
+    batch: &mut WriteBatch,
+    no: FeedNo,
+    derived: &Derived,
+) -> Result<()> {
     for (key, record) in &derived.postings {
         let key = keys::signal(key, no, derived.index);
         let mut value = Vec::with_capacity(POSTING_MAX_BYTES);
@@ -199,7 +204,12 @@ fn put_sorted(inner: &Inner, batch: &mut WriteBatch, no: FeedNo, derived: &Deriv
 }
 
 /// Rows that are few, or come in order.
-fn put_rows(inner: &Inner, batch: &mut WriteBatch, no: FeedNo, derived: &Derived) -> Result<()> {
+pub(crate) fn put_rows(
+    inner: &Inner,
+    batch: &mut WriteBatch,
+    no: FeedNo,
+    derived: &Derived,
+) -> Result<()> {
     if let Some(killer) = &derived.killer {
         let key = keys::numbered(no, derived.index);
         batch.put_cf(inner.cf(Family::Killers)?, key, seal(killer));
@@ -215,7 +225,7 @@ impl Outcome {
     fn after(done: &Self) -> Self {
         Self {
             indexed: done.indexed,
-            counts: done.counts,
+            counts: FeedCounts::default(),
             describe: None,
             said: done.said.clone(),
             killers: Killers::Few(Vec::new()),
@@ -250,7 +260,7 @@ impl Outcome {
     /// Writes the outcome to the feed's row.
     pub(crate) fn apply_to(&self, row: &mut FeedRow) {
         row.indexed = self.indexed;
-        row.counts = self.counts.to_row();
+        row.counts = FeedCounts::read(&row.counts).plus(&self.counts).to_row();
         if let Some((index, _)) = &self.describe {
             row.describe_plus_one = index.saturating_add(1);
         }
@@ -263,6 +273,7 @@ impl Outcome {
         state: &FeedState,
         row: FeedRow,
         frontier: &CompactRange,
+        elided: Option<RoaringTreemap>,
     ) -> Result<()> {
         let held = self.held(inner, state, row.indexed)?;
         let mut rebuilt = None;
@@ -287,6 +298,10 @@ impl Outcome {
         }
         live.row = row;
         live.frontier = frontier.clone();
+        if let Some(elided) = elided {
+            live.elided = elided;
+        }
+        live.recount();
         Ok(())
     }
 

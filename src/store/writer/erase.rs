@@ -1,157 +1,297 @@
 //! Dropping the payloads that an erase leaf names: the records stay, and with them
 //! the tree; payloads, postings and references go.
+//!
+//! What counts is below the applied head, so signed; and what is held for review
+//! drops nothing: a stolen feed key must not make everybody forget.
 
-use hashpact_core::leaf::{ERASE, IndexRange, Leaf, RawLeaf, read as read_leaf};
+use std::collections::BTreeSet;
+
+use hashpact_core::leaf::{IndexRange, RawLeaf};
 use hashpact_core::limits::PAGE_LEAVES;
+use hashpact_core::liveness::{Kills, Liveness};
 use hashpact_core::page;
 use rocksdb::WriteBatch;
 
-use super::{FeedWriter, backwards, uncount};
+use super::{FeedWriter, uncount};
 use crate::error::{Result, StoreError};
 use crate::families::Family;
 use crate::feeds::FeedCounts;
-use crate::index::derive::{Sort, derive};
+use crate::index::derive::{Derived, Sort, derive};
 use crate::index::killers;
 use crate::keys;
 use crate::leaves::{page_end, page_start};
-use crate::record::{KillerRecord, unseal, unseal_index, unseal_reference};
-use crate::store::{read, write};
+use crate::record::{
+    KillerRecord, seal_index, seal_reference, unseal, unseal_index, unseal_reference,
+};
+use crate::store::{hold, read, write};
+use crate::{elided, held, purge};
+
+/// What erase leaves of a stretch of a feed name.
+#[derive(Default)]
+struct Erases {
+    /// By their index.
+    leaves: Vec<(u64, Vec<IndexRange>)>,
+    /// Whether there is a retraction of any sort.
+    retractions: bool,
+}
+
+/// What the leaves of one page lose together.
+struct Going {
+    batch: WriteBatch,
+    counts: FeedCounts,
+    indexes: BTreeSet<u64>,
+    keys: Vec<(Family, Vec<u8>)>,
+}
 
 impl FeedWriter {
-    /// Drops the payloads that indexed erase leaves name, and everything derived
-    /// from them; answers how many went. Ask for it after a commit: it does nothing
-    /// when there is no new erase leaf. What was deleted leaves the disk with the
-    /// next compaction of its files.
+    /// Drops the payloads that erase leaves below the applied head name, and
+    /// everything derived from them; answers how many went. Erase leaves that are
+    /// held for review drop only what a retraction names that is not. Ask for it after
+    /// each commit: it does nothing when there is no new erase leaf. What was deleted
+    /// leaves the disk with [`crate::Store::purge`].
     ///
     /// # Errors
     /// What disk and RocksDB answer; then the rest is dropped the next time.
     pub fn drop_erased(&mut self) -> Result<u64> {
+        self.sync()?;
         let row = read(&self.state.live).row.clone();
-        let erases = self.erases(row.erased, row.indexed)?;
-        let mut gone = 0_u64;
-        for range in erases.iter().flatten() {
-            let mut at = range.first;
-            let end = range.end().min(row.indexed);
-            while at < end {
-                let to = page_end(at).min(end);
-                gone = gone.saturating_add(self.drop_within(at, to)?);
-                at = to;
+        let end = row.applied().map_or(0, |head| head.size).min(row.indexed);
+        let begin = row.erased.min(end);
+        if begin == end {
+            return Ok(0);
+        }
+        let held = held::without(&self.inner, &self.state)?;
+        let mut erases = self.erases(begin, end)?;
+        if let Some((retractions, _)) = &held
+            && erases.retractions
+        {
+            // A new retraction may speak for what an earlier, held one names.
+            let earlier = retractions.range(..begin);
+            for index in earlier.copied().collect::<Vec<_>>() {
+                let more = self.erases(index, index.saturating_add(1))?;
+                erases.leaves.extend(more.leaves);
             }
         }
-        if row.erased < row.indexed {
-            let liveness = killers::rebuild(&self.inner, self.state.no, row.indexed)?;
-            self.state.update(&self.inner, |live| {
-                live.row.erased = live.row.indexed;
-                live.liveness = liveness;
-            })?;
+        if !erases.retractions {
+            // Looked at again after a crash, and nothing found.
+            write(&self.state.live).row.erased = end;
+            return Ok(0);
         }
-        if gone > 0 {
-            self.pending.reload(&self.inner)?;
+        let mut gone = 0_u64;
+        for (erase, ranges) in &erases.leaves {
+            let speaks = held.as_ref().filter(|(all, _)| all.contains(erase));
+            let without = speaks.map(|(_, without)| without);
+            for range in ranges {
+                gone = gone.saturating_add(self.drop_range(*range, end, without)?);
+            }
         }
+        self.erased_to(end, gone > 0)?;
         Ok(gone)
     }
 
-    /// What the erase leaves of a range of indexes name.
-    fn erases(&self, from: u64, to: u64) -> Result<Vec<Vec<IndexRange>>> {
-        let no = self.state.no;
-        let mut killers = Vec::new();
-        let (first, last) = (keys::numbered(no, from), keys::numbered(no, to));
-        self.inner
-            .scan(Family::Killers, &first, &last, |key, value| {
-                let record: KillerRecord = unseal(value, "a killer's row")?;
-                if record.names_ranges() {
-                    killers.push(keys::read_numbered(key)?.1);
-                }
-                Ok(true)
-            })?;
-        let mut erases = Vec::new();
-        for index in killers {
-            let leaf = self.leaf(index)?;
-            if leaf.kind == ERASE
-                && let Leaf::Erase(erase) = read_leaf(&leaf, index)
-            {
-                erases.push(erase.indexes.clone());
-            }
-        }
-        Ok(erases)
-    }
-
-    /// Drops the payloads of `[from, to)`, all of one page, as far as they are dead.
-    fn drop_within(&self, from: u64, to: u64) -> Result<u64> {
-        let no = self.state.no;
+    /// Notes how far erase leaves were followed. A page at a time was dropped before,
+    /// so a crash here drops nothing twice.
+    fn erased_to(&mut self, end: u64, dropped: bool) -> Result<()> {
         let mut row = read(&self.state.live).row.clone();
-        let start = page_start(from);
-        let end = page_end(from).min(row.stored);
-        let mut leaves = self.inner.leaves(no, row.stored, start, end)?;
-        let mut counts = FeedCounts::read(&row.counts);
-        // Crash: before, the payloads are there and dropped the next time; after,
-        // those of this page are gone with all that was derived from them.
+        row.erased = end;
+        // Crash: before, the same erase leaves are looked at again, and what they name
+        // is found dropped; after, they are not.
         let mut batch = WriteBatch::default();
-        let mut changed = Vec::new();
-        for (index, leaf) in backwards(start, &leaves) {
-            let named = (from..to).contains(&index);
-            let dead = read(&self.state.live).liveness.is_dead(index);
-            if named && dead && !leaf.is_elided() {
-                let derived = derive(&self.inner, &self.state, index, leaf)?;
-                uncount(&mut counts, &derived);
-                let elided = Sort::Elided.counter(&mut counts);
-                *elided = elided.saturating_add(1);
-                self.forget(&mut batch, index, &derived)?;
-                changed.push(index);
-            }
-        }
-        for index in &changed {
-            let at = usize::try_from(index.saturating_sub(start)).unwrap_or(usize::MAX);
-            if let Some(leaf) = leaves.get_mut(at) {
-                *leaf = leaf.elided();
-            }
-        }
-        if changed.is_empty() {
-            return Ok(0);
-        }
-        self.rewrite(&mut batch, start, &leaves)?;
-        row.counts = counts.to_row();
         self.state.put_row(&self.inner, &mut batch, &row)?;
-        self.inner.write_synced(batch, "dropping payloads")?;
-        write(&self.state.live).row = row;
-        Ok(u64::try_from(changed.len()).unwrap_or(0))
-    }
-
-    /// Removes the rows of a leaf whose payload goes, where they name that leaf.
-    fn forget(
-        &self,
-        batch: &mut WriteBatch,
-        index: u64,
-        derived: &crate::index::derive::Derived,
-    ) -> Result<()> {
+        self.inner.write_synced(batch, "noting what was erased")?;
         let no = self.state.no;
-        for (key, _) in &derived.postings {
-            let key = keys::signal(key, no, index);
-            batch.delete_cf(self.inner.cf(Family::Signals)?, key);
-        }
-        if derived.killer.is_some() {
-            let key = keys::numbered(no, index);
-            batch.delete_cf(self.inner.cf(Family::Killers)?, key);
-        }
-        if let Some(replaces) = derived.replaces {
-            let key = keys::numbered(no, replaces.first);
-            let latest = self.inner.get(Family::Entries, key)?;
-            if latest.map(|row| unseal_index(&row)).transpose()? == Some(index) {
-                batch.delete_cf(self.inner.cf(Family::Entries)?, key);
+        let rebuilt = dropped.then(|| killers::rebuild(&self.inner, no, row.indexed));
+        {
+            let mut live = write(&self.state.live);
+            live.row = row;
+            if let Some(liveness) = rebuilt {
+                live.liveness = liveness?;
             }
+            live.recount();
         }
-        if let Some((digest, _)) = &derived.reference {
-            let key = keys::reference(no, digest);
-            let latest = self.inner.get(Family::Refs, key)?;
-            let latest = latest.map(|row| unseal_reference(&row)).transpose()?;
-            if latest.is_some_and(|(latest, _)| latest == index) {
-                batch.delete_cf(self.inner.cf(Family::Refs)?, key);
-            }
+        if dropped {
+            self.pending.reload(&self.inner)?;
+            // Whoever keeps values in memory forgets those that went.
+            self.inner.tell_dropped();
         }
         Ok(())
     }
 
-    fn rewrite(&self, batch: &mut WriteBatch, start: u64, leaves: &[RawLeaf]) -> Result<()> {
+    /// What the erase leaves of a range of indexes name.
+    fn erases(&self, from: u64, to: u64) -> Result<Erases> {
+        let no = self.state.no;
+        let mut erases = Erases::default();
+        let (first, last) = (keys::numbered(no, from), keys::numbered(no, to));
+        self.inner
+            .scan(Family::Killers, &first, &last, |key, value| {
+                let record: KillerRecord = unseal(value, "a killer's row")?;
+                erases.retractions |= record.names_ranges();
+                if record.erases()
+                    && let Kills::Always(ranges) = record.read()?
+                {
+                    erases.leaves.push((keys::read_numbered(key)?.1, ranges));
+                }
+                Ok(true)
+            })?;
+        Ok(erases)
+    }
+
+    fn drop_range(&self, range: IndexRange, end: u64, without: Option<&Liveness>) -> Result<u64> {
+        let mut gone = 0_u64;
+        let (mut at, end) = (range.first, range.end().min(end));
+        while at < end {
+            let to = page_end(at).min(end);
+            gone = gone.saturating_add(self.drop_within(at, to, without)?);
+            at = to;
+        }
+        Ok(gone)
+    }
+
+    /// Drops the payloads of `[from, to)`, all of one page, as far as they are dead,
+    /// and with `without` as far as a retraction says so that is not held.
+    fn drop_within(&self, from: u64, to: u64, without: Option<&Liveness>) -> Result<u64> {
+        let no = self.state.no;
+        let mut row = read(&self.state.live).row.clone();
+        let start = page_start(from);
+        let mut leaves = {
+            let end = page_end(from).min(row.stored);
+            self.inner.leaves(no, row.stored, start, end)?
+        };
+        let mut going = Going {
+            // Crash: before, the payloads are there and dropped the next time; after,
+            // those of this page are gone with all that was derived from them, and
+            // the row says that they lie in files still.
+            batch: WriteBatch::default(),
+            counts: FeedCounts::read(&row.counts),
+            indexes: BTreeSet::new(),
+            keys: Vec::new(),
+        };
+        for (index, leaf) in (start..).zip(&leaves) {
+            let dead = match without {
+                Some(without) => without.is_retracted(index),
+                None => read(&self.state.live).liveness.is_dead(index),
+            };
+            if (from..to).contains(&index) && dead && !leaf.is_elided() {
+                going.indexes.insert(index);
+            }
+        }
+        if going.indexes.is_empty() {
+            return Ok(0);
+        }
+        for (index, leaf) in (start..).zip(&mut leaves) {
+            if going.indexes.contains(&index) {
+                self.forget(&mut going, index, leaf)?;
+                *leaf = leaf.elided();
+            }
+        }
+        self.put_page(&mut going.batch, start, &leaves)?;
+        let mut elided = read(&self.state.live).elided.clone();
+        elided.extend(going.indexes.iter().copied());
+        let indexes = going.indexes.iter().copied();
+        elided::put(&self.inner, &mut going.batch, no, &elided, indexes)?;
+        row.counts = going.counts.to_row();
+        self.state.put_row(&self.inner, &mut going.batch, &row)?;
+        {
+            let mut purges = hold(&self.inner.purges);
+            purge::put(&self.inner, &mut going.batch, no)?;
+            self.inner.write_synced(going.batch, "dropping payloads")?;
+            let places = purges.due.entry(no).or_default();
+            places.add(start / PAGE_LEAVES, going.keys);
+        }
+        let mut live = write(&self.state.live);
+        live.row = row;
+        live.elided = elided;
+        Ok(u64::try_from(going.indexes.len()).unwrap_or(0))
+    }
+
+    /// Removes the rows of a leaf whose payload goes, where they name that leaf.
+    fn forget(&self, going: &mut Going, index: u64, leaf: &RawLeaf) -> Result<()> {
+        let no = self.state.no;
+        let derived = derive(&self.inner, &self.state, index, leaf)?;
+        uncount(&mut going.counts, &derived);
+        let elided = Sort::Elided.counter(&mut going.counts);
+        *elided = elided.saturating_add(1);
+        for (key, _) in &derived.postings {
+            let key = keys::signal(key, no, index).to_vec();
+            going.batch.delete_cf(self.inner.cf(Family::Signals)?, &key);
+            going.keys.push((Family::Signals, key));
+        }
+        if derived.killer.is_some() {
+            let key = keys::numbered(no, index);
+            going.batch.delete_cf(self.inner.cf(Family::Killers)?, key);
+        }
+        self.forget_version(going, &derived)?;
+        self.forget_reference(going, &derived)
+    }
+
+    /// The entry's latest version becomes the one before, if that is held whole.
+    fn forget_version(&self, going: &mut Going, derived: &Derived) -> Result<()> {
+        let Some(replaces) = derived.replaces else {
+            return Ok(());
+        };
+        let key = keys::numbered(self.state.no, replaces.first);
+        let entries = self.inner.cf(Family::Entries)?;
+        let latest = self.inner.get(Family::Entries, key)?;
+        if latest.map(|row| unseal_index(&row)).transpose()? != Some(derived.index) {
+            return Ok(());
+        }
+        let before = self.version_before(going, derived)?;
+        match before.filter(|before| before.replaces.is_some_and(|r| r.first == replaces.first)) {
+            Some(before) => going.batch.put_cf(entries, key, seal_index(before.index)),
+            None => going.batch.delete_cf(entries, key),
+        }
+        Ok(())
+    }
+
+    fn forget_reference(&self, going: &mut Going, derived: &Derived) -> Result<()> {
+        let Some((digest, _)) = derived.reference else {
+            return Ok(());
+        };
+        let key = keys::reference(self.state.no, &digest);
+        let refs = self.inner.cf(Family::Refs)?;
+        let latest = self.inner.get(Family::Refs, key)?;
+        let latest = latest.map(|row| unseal_reference(&row)).transpose()?;
+        if latest.is_none_or(|(latest, _)| latest != derived.index) {
+            return Ok(());
+        }
+        let before = self.version_before(going, derived)?;
+        let same = before.and_then(|before| Some((before.index, before.reference?)));
+        match same.filter(|(_, (same, _))| *same == digest) {
+            Some((index, (_, content))) => {
+                going
+                    .batch
+                    .put_cf(refs, key, seal_reference(index, &content));
+            }
+            None => going.batch.delete_cf(refs, key),
+        }
+        going.keys.push((Family::Refs, key.to_vec()));
+        Ok(())
+    }
+
+    /// The newest of a leaf's earlier versions that is held whole and stays so.
+    fn version_before(&self, going: &Going, derived: &Derived) -> Result<Option<Derived>> {
+        let Some(killer) = &derived.killer else {
+            return Ok(None);
+        };
+        let Kills::WhileAlive(earlier) = killer.read()? else {
+            return Ok(None);
+        };
+        for index in earlier.into_iter().rev() {
+            let leaf = self.leaf(index)?;
+            if !leaf.is_elided() && !going.indexes.contains(&index) {
+                return derive(&self.inner, &self.state, index, &leaf).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes the leaves of one page anew, whole or not.
+    pub(super) fn put_page(
+        &self,
+        batch: &mut WriteBatch,
+        start: u64,
+        leaves: &[RawLeaf],
+    ) -> Result<()> {
         let no = self.state.no;
         let whole = u64::try_from(leaves.len()).is_ok_and(|count| count == PAGE_LEAVES);
         if whole {
@@ -159,14 +299,11 @@ impl FeedWriter {
             batch.put_cf(self.inner.cf(Family::Pages)?, key, page::encode(leaves)?);
             return Ok(());
         }
+        let tail = self.inner.cf(Family::Tail)?;
         for (index, leaf) in (start..).zip(leaves) {
             let mut plain = Vec::new();
             page::put_plain(leaf, &mut plain)?;
-            batch.put_cf(
-                self.inner.cf(Family::Tail)?,
-                keys::numbered(no, index),
-                plain,
-            );
+            batch.put_cf(tail, keys::numbered(no, index), plain);
         }
         Ok(())
     }

@@ -14,6 +14,7 @@
 mod erase;
 mod pending;
 mod quarantine;
+mod refill;
 mod truncate;
 
 use std::sync::Arc;
@@ -23,10 +24,12 @@ use hashpact_core::chunk::VerifiedChunk;
 use hashpact_core::leaf::RawLeaf;
 use hashpact_core::merkle::CompactRange;
 use hashpact_core::reject::Rejection;
+use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
 
 use self::pending::Pending;
 use self::quarantine::Beside;
+use crate::elided;
 use crate::error::{Result, StoreError};
 use crate::feeds::{FeedCounts, FeedInfo, FeedState};
 use crate::heads::Head;
@@ -120,10 +123,7 @@ impl FeedWriter {
     pub fn append(&mut self, leaves: &[RawLeaf]) -> Result<u64> {
         let first = self.size();
         self.catch_up()?;
-        for leaf in leaves {
-            self.pending.push(leaf, leaf.hash())?;
-        }
-        self.indexer.add(&self.inner, first, leaves)?;
+        self.push_all(first, leaves)?;
         self.sync_when_full()?;
         Ok(first)
     }
@@ -149,6 +149,7 @@ impl FeedWriter {
         let mut at = self.push_all(expected, &chunk.lead)?;
         for page in &chunk.pages {
             self.pending.push_page(&page.wire, page.root)?;
+            self.pending.note_elided(at, &page.leaves);
             self.indexer.add(&self.inner, at, &page.leaves)?;
             at = self.size();
         }
@@ -170,6 +171,7 @@ impl FeedWriter {
         let mut row = read(&self.state.live).row.clone();
         self.pending.write(&self.inner, &mut batch)?;
         row.set_frontier(self.pending.frontier());
+        let elided = self.put_elided(&mut batch)?;
         self.state.put_row(&self.inner, &mut batch, &row)?;
         let turn = hold(&self.state.quarantine_turn);
         let held_back = self.beside.put(&self.inner, &self.state, &mut batch)?;
@@ -181,6 +183,9 @@ impl FeedWriter {
             let mut live = write(&self.state.live);
             live.row = row;
             live.frontier = self.pending.frontier().clone();
+            if let Some(elided) = elided {
+                live.elided = elided;
+            }
         }
         self.pending.written();
         Ok(self.size())
@@ -217,6 +222,7 @@ impl FeedWriter {
             self.inner.put_head(&mut batch, self.state.no, head)?;
             row.set_applied(head.at());
         }
+        let elided = self.put_elided(&mut batch)?;
         self.state.put_row(&self.inner, &mut batch, &row)?;
         let turn = hold(&self.state.quarantine_turn);
         let held_back = self.beside.put(&self.inner, &self.state, &mut batch)?;
@@ -231,7 +237,8 @@ impl FeedWriter {
             indexed: row.indexed,
         };
         self.pending.written();
-        outcome.publish(&self.inner, &self.state, row, self.pending.frontier())?;
+        let frontier = self.pending.frontier();
+        outcome.publish(&self.inner, &self.state, row, frontier, elided)?;
         self.indexer = Indexer::new(&self.state, committed.indexed);
         Ok(committed)
     }
@@ -248,8 +255,22 @@ impl FeedWriter {
         for leaf in leaves {
             self.pending.push(leaf, leaf.hash())?;
         }
+        self.pending.note_elided(first, leaves);
         self.indexer.add(&self.inner, first, leaves)?;
         Ok(self.size())
+    }
+
+    /// Adds which of the appended leaves are records alone to the batch that stores
+    /// them; answers all that are then, if there are more than before.
+    fn put_elided(&self, batch: &mut WriteBatch) -> Result<Option<RoaringTreemap>> {
+        let new = self.pending.elided();
+        if new.is_empty() {
+            return Ok(None);
+        }
+        let mut all = read(&self.state.live).elided.clone();
+        all.extend(new.iter().copied());
+        elided::put(&self.inner, batch, self.state.no, &all, new.iter().copied())?;
+        Ok(Some(all))
     }
 
     fn sync_when_full(&mut self) -> Result<()> {

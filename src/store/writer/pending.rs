@@ -29,6 +29,8 @@ pub(super) struct Pending {
     /// All leaves after the last whole page, durable ones included.
     tail: Vec<RawLeaf>,
     nodes: Vec<(NodeId, Digest)>,
+    /// Those of the new leaves that are their record alone.
+    elided: Vec<u64>,
 }
 
 impl Pending {
@@ -42,6 +44,7 @@ impl Pending {
             page_bytes: 0,
             tail: inner.leaves(no, durable, page_start(durable), durable)?,
             nodes: Vec::new(),
+            elided: Vec::new(),
             frontier,
         })
     }
@@ -83,6 +86,17 @@ impl Pending {
             .append_subtree_with(PAGE_LEVEL, root, &mut |node, hash| nodes.push((node, hash)))?;
         self.keep_page(wire.clone());
         Ok(())
+    }
+
+    /// Remembers which of the leaves from `first` on are records alone.
+    pub(super) fn note_elided(&mut self, first: u64, leaves: &[RawLeaf]) {
+        let elided = (first..).zip(leaves).filter(|(_, leaf)| leaf.is_elided());
+        self.elided.extend(elided.map(|(index, _)| index));
+    }
+
+    /// The new leaves that are records alone.
+    pub(super) fn elided(&self) -> &[u64] {
+        &self.elided
     }
 
     fn keep_page(&mut self, wire: Bytes) {
@@ -153,5 +167,6 @@ impl Pending {
         self.pages.clear();
         self.page_bytes = 0;
         self.nodes.clear();
+        self.elided.clear();
     }
 }

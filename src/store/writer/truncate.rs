@@ -6,6 +6,7 @@ use hashpact_core::page;
 use rocksdb::WriteBatch;
 
 use super::{FeedWriter, Pending, backwards, uncount};
+use crate::elided;
 use crate::error::{Result, StoreError};
 use crate::families::Family;
 use crate::feeds::FeedCounts;
@@ -55,6 +56,7 @@ impl FeedWriter {
         }
         let liveness = killers::rebuild(&self.inner, self.state.no, row.indexed)?;
         let describe = self.describe_below(&row)?;
+        row.erased = row.erased.min(row.indexed);
         row.describe_plus_one = describe
             .as_ref()
             .map_or(0, |(index, _)| index.saturating_add(1));
@@ -67,6 +69,7 @@ impl FeedWriter {
         live.liveness = liveness;
         live.describe = describe;
         live.row = row;
+        live.recount();
         Ok(())
     }
 
@@ -95,6 +98,10 @@ impl FeedWriter {
         }
         next.counts = counts.to_row();
         self.cut_rows(&mut batch, from, row.stored, &leaves)?;
+        let mut elided = read(&self.state.live).elided.clone();
+        if elided.remove_range(from..) > 0 {
+            elided::put(&self.inner, &mut batch, no, &elided, from..row.stored)?;
+        }
         for head in self.heads_beyond(from)? {
             batch.delete_cf(self.inner.cf(Family::Heads)?, head);
         }
@@ -103,6 +110,7 @@ impl FeedWriter {
         let mut live = write(&self.state.live);
         live.row = next.clone();
         live.frontier = frontier;
+        live.elided = elided;
         Ok(next)
     }
 

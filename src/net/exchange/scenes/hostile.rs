@@ -326,6 +326,23 @@ impl Victim {
         assert!(report.findings.is_empty(), "{:?}", report.findings);
     }
 
+    /// Ends and starts over the same store.
+    pub(super) async fn restart(self, coalition: &Coalition) -> Self {
+        self.stop.cancel();
+        assert!(self.exchange.wait().await, "it ends within its grace");
+        let store = Arc::downgrade(self.node.store());
+        drop(self.node);
+        until("the store is closed", || store.strong_count() == 0).await;
+        // The last handle is gone before its files are closed.
+        let lock = coalition.dir.path().join("south/store/lock");
+        until("its lock is free", || {
+            let file = std::fs::File::open(&lock).unwrap();
+            file.try_lock().is_ok()
+        })
+        .await;
+        Self::start(coalition).await
+    }
+
     /// Ends, and leaves nothing behind, so that the next one begins anew.
     pub(super) async fn stop(self, coalition: &Coalition) {
         self.rest().await;

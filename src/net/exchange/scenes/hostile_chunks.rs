@@ -404,32 +404,6 @@ async fn tampered_proofs_and_bounds_are_refused_and_leaves_come_from_elsewhere()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leaves_elided_without_reason_are_refused_and_come_whole_from_elsewhere() {
-    let stage = Stage::new().await;
-    let feed = feed_of(&stage.honest.node, &stage.feed);
-    let leaves = stage
-        .honest
-        .node
-        .store()
-        .read_leaves(feed.no, 0, feed.stored);
-    let mut forged = Forged {
-        publisher: NORTH,
-        feed: stage.feed,
-        leaves: leaves.unwrap(),
-    };
-    for leaf in &mut forged.leaves[700..705] {
-        *leaf = leaf.elided();
-    }
-    stage.hostile.plays(Script {
-        give: Some(forged.give()),
-        ..Script::default()
-    });
-    stage
-        .refused("elision", &["elided_without_reason"], 0)
-        .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proof_in_place_of_leaves_is_refused() {
     let stage = Stage::new().await;
     stage.hostile.plays(Script {

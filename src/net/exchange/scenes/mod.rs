@@ -1,6 +1,7 @@
 //! Real nodes of one coalition, over real stores: what they tell and serve whom.
 
 mod bounds;
+mod elision;
 mod hostile;
 mod hostile_chunks;
 mod hostile_documents;
@@ -411,7 +412,9 @@ pub(crate) async fn bring(from: &Arc<Node>, to: &Arc<Node>, feed: &FeedId, elide
     let coalition = CoalitionName::parse(COALITION).unwrap();
     let head = checkpoint::verify(head.note(), &coalition, feed, keys).unwrap();
     writer.commit(Some(&Head::new(&head, NOW))).unwrap();
+    to.settle(&mut writer, 0).unwrap();
     drop(writer);
+    to.purge_erased().unwrap();
     to.hub().tell(hashpact_node::hub::Change::Head(*feed));
 }
 

@@ -1,0 +1,243 @@
+//! Which entries of an own set a command means: names, signals, source references, or
+//! a file of them.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use hashpact_api::wire::selector::By;
+use hashpact_api::{SELECTORS_MAX, wire};
+use hashpact_core::id::EntryName;
+use hashpact_core::signal::{Signal, SignalKind};
+use serde::Serialize;
+
+use super::error::CliError;
+use super::output::note;
+use super::values::SetReference;
+
+/// Selectors in one message.
+pub const BATCH: usize = 4_096;
+/// A line of a file of selectors: the longest signal that can be written, and room.
+const LINE_MAX_BYTES: u64 = 64 * 1024;
+
+/// Which entries.
+#[derive(Debug, Default, Args)]
+pub struct SelectorArgs {
+    /// Entries: MEMBER/SET#INDEX, or #INDEX with --set
+    #[arg(value_name = "ENTRY", required_unless_present_any = ["signals", "references", "file"])]
+    pub entries: Vec<String>,
+    /// The set [default: that of the entries]
+    #[arg(long, value_name = "SET")]
+    pub set: Option<SetReference>,
+    /// Every entry with this signal, such as MD5:HEX; may be repeated
+    #[arg(long = "signal", value_name = "KIND:VALUE", requires = "set")]
+    pub signals: Vec<String>,
+    /// The entry with this source reference; may be repeated
+    #[arg(long = "reference", value_name = "REF", requires = "set")]
+    pub references: Vec<String>,
+    /// A file with an entry, KIND:VALUE or source reference a line; "-" is standard
+    /// input
+    #[arg(long, value_name = "FILE", requires = "set")]
+    pub file: Option<PathBuf>,
+}
+
+/// What names nothing in the set.
+#[derive(Serialize)]
+pub struct NotFound {
+    /// Which of what was given, from 1; of a file its line.
+    at: u64,
+    code: String,
+    reason: String,
+}
+
+impl NotFound {
+    /// As JSON has them.
+    pub fn list(missing: Vec<wire::EntryRejection>) -> Vec<Self> {
+        let one = |missing: wire::EntryRejection| Self {
+            at: missing.line,
+            code: missing.code,
+            reason: missing.reason,
+        };
+        missing.into_iter().map(one).collect()
+    }
+
+    /// Says them to a person.
+    pub fn print(missing: &[wire::EntryRejection]) {
+        for missing in missing {
+            note(format!(
+                "number {}: {}: {}",
+                missing.line, missing.code, missing.reason
+            ));
+        }
+    }
+}
+
+impl SelectorArgs {
+    /// The set that is named, or that all entries are of.
+    ///
+    /// # Errors
+    /// When none is, or several are.
+    pub fn set(&self) -> Result<String, CliError> {
+        set_of(self)
+    }
+
+    /// All that is named, at least one.
+    ///
+    /// # Errors
+    /// When something cannot be read, or nothing is named.
+    pub fn selectors(&self) -> Result<Vec<wire::Selector>, CliError> {
+        let mut selectors = given(self)?;
+        if let Some(path) = &self.file {
+            read(path, &mut selectors)?;
+        }
+        if selectors.is_empty() {
+            return Err(CliError::usage("nothing is named")
+                .next("give entries, --signal, --reference or a --file with some"));
+        }
+        Ok(selectors)
+    }
+
+    /// Asks at the terminal; refuses to guess where there is none.
+    ///
+    /// # Errors
+    /// Unless the answer is yes.
+    pub fn confirm(&self, what: &str, question: &str) -> Result<(), CliError> {
+        let from_stdin = self.file.as_deref() == Some(Path::new("-"));
+        if from_stdin || !io::stdin().is_terminal() {
+            return Err(CliError::usage(format!(
+                "{what} is permanent, and there is no terminal to ask at"
+            ))
+            .next("give --yes"));
+        }
+        let mut stderr = io::stderr();
+        let asked = stderr
+            .write_all(format!("{question} [y/N] ").as_bytes())
+            .and_then(|()| stderr.flush());
+        asked.map_err(CliError::failed)?;
+        let mut answer = String::new();
+        io::stdin()
+            .read_line(&mut answer)
+            .map_err(CliError::failed)?;
+        if matches!(answer.trim(), "y" | "Y" | "yes") {
+            Ok(())
+        } else {
+            Err(CliError::failed("nothing was changed"))
+        }
+    }
+}
+
+/// The set that is named, or that all entries are of.
+fn set_of(args: &SelectorArgs) -> Result<String, CliError> {
+    if let Some(set) = &args.set {
+        return Ok(set.to_string());
+    }
+    let mut sets = args.entries.iter().map(|entry| {
+        let name = EntryName::parse(entry);
+        name.map(|name| name.set.to_string()).map_err(|error| {
+            CliError::usage(error).next("write MEMBER/SET#INDEX, or #INDEX with --set")
+        })
+    });
+    let first = sets
+        .next()
+        .ok_or_else(|| CliError::usage("no set is named"))??;
+    for set in sets {
+        if set? != first {
+            return Err(CliError::usage("the entries are of several sets")
+                .next("name those of one set at a time"));
+        }
+    }
+    Ok(first)
+}
+
+fn given(args: &SelectorArgs) -> Result<Vec<wire::Selector>, CliError> {
+    let mut selectors: Vec<By> = args.entries.iter().cloned().map(By::Entry).collect();
+    for (at, spec) in (1..).zip(&args.signals) {
+        let signal = Signal::parse_spec(spec)
+            .map_err(|error| CliError::usage(format!("--signal, number {at}: {error}")))?;
+        selectors.push(By::Signal(message(&signal)));
+    }
+    selectors.extend(args.references.iter().cloned().map(By::SourceReference));
+    let numbered = (1..).zip(selectors);
+    Ok(numbered
+        .map(|(line, by)| wire::Selector { by: Some(by), line })
+        .collect())
+}
+
+/// Reads a file of selectors. Blank lines and lines beginning with `# ` are skipped.
+fn read(path: &Path, selectors: &mut Vec<wire::Selector>) -> Result<(), CliError> {
+    let fail = |error: io::Error| CliError::failed(format!("{}: {error}", path.display()));
+    let mut input: Box<dyn BufRead> = if path == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(BufReader::new(File::open(path).map_err(fail)?))
+    };
+    let mut text = Vec::new();
+    for line in 1.. {
+        text.clear();
+        let mut limited = io::Read::take(&mut input, LINE_MAX_BYTES);
+        if limited.read_until(b'\n', &mut text).map_err(fail)? == 0 {
+            return Ok(());
+        }
+        let wrong = |why: &str| {
+            CliError::usage(format!("{}, line {line}: {why}", path.display()))
+                .next("one MEMBER/SET#INDEX, #INDEX, KIND:VALUE or source reference a line")
+        };
+        if text.len() as u64 == LINE_MAX_BYTES {
+            return Err(wrong("the line is too long"));
+        }
+        let text = std::str::from_utf8(&text).map_err(|_| wrong("not UTF-8"))?;
+        let text = text.trim_start_matches('\u{feff}').trim();
+        if text.is_empty() || text == "#" || text.starts_with("# ") {
+            continue;
+        }
+        let by = Some(selector(text).map_err(|error| wrong(&error))?);
+        selectors.push(wire::Selector { by, line });
+        if selectors.len() > SELECTORS_MAX {
+            return Err(wrong(&format!("more than {SELECTORS_MAX} in one command")));
+        }
+    }
+    Ok(())
+}
+
+/// An entry where it reads as one, a signal where it begins with a kind's name, else
+/// a source reference.
+fn selector(text: &str) -> Result<By, String> {
+    if text.starts_with('#') || EntryName::parse(text).is_ok() {
+        return Ok(By::Entry(text.to_owned()));
+    }
+    let kind = text
+        .split_once(':')
+        .map(|(kind, _)| SignalKind::parse(kind.trim()));
+    if let Some(Ok(_)) = kind {
+        let signal = Signal::parse_spec(text).map_err(|error| error.to_string())?;
+        return Ok(By::Signal(message(&signal)));
+    }
+    Ok(By::SourceReference(text.to_owned()))
+}
+
+fn message(signal: &Signal) -> wire::Signal {
+    wire::Signal {
+        kind: signal.kind().number(),
+        value: signal.value().clone(),
+        quality: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_an_entry_a_signal_or_a_reference() {
+        let of = |text: &str| selector(text).unwrap();
+        assert_eq!(of("#12"), By::Entry("#12".to_owned()));
+        assert_eq!(of("a/b#12"), By::Entry("a/b#12".to_owned()));
+        let md5 = "md5:00112233445566778899aabbccddeeff";
+        assert!(matches!(of(md5), By::Signal(signal) if signal.kind == 1));
+        let reference = "case:2026-11";
+        assert_eq!(of(reference), By::SourceReference(reference.to_owned()));
+        let error = selector("md5:0011").unwrap_err();
+        assert!(!error.contains("0011"), "{error}");
+    }
+}
