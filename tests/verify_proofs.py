@@ -5,6 +5,7 @@
     verify_proofs.py --self-test CAPTURE.json  changes every field and expects each to be refused
     verify_proofs.py --merkle VECTORS.json     recomputes tests/vectors/merkle.json
     verify_proofs.py --checkpoint VECTOR.json  recomputes tests/vectors/checkpoint.json
+    verify_proofs.py --feed VECTORS.json       recomputes tests/vectors/feed.json, then changes every field
 
 A capture is what a Pull gave, decoded, with the head that it was pinned to:
 
@@ -347,8 +348,133 @@ def check_checkpoint(v):
     check_ed25519(key, f"cosignature/v1\ntime {v['cosigned_time_s']}\n{body}".encode(), signature[12:])
 
 
+# A feed's identity, a retraction's signature, a page (PROTOCOL 2.6, 9, 11.2, 12.9).
+
+
+def varint(data, at):
+    value = shift = 0
+    while True:
+        need(at < len(data) and shift < 70, "a varint that is cut")
+        value |= (data[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if not data[at - 1] & 0x80:
+            return value, at
+
+
+def fields_of(message):
+    """The fields of a protobuf message: number -> values, in order."""
+    fields, at = {}, 0
+    while at < len(message):
+        key, at = varint(message, at)
+        need(key & 7 in (0, 2), "a wire type that our messages do not have")
+        value, at = varint(message, at)
+        if key & 7 == 2:
+            end = at + value
+            need(end <= len(message), "a field that is cut")
+            value, at = message[at:end], end
+        fields.setdefault(key >> 3, []).append(value)
+    return fields
+
+
+def u64(number):
+    return number.to_bytes(8, "big")
+
+
+def check_feed_id(v):
+    genesis, slug = unhex(v["genesis_digest"], 32), v["publisher"].encode()
+    first = sha256(unhex(v["first_payload"]))
+    feed = sha256(b"hashpact feed id v1\n" + genesis + bytes([len(slug)]) + slug + first)
+    need(unhex(v["feed_id"]) == feed, "the feed id")
+    need(v["origin"] == f"{v['coalition']}/feed/{feed.hex()}/{v['epoch']}", "the origin")
+    return feed
+
+
+def check_retraction(v, feed):
+    fields = fields_of(unhex(v["payload"]))
+    need(len(fields.get(1, [b""])[0]) == 16, "the salt")
+    ranges = [fields_of(one) for one in fields.get(2, [])]
+    said = feed + bytes([fields[3][0], fields.get(5, [0])[0]]) + u64(fields[6][0]) + u64(len(ranges))
+    said += b"".join(u64(one.get(1, [0])[0]) + u64(one[2][0]) for one in ranges)
+    signed = b"hashpact mass retraction v1\n" + sha256(said)
+    need(unhex(v["signing_bytes"]) == signed, "the bytes that the identity key signs")
+    need(fields[7] == [unhex(v["signature"], 64)], "the signature in the leaf")
+    check_ed25519(unhex(v["identity_key"], 32), signed, unhex(v["signature"], 64))
+
+
+def leaves_of(plain):
+    """The leaf hashes of a plain form."""
+    hashes, at = [], 0
+    while at < len(plain):
+        kind = plain[at]
+        length, begin = varint(plain, at + 1)
+        need(begin - at == 2 or (begin - at == 3 and plain[begin - 1]), "a length that is not canonical")
+        if length == 0:
+            at, digest = begin + 32, plain[begin : begin + 32]
+        else:
+            at, digest = begin + length - 1, sha256(plain[begin : begin + length - 1])
+        need(at <= len(plain), "a leaf that is cut")
+        hashes.append(leaf_hash(kind, digest))
+    return hashes
+
+
+def frame_content(frame):
+    """Where the blocks of a zstd frame begin, and the content size that it declares (RFC 8878 3.1.1)."""
+    need(frame[:4] == b"\x28\xb5\x2f\xfd", "no zstd frame")
+    flags = frame[4]
+    need(not flags & 0x08 and not flags & 0x03, "a reserved bit, or a dictionary")
+    single, width = flags >> 5 & 1, (0, 2, 4, 8)[flags >> 6]
+    width = width or single
+    need(width, "no content size")
+    at = 5 + (not single)
+    size = int.from_bytes(frame[at : at + width], "little") + (256 if width == 2 else 0)
+    return at + width, size
+
+
+def check_page(v):
+    plain = unhex(v["plain"])
+    hashes = leaves_of(plain)
+    need(len(hashes) == 256, "a page of another number of leaves")
+    need(tree_hash(hashes).hex() == v["root"], "the page's root")
+    wire, stored = unhex(v["wire"]), unhex(v["wire_not_compressed"])
+    need(frame_content(wire)[1] == len(plain), "the size that the frame declares")
+    at, size = frame_content(stored)
+    block = int.from_bytes(stored[at : at + 3], "little")
+    need(block == len(plain) << 3 | 1 and size == len(plain), "one last, raw block")
+    need(stored[at + 3 :] == plain, "the content of the frame")
+    try:
+        from compression import zstd  # from Python 3.14 on
+    except ImportError:
+        return
+    need(zstd.decompress(wire) == plain, "the content of the compressed frame")
+
+
+def check_feed_once(v):
+    need(set(v) == {"feed", "retraction", "page"}, "other parts")
+    check_retraction(v["retraction"], check_feed_id(v["feed"]))
+    check_page(v["page"])
+
+
+def check_feed(v):
+    check_feed_once(v)
+    for part in v:
+        for field, value in v[part].items():
+            if field == "wire":
+                continue  # without zstd only its header is read
+            for other in changed(value):
+                try:
+                    check_feed_once({**v, part: {**v[part], field: other}})
+                except (Refused, KeyError, IndexError, ValueError, OverflowError):
+                    continue
+                raise Refused(f"{part}.{field} was accepted with a change")
+
+
 def main(arguments):
-    modes = {"--self-test": self_test, "--merkle": check_merkle, "--checkpoint": check_checkpoint}
+    modes = {
+        "--self-test": self_test,
+        "--merkle": check_merkle,
+        "--checkpoint": check_checkpoint,
+        "--feed": check_feed,
+    }
     check = modes.get(arguments[0]) if len(arguments) == 2 else check_capture
     if check is None or len(arguments) not in (1, 2):
         sys.exit(__doc__)

@@ -28,6 +28,8 @@ pub mod enrol;
 pub mod envelope;
 pub mod evidence;
 #[cfg(test)]
+mod feed_vectors;
+#[cfg(test)]
 mod hostile;
 pub mod id;
 pub mod keys;
