@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::Context;
 use super::client::{Client, connect_or_embed, failed};
 use super::error::CliError;
-use super::output::{Progress, count, note};
+use super::output::{Progress, counted, note};
 use super::values::SetReference;
 
 /// What is gathered before it is written.
@@ -102,10 +102,10 @@ pub fn run(args: &ExportArgs, context: &Context) -> Result<(), CliError> {
     output.finish().map_err(write_error(&args.output))?;
     let file = args.output.display().to_string();
     if !to_stdout {
-        let (entries, sets) = (count(entries), sets.join(", "));
+        let (entries, sets) = (counted(entries, "entry", "entries"), sets.join(", "));
         context
             .output
-            .line(format_args!("{file}: {entries} entries of {sets}"))?;
+            .line(format_args!("{file}: {entries} of {sets}"))?;
     }
     context.output.json(&Summary {
         file,

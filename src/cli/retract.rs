@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 use data_encoding::HEXLOWER;
 use hashpact_api::wire;
+use hashpact_core::limits::RETRACT_FREE_PER_DAY;
 use serde::Serialize;
 
 use super::Context;
@@ -83,8 +84,9 @@ pub fn run(args: &RetractArgs, context: &Context) -> Result<(), CliError> {
     let set = args.named.set()?;
     let selectors = args.named.selectors()?;
     if !args.yes {
-        let number = count(u64::try_from(selectors.len()).unwrap_or(u64::MAX));
-        let question = format!("Take back what {number} selectors name in {set}, permanently?");
+        let number = u64::try_from(selectors.len()).unwrap_or(u64::MAX);
+        let number = counted(number, "selector names", "selectors name");
+        let question = format!("Take back what {number} in {set}, permanently?");
         args.named.confirm("a retraction", &question)?;
     }
     let asked = selectors.len();
@@ -137,8 +139,10 @@ fn report(
         "{set}: {retracted} retracted, {dead} no longer stood, {missing} not found"
     ))?;
     if answer.retracted > 0 {
-        let identity = if answer.identity_signed {
-            ", with the identity key as well"
+        // Fewer count everywhere without it.
+        let is_mass = answer.retracted > RETRACT_FREE_PER_DAY;
+        let identity = if answer.identity_signed && is_mass {
+            ", with the identity key as well: so many would wait for review without it"
         } else {
             ""
         };

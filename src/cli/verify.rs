@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::Context;
 use super::client::{Client, connect_or_embed, failed};
 use super::error::{CliError, Exit};
-use super::output::{Progress, count, duration};
+use super::output::{Progress, counted, duration};
 
 /// Recompute every feed from its leaves, and compare with its signed heads
 ///
@@ -43,15 +43,16 @@ pub fn run(_args: VerifyArgs, context: &Context) -> Result<(), CliError> {
     for problem in &last.problems {
         output.line(format_args!("! {problem}"))?;
     }
-    let verdict = match last.problems.len() {
+    let verdict = match u64::try_from(last.problems.len()).unwrap_or(u64::MAX) {
         0 => "sound".to_owned(),
-        1 => "1 problem".to_owned(),
-        several => format!("{several} problems"),
+        problems => counted(problems, "problem", "problems"),
     };
-    let (feeds, leaves) = (count(last.feeds_checked), count(last.leaves_done));
-    let (heads, postings) = (count(last.heads_checked), count(last.postings_checked));
     output.line(format_args!(
-        "{verdict}: {feeds} feeds, {leaves} leaves, {heads} heads, {postings} postings in {}",
+        "{verdict}: {}, {}, {}, {} in {}",
+        counted(last.feeds_checked, "feed", "feeds"),
+        counted(last.leaves_done, "leaf", "leaves"),
+        counted(last.heads_checked, "head", "heads"),
+        counted(last.postings_checked, "posting", "postings"),
         duration(elapsed)
     ))?;
     let sound = last.problems.is_empty();

@@ -13,8 +13,7 @@ use crate::views;
 /// Hands the entries of a feed to `sink`, a page at a time, until it answers false.
 ///
 /// # Errors
-/// [`NodeError::Terms`] for an own set that may not be shared on, unless `local`;
-/// what the store answers.
+/// [`NodeError::Terms`] for a set that may not be shared on; what the store answers.
 pub(crate) fn export(
     store: &Store,
     feed: &FeedInfo,

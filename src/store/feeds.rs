@@ -370,7 +370,21 @@ impl FeedState {
 
     /// What callers see of the feed.
     pub(crate) fn info(&self) -> FeedInfo {
+        self.info_of(&read(&self.live))
+    }
+
+    /// The feed as it stands, with its compact range and dead leaves, all of one
+    /// moment.
+    pub(crate) fn standing(&self) -> (FeedInfo, CompactRange, RoaringTreemap) {
         let live = read(&self.live);
+        (
+            self.info_of(&live),
+            live.frontier.clone(),
+            live.liveness.dead(),
+        )
+    }
+
+    fn info_of(&self, live: &Live) -> FeedInfo {
         FeedInfo {
             no: self.no,
             id: self.id,

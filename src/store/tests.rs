@@ -330,6 +330,38 @@ fn no_more_waits_to_be_made_durable_than_the_options_say() {
 }
 
 #[test]
+fn a_check_finds_nothing_wrong_with_a_store_that_is_written_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let make = |name: &[u8]| {
+        let no = store.create_feed(&new_feed(true, name)).unwrap();
+        let mut writer = store.writer(no).unwrap();
+        let leaves: Vec<RawLeaf> = (0..600).map(|n| publish(n, &[])).collect();
+        writer.append(&leaves).unwrap();
+        commit_signed(&mut writer);
+        no
+    };
+    let feeds = [make(b"one"), make(b"two")];
+    let mut written = false;
+    let write = |_, _| {
+        if !std::mem::replace(&mut written, true) {
+            for no in feeds {
+                let mut writer = store.writer(no).unwrap();
+                let more: Vec<RawLeaf> = (600..900).map(|n| publish(n, &[n - 600])).collect();
+                writer.append(&more).unwrap();
+                commit_signed(&mut writer);
+            }
+            make(b"three");
+        }
+    };
+    let report = store.verify(|_, _| Ok(()), write).unwrap();
+    assert!(written);
+    assert_eq!(report.findings, []);
+    let report = store.verify(|_, _| Ok(()), |_, _| ()).unwrap();
+    assert_eq!((report.feeds, report.findings), (3, Vec::new()));
+}
+
+#[test]
 fn references_name_the_latest_version() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

@@ -6,6 +6,8 @@
 //! bounded by one page and a handful of sums per feed.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use hashpact_core::id::Digest;
 use hashpact_core::leaf::{PUBLISH, RawLeaf};
@@ -82,6 +84,11 @@ pub struct VerifyReport {
     pub findings: Vec<Finding>,
 }
 
+/// How often, and how long apart, leaves that are not where they should be are read
+/// again while their feed has a writer.
+const READS_MAX: u32 = 100;
+const BETWEEN_READS: Duration = Duration::from_millis(10);
+
 /// Findings of one feed that are reported.
 const FINDINGS_MAX: usize = 100;
 
@@ -96,7 +103,8 @@ impl Store {
     /// Recomputes every feed from its leaves: page hashes, tree, heads, postings,
     /// killers, entries, references, counts. `check_note` verifies a head's note
     /// with the publisher's keys; `progress` is told leaves done and leaves in all.
-    /// Feeds are not to be written meanwhile.
+    /// A feed is checked as it stands when its turn comes; what is appended to it
+    /// meanwhile is not looked at.
     ///
     /// # Errors
     /// What RocksDB answers; what is wrong with the data is in the report.
@@ -113,7 +121,7 @@ impl Store {
             let mut check = FeedCheck::new(&self.inner, state);
             check.run(&mut report, &mut |done| progress(done, total))?;
             check.heads(&mut check_note, &mut report)?;
-            wanted.insert(state.no, check.signals);
+            wanted.insert(state.no, (check.info.indexed, check.signals));
             report.findings.append(&mut check.findings);
             report.feeds = report.feeds.saturating_add(1);
             report.elided = report.elided.saturating_add(check.info.elided);
@@ -123,30 +131,26 @@ impl Store {
         Ok(report)
     }
 
-    /// No posting without a leaf, no leaf without its postings.
+    /// No posting without a leaf, no leaf without its postings, below where each feed
+    /// was indexed when it was checked.
     fn compare_signals(
         &self,
-        wanted: &BTreeMap<FeedNo, Sum>,
+        wanted: &BTreeMap<FeedNo, (u64, Sum)>,
         report: &mut VerifyReport,
     ) -> Result<()> {
         let mut found: BTreeMap<FeedNo, Sum> = BTreeMap::new();
-        let feeds = self.inner.feeds();
         self.inner
             .scan(Family::Signals, &[], &[0xff; 64], |key, value| {
                 let (no, index) = keys::read_signal(key)?;
                 report.postings = report.postings.saturating_add(1);
-                // Between indexed and stored a bulk load that was cut off may have left
-                // postings; the next commit writes the same ones.
-                let info = feeds.by_no.get(&no).map(|state| state.info());
-                let cut_off = info.is_some_and(|info| index >= info.indexed && index < info.stored);
-                if !cut_off {
+                if !self.is_later(no, index, wanted) {
                     found.entry(no).or_default().add(key, value);
                 }
                 Ok(true)
             })?;
         for no in wanted.keys().chain(found.keys()) {
             let (wanted, found) = (
-                wanted.get(no).copied().unwrap_or_default(),
+                wanted.get(no).map(|(_, sum)| *sum).unwrap_or_default(),
                 found.get(no).copied().unwrap_or_default(),
             );
             let known = report.findings.iter();
@@ -161,6 +165,22 @@ impl Store {
         }
         Ok(())
     }
+
+    /// Whether a posting belongs to a leaf that was not indexed yet when its feed was
+    /// checked: of a load that was cut off, of which the next commit writes the same,
+    /// or of one since then.
+    fn is_later(&self, no: FeedNo, index: u64, wanted: &BTreeMap<FeedNo, (u64, Sum)>) -> bool {
+        let state = self.inner.feeds().by_no.get(&no).cloned();
+        let Some(state) = state else {
+            return false;
+        };
+        match wanted.get(&no) {
+            Some((indexed, _)) if index < *indexed => false,
+            Some(_) => index < state.info().stored,
+            // The feed was made since then.
+            None => true,
+        }
+    }
 }
 
 /// The check of one feed.
@@ -168,6 +188,9 @@ struct FeedCheck<'s> {
     inner: &'s Inner,
     state: &'s FeedState,
     info: FeedInfo,
+    /// The compact range and the dead leaves that go with `info`.
+    frontier: CompactRange,
+    dead: RoaringTreemap,
     range: CompactRange,
     signals: Sum,
     killers: Sum,
@@ -185,10 +208,13 @@ struct FeedCheck<'s> {
 
 impl<'s> FeedCheck<'s> {
     fn new(inner: &'s Inner, state: &'s FeedState) -> Self {
+        let (info, frontier, dead) = state.standing();
         Self {
             inner,
             state,
-            info: state.info(),
+            info,
+            frontier,
+            dead,
             range: CompactRange::empty(0),
             signals: Sum::default(),
             killers: Sum::default(),
@@ -213,7 +239,7 @@ impl<'s> FeedCheck<'s> {
         while self.range.end() < stored {
             let from = self.range.end();
             let to = page_end(from).min(stored);
-            match self.inner.leaves(self.info.no, stored, from, to) {
+            match self.leaves(from, to) {
                 Ok(leaves) => self.page(&leaves)?,
                 Err(StoreError::Corrupt { what }) => {
                     let text = format!("leaves {from} to {to}: {what}");
@@ -319,8 +345,7 @@ impl<'s> FeedCheck<'s> {
             let text = format!("{} leaves are their record alone", self.elided.len());
             self.find(FindingKind::Elided, text);
         }
-        let frontier_same = read(&self.state.live).frontier == self.range;
-        if !frontier_same {
+        if self.frontier != self.range {
             let text = format!("the frontier at {}", self.info.stored);
             self.find(FindingKind::Tree, text);
         }
@@ -362,8 +387,7 @@ impl<'s> FeedCheck<'s> {
             self.find(FindingKind::Killers, text);
         }
         let rebuilt = crate::index::killers::rebuild(self.inner, no, indexed)?;
-        let same = read(&self.state.live).liveness.dead() == rebuilt.dead();
-        if !same {
+        if self.dead != rebuilt.dead() {
             self.find(FindingKind::Counts, format!("the dead below {indexed}"));
         }
         Ok(())
@@ -412,14 +436,28 @@ impl<'s> FeedCheck<'s> {
         if index >= self.info.stored {
             return Ok(None);
         }
-        let end = index.saturating_add(1);
-        let leaves = self
-            .inner
-            .leaves(self.info.no, self.info.stored, index, end)?;
+        let leaves = self.leaves(index, index.saturating_add(1))?;
         leaves
             .first()
             .map(|leaf| derive(self.inner, self.state, index, leaf))
             .transpose()
+    }
+
+    /// Reads leaves where they lie now: a writer moves the last ones into a page, which
+    /// shows in the rows a moment before it shows in memory.
+    fn leaves(&self, from: u64, to: u64) -> Result<Vec<RawLeaf>> {
+        for _ in 0..READS_MAX {
+            let stored = self.state.info().stored;
+            match self.inner.leaves(self.info.no, stored, from, to) {
+                Err(StoreError::Corrupt { .. }) if self.state.busy.load(Ordering::Acquire) => {
+                    std::thread::sleep(BETWEEN_READS);
+                }
+                Err(StoreError::Corrupt { .. }) if self.state.info().stored != stored => {}
+                read => return read,
+            }
+        }
+        let stored = self.state.info().stored;
+        self.inner.leaves(self.info.no, stored, from, to)
     }
 
     fn heads(

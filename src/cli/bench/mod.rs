@@ -27,6 +27,8 @@ use hashpact_core::signal::Signal;
 use hashpact_node::Node;
 use hashpact_node::model::{Grantee, NewSet, SetSource};
 use serde::Serialize;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::entries::Which;
 use self::machine::Machine;
@@ -38,6 +40,9 @@ use super::{Context, output};
 const SET: &str = "bench";
 /// Entries whose signals are looked up to see that the figures are of work done.
 const SAMPLE: u64 = 2_000;
+/// How often, and how long apart, the folder is tried to be removed when stopped.
+const REMOVALS_MAX: u32 = 50;
+const BETWEEN_REMOVALS: Duration = Duration::from_millis(20);
 
 /// Measure this machine: import, pull, watch, look-up
 ///
@@ -169,6 +174,9 @@ impl Bench {
         if fs::read_dir(&dir).map_err(failed)?.next().is_some() {
             return Err(CliError::usage(format!("{} is not empty", dir.display())));
         }
+        if !common.keep {
+            remove_when_stopped(dir.clone())?;
+        }
         Ok(Self {
             dir,
             keep: common.keep,
@@ -188,6 +196,41 @@ impl Bench {
         fs::remove_dir_all(&self.dir)
             .map_err(|error| CliError::failed(format!("{}: {error}", self.dir.display())))
     }
+}
+
+/// Removes the folder when the measurement is stopped by Ctrl-C or SIGTERM, which no
+/// drop sees, and ends the process.
+fn remove_when_stopped(dir: PathBuf) -> Result<(), CliError> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(CliError::failed)?;
+    let (int, term) = {
+        let _inside = runtime.enter();
+        (
+            signal(SignalKind::interrupt()).map_err(CliError::failed)?,
+            signal(SignalKind::terminate()).map_err(CliError::failed)?,
+        )
+    };
+    let stopped = async move {
+        let (mut int, mut term) = (int, term);
+        tokio::select! {
+            _ = int.recv() => 130,
+            _ = term.recv() => 143,
+        }
+    };
+    let work = move || {
+        let code = runtime.block_on(stopped);
+        // What still runs here, or the other node, may write a file in between.
+        for _ in 0..REMOVALS_MAX {
+            if fs::remove_dir_all(&dir).is_ok() || !dir.exists() {
+                break;
+            }
+            std::thread::sleep(BETWEEN_REMOVALS);
+        }
+        say("stopped before the end");
+        std::process::exit(code);
+    };
+    let spawned = std::thread::Builder::new().name("bench-stop".to_owned());
+    spawned.spawn(work).map(drop).map_err(CliError::failed)
 }
 
 impl Drop for Bench {

@@ -27,6 +27,10 @@ use request::NodeKeys;
 /// is overwritten. Send the request file to the administrators and read its
 /// fingerprint out to them over another channel.
 #[derive(Debug, Args)]
+#[command(override_usage = "\
+hashpact init [OPTIONS] --coalition <NAME> --genesis <DIGEST>
+                     --member <SLUG> --contact-name <TEXT>
+                     --contact-email <ADDRESS>")]
 pub struct InitArgs {
     /// Folder to make the node in
     #[arg(long, value_name = "DIR", default_value = ".")]
