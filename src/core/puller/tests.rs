@@ -449,3 +449,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_tick_that_comes_before_its_time_is_asked_for_again() {
+    let wake = |actions: Vec<Action>| {
+        actions.into_iter().find_map(|action| {
+            let Action::Wake { at } = action else {
+                return None;
+            };
+            Some(at)
+        })
+    };
+    let mut puller = Puller::new(Settings::default(), 1);
+    let up = Event::PeerUp {
+        peer: PeerId(1),
+        member: member(1),
+    };
+    let at = wake(puller.handle(UnixMillis(1), up)).expect("a poll is due some time");
+    let early = puller.handle(UnixMillis(at.0 - 1), Event::Tick);
+    assert_eq!(wake(early), Some(at));
+}
