@@ -27,7 +27,7 @@ use crate::exchange::directory::Directory;
 use crate::exchange::inbox::Inbox;
 use crate::exchange::serve::NodeService;
 use crate::exchange::{Exchange, ExchangeOptions};
-use crate::service::{Caller, FederationService};
+use crate::service::{Call, Caller, FederationService};
 use crate::types::{Head as ToldHead, Incoming, NodeInfo, RosterItem};
 use crate::{Connections, Identity, Settings, serve};
 
@@ -63,9 +63,14 @@ pub(super) struct Liar {
     script: Mutex<Script>,
     later: broadcast::Sender<Announcement>,
     pulls: AtomicUsize,
+    calls: Mutex<Vec<&'static str>>,
 }
 
 impl Liar {
+    fn called(&self, call: Call) {
+        self.calls.lock().unwrap().push(call.name());
+    }
+
     fn script(&self) -> Script {
         let script = self.script.lock().unwrap_or_else(PoisonError::into_inner);
         script.clone()
@@ -106,6 +111,7 @@ impl FederationService for Liar {
     }
 
     async fn hello(&self, caller: &Caller, peer: NodeInfo) -> Result<NodeInfo, ServiceError> {
+        self.called(Call::Hello);
         let told = self.truth.hello(caller, peer).await?;
         Ok(match self.script().hello {
             Some(lie) => lie(told),
@@ -118,6 +124,7 @@ impl FederationService for Liar {
         caller: &Caller,
         from: u64,
     ) -> Result<Answers<RosterItem>, ServiceError> {
+        self.called(Call::Roster);
         let truth = self.truth.roster(caller, from).await?;
         let papers = self.script().papers.into_iter().map(Ok);
         Ok(Box::pin(stream::iter(papers).chain(truth)))
@@ -128,6 +135,7 @@ impl FederationService for Liar {
         caller: &Caller,
         incoming: Incoming<Announcement>,
     ) -> Result<Answers<Announcement>, ServiceError> {
+        self.called(Call::Watch);
         let later = stream::unfold(self.later.subscribe(), |mut later| async move {
             let said = later.recv().await.ok()?;
             Some((Ok(said), later))
@@ -150,6 +158,7 @@ impl FederationService for Liar {
         caller: &Caller,
         request: PullRequest,
     ) -> Result<Answers<PullPart>, ServiceError> {
+        self.called(Call::Pull);
         self.pulls.fetch_add(1, Ordering::SeqCst);
         let script = self.script();
         if let Some(given) = script.give.as_ref().and_then(|give| give(caller, request)) {
@@ -188,6 +197,7 @@ impl Hostile {
             script: Mutex::new(script),
             later: broadcast::channel(4_096).0,
             pulls: AtomicUsize::new(0),
+            calls: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -223,6 +233,11 @@ impl Hostile {
         self.liar.pulls.load(Ordering::SeqCst)
     }
 
+    /// What it was asked, in order.
+    pub(super) fn calls(&self) -> Vec<&'static str> {
+        self.liar.calls.lock().unwrap().clone()
+    }
+
     /// The name that refusals are noted under.
     pub(super) fn name(&self) -> String {
         format!("{}/n1", SLUGS[usize::try_from(self.member).unwrap() - 1])
@@ -254,7 +269,15 @@ impl Victim {
         coalition: &Coalition,
         change: impl FnOnce(&mut ExchangeOptions),
     ) -> Self {
-        let node = coalition.open(SOUTH);
+        Self::start_of(coalition, coalition.open(SOUTH), change).await
+    }
+
+    /// Of a node that may know less than everybody's cards.
+    pub(super) async fn start_of(
+        coalition: &Coalition,
+        node: Arc<Node>,
+        change: impl FnOnce(&mut ExchangeOptions),
+    ) -> Self {
         let mut options = ExchangeOptions::new(coalition.credentials[1].clone());
         options.settings = quick();
         options.endpoint_policy = EndpointPolicy::AllowLocal;

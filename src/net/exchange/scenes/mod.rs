@@ -8,6 +8,7 @@ mod hostile_documents;
 mod hostile_feeds;
 mod hostile_heads;
 mod hostile_peers;
+mod interrupted;
 mod live;
 mod membership;
 mod mutated;
@@ -203,9 +204,21 @@ impl Coalition {
     }
 
     pub(crate) fn open_with(&self, member: u32, denied: &[u32]) -> Arc<Node> {
+        let node = self.open_unknowing(member, denied);
+        for roster in &self.rosters {
+            node.membership().accept_roster(roster.clone()).unwrap();
+        }
+        for card in &self.cards {
+            node.membership().accept_card(card.clone()).unwrap();
+        }
+        node
+    }
+
+    /// Opens a member's node that has nothing but the genesis digest.
+    pub(crate) fn open_unknowing(&self, member: u32, denied: &[u32]) -> Arc<Node> {
         let name = SLUGS[usize::try_from(member).unwrap() - 1];
         let dir = self.dir.path().join(name);
-        let node = Node::open(NodeOptions {
+        Node::open(NodeOptions {
             store_dir: dir.join("store"),
             store: StoreOptions::default(),
             sign_state_dir: dir.join("sign-state"),
@@ -220,14 +233,7 @@ impl Coalition {
             connects: false,
             near_index: false,
         })
-        .unwrap();
-        for roster in &self.rosters {
-            node.membership().accept_roster(roster.clone()).unwrap();
-        }
-        for card in &self.cards {
-            node.membership().accept_card(card.clone()).unwrap();
-        }
-        node
+        .unwrap()
     }
 }
 
