@@ -40,6 +40,8 @@ pub mod merkle;
 pub mod note;
 pub mod page;
 pub mod puller;
+#[cfg(test)]
+mod refusals;
 pub mod reject;
 pub mod roster;
 pub mod signal;

@@ -71,6 +71,8 @@ pub const RETRACT_FREE_PER_DAY: u64 = 100;
 pub const ADMINS_MAX: usize = 100;
 /// Members that a roster ever lists; some 200 bytes each fit its envelope.
 pub const MEMBERS_MAX: usize = 4_096;
+/// Chains that one takes the place of: each is a catastrophe.
+pub const FORMER_GENESES_MAX: usize = 16;
 /// Groups in a roster.
 pub const GROUPS_MAX: usize = 256;
 /// Revocations in a roster; they stay for ever.

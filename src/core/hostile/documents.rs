@@ -97,6 +97,7 @@ fn full_roster(chain: &RosterChain) -> Roster {
         r.witness_threshold = 1;
         r.feed_growth_per_hour = Some(5_000);
         r.lifted_suspensions = vec![Digest::of(b"suspension")];
+        assert!(!r.former_geneses.is_empty());
     })
 }
 

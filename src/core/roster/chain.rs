@@ -369,6 +369,9 @@ fn check_succession(before: &Roster, after: &Roster) -> Result<(), Rejection> {
     if before.coalition != after.coalition {
         return Err(invalid("the coalition's name changed"));
     }
+    if before.former_geneses != after.former_geneses {
+        return Err(invalid("the chains that it takes the place of changed"));
+    }
     if !after.revocations.starts_with(&before.revocations) {
         return Err(invalid("a revocation went away"));
     }

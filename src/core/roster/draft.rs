@@ -46,6 +46,7 @@ impl Roster {
             witness_threshold: 0,
             feed_growth_per_hour: None,
             lifted_suspensions: Vec::new(),
+            former_geneses: Vec::new(),
         }
     }
 

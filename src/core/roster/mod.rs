@@ -13,6 +13,7 @@ mod draft;
 mod draft_file;
 mod file;
 mod read;
+mod succeed;
 
 use std::fmt;
 
@@ -60,6 +61,8 @@ pub struct Roster {
     pub feed_growth_per_hour: Option<u64>,
     /// Payload digests of suspensions that this version ends.
     pub lifted_suspensions: Vec<Digest>,
+    /// Genesis digests of the chains that this one takes the place of, newest first.
+    pub former_geneses: Vec<Digest>,
 }
 
 /// An administrator.

@@ -9,8 +9,8 @@ use super::{Group, Member, MemberStatus, Revocation, Role, Roster, RosterAdmin};
 use crate::id::{CoalitionName, Digest, FeedId, IdError, MemberNumber, Slug, UnixMillis};
 use crate::keys::PublicKey;
 use crate::limits::{
-    ADMINS_MAX, FEED_MAX_LEAVES, FORMER_KEYS_MAX, GROUPS_MAX, MEMBERS_MAX, NAME_MAX_BYTES,
-    REVOCATIONS_MAX, ROSTER_LIFE_MAX_MS, ROSTER_LIFE_MIN_MS, ROSTER_MAX_BYTES,
+    ADMINS_MAX, FEED_MAX_LEAVES, FORMER_GENESES_MAX, FORMER_KEYS_MAX, GROUPS_MAX, MEMBERS_MAX,
+    NAME_MAX_BYTES, REVOCATIONS_MAX, ROSTER_LIFE_MAX_MS, ROSTER_LIFE_MIN_MS, ROSTER_MAX_BYTES,
 };
 use crate::reject::Rejection;
 use crate::{text, wire};
@@ -178,6 +178,8 @@ impl TryFrom<wire::Roster> for Roster {
         Rejection::cap("members", message.members.len(), MEMBERS_MAX)?;
         Rejection::cap("groups", message.groups.len(), GROUPS_MAX)?;
         Rejection::cap("revocations", message.revocations.len(), REVOCATIONS_MAX)?;
+        let former = &message.former_genesis_digests;
+        Rejection::cap("former geneses", former.len(), FORMER_GENESES_MAX)?;
         let growth = message.limits.unwrap_or_default().feed_growth_per_hour;
         Ok(Self {
             genesis: optional_digest(&message.genesis_digest)?,
@@ -194,11 +196,8 @@ impl TryFrom<wire::Roster> for Roster {
             revocations: each(message.revocations)?,
             witness_threshold: message.witness_threshold,
             feed_growth_per_hour: (growth > 0).then_some(growth),
-            lifted_suspensions: message
-                .lifted_suspensions
-                .iter()
-                .map(|bytes| Digest::from_slice(bytes))
-                .collect::<Result<_, IdError>>()?,
+            lifted_suspensions: digests(&message.lifted_suspensions)?,
+            former_geneses: digests(&message.former_genesis_digests)?,
         })
     }
 }
@@ -344,6 +343,12 @@ impl From<&Roster> for wire::Roster {
                 .copied()
                 .map(bytes_of)
                 .collect(),
+            former_genesis_digests: roster
+                .former_geneses
+                .iter()
+                .copied()
+                .map(bytes_of)
+                .collect(),
         }
     }
 }
@@ -404,6 +409,13 @@ impl From<&Revocation> for wire::Revocation {
 
 fn each<M, T: TryFrom<M, Error = Rejection>>(messages: Vec<M>) -> Result<Vec<T>, Rejection> {
     messages.into_iter().map(T::try_from).collect()
+}
+
+fn digests(bytes: &[Bytes]) -> Result<Vec<Digest>, IdError> {
+    bytes
+        .iter()
+        .map(|bytes| Digest::from_slice(bytes))
+        .collect()
 }
 
 fn optional_digest(bytes: &Bytes) -> Result<Option<Digest>, Rejection> {

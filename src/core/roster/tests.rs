@@ -55,12 +55,13 @@ pub(crate) fn signed(roster: &Roster, by: &[u8]) -> Envelope {
 
 /// A coalition of administrators 1 to 3, two of whom decide, without members.
 pub(crate) fn founded() -> RosterChain {
-    let roster = Roster::found(
+    let mut roster = Roster::found(
         CoalitionName::parse("csa-coalition.example").unwrap(),
         admins(&[1, 2, 3]),
         NOW,
         LIFE,
     );
+    roster.former_geneses = vec![Digest::of(b"a chain whose keys were lost")];
     let envelope = signed(&roster, &[1, 2]);
     let genesis = envelope.payload_digest();
     RosterChain::begin(envelope, &genesis, NOW).unwrap()
@@ -521,6 +522,56 @@ fn names_that_deceive_in_a_terminal_are_refused() {
     refused_as(&mut with_members(), "invalid", |r| {
         r.members[0].display_name = "\u{1b}[2Jnorth".to_owned();
     });
+}
+
+#[test]
+fn a_draft_is_checked_in_everything_but_its_signatures() {
+    let chain = with_members();
+    let draft = |roster: &Roster| roster.to_envelope().unwrap().finish().unwrap();
+    let checked = |roster: &Roster| code(chain.check_draft(&draft(roster)));
+    let fine = next(&chain, |r| {
+        r.set_status(number(1), MemberStatus::Removed).unwrap()
+    });
+    assert_eq!(chain.check_draft(&draft(&fine)), Ok(fine));
+    assert_eq!(checked(&next(&chain, |r| r.version += 1)), "version_gap");
+    let other = next(&chain, |r| r.previous = Some(Digest::of(b"x")));
+    assert_eq!(checked(&other), "wrong_predecessor");
+    let elsewhere = next(&chain, |r| r.genesis = Some(Digest::of(b"x")));
+    assert_eq!(checked(&elsewhere), "wrong_genesis");
+    assert_eq!(
+        checked(&next(&chain, |r| drop(r.members.remove(0)))),
+        "invalid"
+    );
+}
+
+#[test]
+fn drafts_change_groups_administrators_and_epochs() {
+    let chain = with_members();
+    let mut roster = next(&chain, |_| ());
+    roster.group_add(&slug("lines"), &[number(2), number(1)]);
+    roster.group_add(&slug("lines"), &[number(1)]);
+    assert_eq!(
+        roster.group(&slug("lines")).unwrap().members,
+        [number(1), number(2)]
+    );
+    assert!(roster.group_remove(&slug("lines"), &[number(3)]).is_err());
+    roster.group_remove(&slug("lines"), &[number(1)]).unwrap();
+    assert_eq!(roster.group(&slug("lines")).unwrap().members, [number(2)]);
+    roster.group_remove(&slug("lines"), &[]).unwrap();
+    assert!(roster.group_remove(&slug("lines"), &[]).is_err());
+    // Two of three stay; of one, one decides; a second brings the threshold to 2.
+    roster.remove_admin(&admin(3).public()).unwrap();
+    roster.remove_admin(&admin(2).public()).unwrap();
+    assert_eq!((roster.admins.len(), roster.threshold), (1, 1));
+    assert!(roster.remove_admin(&admin(2).public()).is_err());
+    roster.add_admin(admins(&[4]).remove(0));
+    assert_eq!((roster.admins.len(), roster.threshold), (2, 2));
+    let leaked = revocation(1, 10);
+    for epoch in 1..=2 {
+        let (feed, key, root) = (leaked.feed, leaked.key, leaked.last_good_root);
+        assert_eq!(roster.revoke_feed_key(feed, key, 10, root), epoch);
+    }
+    assert!(roster.to_envelope().is_ok());
 }
 
 #[test]
