@@ -71,7 +71,7 @@ fn about() -> About {
 }
 
 /// Whether a node answers at the socket.
-fn answers(socket: &Path) -> Result<bool, CliError> {
+pub(super) fn answers(socket: &Path) -> Result<bool, CliError> {
     let Err(error) = std::os::unix::net::UnixStream::connect(socket) else {
         return Ok(true);
     };

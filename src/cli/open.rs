@@ -119,7 +119,7 @@ pub const fn endpoint_policy(config: &Config) -> EndpointPolicy {
 }
 
 /// The store's share of the machine.
-fn store_options(config: &Config) -> StoreOptions {
+pub(super) fn store_options(config: &Config) -> StoreOptions {
     let defaults = StoreOptions::default();
     let cache = config.store.block_cache_mib.saturating_mul(1 << 20);
     let unsynced = config.store.sync_every_mib.saturating_mul(1 << 20);

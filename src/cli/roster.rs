@@ -42,6 +42,13 @@ pub enum RosterCommand {
     },
     /// Show version, members, roles, groups and expiry
     Show,
+    /// Go by a new genesis: when so many administrators' keys are lost that nobody can
+    /// approve a roster any longer
+    ///
+    /// The node is stopped first. Feeds and what is held of them stay; roster, cards
+    /// and suspensions are replaced, and kept in a file. The new card of this member
+    /// is written to a file for the administrators.
+    ReAnchor(super::re_anchor::ReAnchorArgs),
 }
 
 #[derive(Serialize)]
@@ -95,6 +102,7 @@ pub fn run(args: RosterArgs, context: &Context) -> Result<(), CliError> {
     match args.command {
         RosterCommand::Import { files } => import(&files, context),
         RosterCommand::Show => show(context),
+        RosterCommand::ReAnchor(args) => super::re_anchor::run(&args, context),
     }
 }
 

@@ -22,6 +22,7 @@ pub mod removed;
 
 mod export;
 mod node;
+mod re_anchor;
 mod status;
 mod views;
 mod words;
@@ -32,3 +33,4 @@ mod scenes;
 pub use self::error::NodeError;
 pub use self::model::ExchangeView;
 pub use self::node::{MemberView, Node, NodeOptions, RosterDocuments};
+pub use self::re_anchor::ReAnchoring;

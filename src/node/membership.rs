@@ -86,6 +86,16 @@ impl Membership {
         self.genesis
     }
 
+    /// The digests that feeds of the coalition may have been begun under: the genesis,
+    /// and those whose place it takes.
+    #[must_use]
+    pub fn geneses(&self) -> Vec<Digest> {
+        match &self.state().chain {
+            Some(chain) => chain.geneses().collect(),
+            None => vec![self.genesis],
+        }
+    }
+
     /// This node's member.
     #[must_use]
     pub const fn slug(&self) -> &Slug {

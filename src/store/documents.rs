@@ -13,7 +13,7 @@ use crate::keys;
 use crate::store::Store;
 
 /// After every key of these families.
-const END: [u8; 64] = [0xff; 64];
+pub(crate) const END: [u8; 64] = [0xff; 64];
 
 impl Store {
     /// Keeps the envelope of one roster version; more signatures replace fewer.
@@ -120,7 +120,7 @@ impl Store {
     }
 }
 
-fn versioned(member: MemberNumber, version: u64, payload: &Digest) -> Vec<u8> {
+pub(crate) fn versioned(member: MemberNumber, version: u64, payload: &Digest) -> Vec<u8> {
     let mut key = keys::member_version(member.value(), version).to_vec();
     key.extend_from_slice(payload.as_bytes());
     key

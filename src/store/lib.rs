@@ -13,6 +13,7 @@
 
 pub mod sign_state;
 
+mod anchor;
 mod bench;
 mod bulk;
 mod classes;
@@ -42,6 +43,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use self::anchor::StoredDocument;
 pub use self::bench::RawLoad;
 pub use self::elided::Elisions;
 pub use self::error::{Result, StoreError};

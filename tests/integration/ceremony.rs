@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::world::signals::entries;
-use crate::world::{World, list, number, text, until_true};
+use crate::world::{COALITION, World, list, number, text, until_true};
 
 /// From the request to the first entry that a newcomer can look up.
 const ENROLMENT_MAX: Duration = Duration::from_secs(60);
@@ -161,4 +161,92 @@ fn one_administrator_cuts_a_member_off_through_any_node() {
     world.coalition(&["reinstate", "south"]);
     world.approve("north");
     until_true("south to be back", connected);
+}
+
+#[test]
+fn a_coalition_that_lost_its_keys_is_anchored_anew_and_keeps_its_feeds() {
+    let mut world = World::new(&["north", "south"]);
+    world.start_all();
+    let (north, south) = (world.member("north"), world.member("south"));
+    north.create_set("confirmed", &["all"]);
+    north.wait_open("confirmed");
+    let before = entries("before", 0..20);
+    north.import("confirmed", &before);
+    south.wait_hits(&before, before.len());
+    let head = north.head("confirmed");
+    [north, south].map(|member| assert!(member.stop().success()));
+
+    // The administrator's key is gone; others found the coalition again.
+    let lost = world.path().join("lost");
+    std::fs::rename(world.roster_file().parent().unwrap(), &lost).unwrap();
+    std::fs::remove_file(lost.join("admin.key")).unwrap();
+    let (old, new) = (lost.join("roster.hashpact"), world.roster_file());
+    let old = old.display().to_string();
+    let founding = [
+        "init",
+        "--name",
+        COALITION,
+        "--succeeds",
+        &old,
+        "--no-passphrase",
+    ];
+    let genesis = text(&world.coalition(&founding), "genesis");
+    let file = new.display().to_string();
+
+    // Each node goes over to it; its card goes to the administrators.
+    let mut cards = Vec::new();
+    for member in [north, south] {
+        let wrong = ["roster", "re-anchor", &file, "--genesis", &"01".repeat(32)];
+        member.run(&wrong).expect(&[1]);
+        let line = ["roster", "re-anchor", &file, "--genesis", &genesis];
+        let done = member.json(&line);
+        cards.push(
+            member
+                .folder()
+                .join(text(&done, "card"))
+                .display()
+                .to_string(),
+        );
+        // Again, as after a crash before the configuration was written.
+        member.json(&line);
+    }
+    let line: Vec<&str> = ["update"]
+        .into_iter()
+        .chain(cards.iter().map(String::as_str))
+        .collect();
+    assert_eq!(number(&world.coalition(&line), "new"), 2);
+    for member in [north, south] {
+        member.import_roster(&new);
+        member.start();
+    }
+    assert_eq!(
+        south.hits(&before),
+        before.len(),
+        "what was held answers at once"
+    );
+    north.wait_open("confirmed");
+    assert_eq!(north.head("confirmed"), head, "the feed is the same");
+    let after = entries("after", 0..5);
+    north.import("confirmed", &after);
+    south.wait_hits(&after, after.len());
+    [north, south].map(|member| member.assert_sound());
+
+    // Who joins under the new genesis reads the feed from its first leaf on.
+    let endpoint = format!("north={}", north.endpoint());
+    world.newcomer("tidepool");
+    let request = world.member("tidepool").request().display().to_string();
+    world.coalition(&["admit", &request, "--yes"]);
+    world.approve("north");
+    let newcomer = world.member("tidepool");
+    newcomer.json(&[
+        "enrol",
+        "accept",
+        "--genesis",
+        &genesis,
+        "--address",
+        &endpoint,
+    ]);
+    newcomer.start();
+    newcomer.wait_hits(&before, before.len());
+    newcomer.wait_hits(&after, after.len());
 }

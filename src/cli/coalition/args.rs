@@ -115,6 +115,10 @@ pub struct FoundArgs {
     /// The coalition's name, such as csa-coalition.example
     #[arg(long, value_name = "NAME", value_parser = CoalitionName::parse)]
     pub name: CoalitionName,
+    /// Take the place of a coalition whose administrators cannot approve any longer:
+    /// its roster's file, whose members, groups and revocations stay
+    #[arg(long, value_name = "FILE")]
+    pub succeeds: Option<PathBuf>,
     /// Folder for the roster and the administrators' keys
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,

@@ -30,6 +30,9 @@ fn founded(roster: &Roster, lines: &mut Vec<String>) {
         "founds {}: {k} of {n} administrators decide",
         roster.coalition
     ));
+    for former in &roster.former_geneses {
+        lines.push(format!("takes the place of genesis {former}"));
+    }
     for admin in &roster.admins {
         lines.push(format!("administrator {}: {}", admin.name, admin.key));
     }

@@ -51,7 +51,7 @@ pub(super) fn run(args: &FoundArgs, context: &Context) -> Result<(), CliError> {
     let mut files = NewFiles::default();
     let keys = keys(args, &mut files)?;
     let now = Clock::system().now();
-    let roster = roster(args, &keys, now);
+    let roster = roster(args, &keys, now)?;
     let refused = |rejection| CliError::usage(format!("no such coalition: {rejection}"));
     let mut draft = roster.to_envelope().map_err(refused)?;
     for key in keys.iter().filter_map(|key| key.secret.as_ref()) {
@@ -85,18 +85,28 @@ pub(super) fn run(args: &FoundArgs, context: &Context) -> Result<(), CliError> {
     print(context, &founded, &day(roster.expires))
 }
 
-fn roster(args: &FoundArgs, keys: &[FoundingKey], now: UnixMillis) -> Roster {
+fn roster(args: &FoundArgs, keys: &[FoundingKey], now: UnixMillis) -> Result<Roster, CliError> {
     let admins = args.admins.iter().zip(keys);
     let admins = admins.map(|(admin, key)| RosterAdmin {
         name: admin.name.clone(),
         key: key.public,
     });
     let life = u64::from(args.days) * DAY_MS;
-    let mut roster = Roster::found(args.name.clone(), admins.collect(), now, life);
+    let mut roster = match &args.succeeds {
+        None => Roster::found(args.name.clone(), admins.collect(), now, life),
+        Some(path) => Roster::succeed(&State::read(path)?.chain, admins.collect(), now, life),
+    };
+    if roster.coalition != args.name {
+        let other = &roster.coalition;
+        return Err(
+            CliError::usage(format!("the roster that it succeeds is of {other}"))
+                .next("the name stays: every head that was signed names it"),
+        );
+    }
     if let Some(threshold) = args.threshold {
         roster.threshold = threshold as usize;
     }
-    roster
+    Ok(roster)
 }
 
 /// The keys lie with their people: what is founded is a draft that they sign.

@@ -164,6 +164,8 @@ pub(super) fn put_in_force(
             state
         }
     };
+    // PROTOCOL 5.3: nobody founds or admits with a roster that has expired meanwhile.
+    state.chain.require_fresh(now).map_err(refused)?;
     take_cards(&mut state, &draft.requests, now)?;
     Ok(state)
 }

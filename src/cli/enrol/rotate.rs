@@ -8,8 +8,7 @@ use hashpact_api::wire;
 use hashpact_core::card::NodeCard;
 use hashpact_core::enrol::{EnrolmentRequest, VerifiedRequest};
 use hashpact_core::envelope::{Envelope, PayloadType};
-use hashpact_core::id::UnixMillis;
-use hashpact_core::keys::{Feed, Identity, Receipt, SecretKey};
+use hashpact_core::keys::{Identity, SecretKey};
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::reject::Rejection;
 use hashpact_core::roster::{Member, Roster};
@@ -21,12 +20,9 @@ use crate::cli::client::connect_or_embed;
 use crate::cli::error::CliError;
 use crate::cli::fingerprint::Fingerprint;
 use crate::cli::new_files::{NewFiles, key_file};
-use crate::cli::open::credentials;
+use crate::cli::own_card::{self, CARD_DAYS};
 use crate::config::Config;
 use crate::keyfile;
-
-/// How long the new card holds.
-const CARD_DAYS: u64 = 365;
 
 /// Where the new key and the request go.
 #[derive(Debug, Args)]
@@ -62,7 +58,15 @@ pub(super) fn run(args: &RotateArgs, context: &Context) -> Result<(), CliError> 
     let now = Clock::system().now();
     let mut files = NewFiles::default();
     let new: SecretKey<Identity> = files.key(&args.new_key)?;
-    let card = renewed(card, &config, &new, now)?;
+    let card = NodeCard {
+        // The request says whose it is, by the slug.
+        member: None,
+        version: card.version.saturating_add(1),
+        issued: now,
+        expires: now.plus(CARD_DAYS * DAY_MS),
+        ..card
+    };
+    let card = own_card::sign(&card, &config, &new)?;
     let request = EnrolmentRequest {
         genesis: config.coalition.genesis,
         slug: member.slug.clone(),
@@ -139,33 +143,6 @@ fn old_key(
         ))
         .next("give it with --old-key, or --lost where it is lost"))
     }
-}
-
-/// The card in force under the new identity key, with the signature of every key on it.
-fn renewed(
-    before: NodeCard,
-    config: &Config,
-    identity: &SecretKey<Identity>,
-    now: UnixMillis,
-) -> Result<Envelope, CliError> {
-    let card = NodeCard {
-        // The request says whose it is, by the slug.
-        member: None,
-        version: before.version.saturating_add(1),
-        issued: now,
-        expires: now.plus(CARD_DAYS * DAY_MS),
-        ..before
-    };
-    let keys = &config.keys;
-    let feed: SecretKey<Feed> = keyfile::load(&keys.feed).map_err(key_file)?;
-    let receipt: SecretKey<Receipt> = keyfile::load(&keys.receipt).map_err(key_file)?;
-    let tls = credentials(config)?;
-    let mut draft = card.to_envelope().map_err(refused)?;
-    draft.sign(identity).sign(&feed).sign(&receipt);
-    let possession = tls.sign(&draft.to_sign()).map_err(CliError::failed)?;
-    let spki = tls.spki_der().map_err(CliError::failed)?;
-    draft.add_tls(&spki, &possession).map_err(refused)?;
-    draft.finish().map_err(refused)
 }
 
 fn print(
