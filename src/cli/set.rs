@@ -179,7 +179,9 @@ pub fn run(args: SetArgs, context: &Context) -> Result<(), CliError> {
             mut grantees,
             relay,
         } => {
-            grantees.iter_mut().for_each(|grant| grant.relay |= relay);
+            for grant in &mut grantees {
+                grant.relay |= relay;
+            }
             let request = wire::ChangeGrantsRequest {
                 set: set.to_string(),
                 grant: grantees.iter().map(GrantArg::message).collect(),

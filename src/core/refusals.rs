@@ -114,7 +114,7 @@ fn a_slug_of_a_removed_member_is_nobody_elses() {
     let mut chain = with_members();
     let keys = Keys::of(31);
     change(&mut chain, |r| {
-        r.set_status(number(1), MemberStatus::Removed).unwrap()
+        r.set_status(number(1), MemberStatus::Removed).unwrap();
     })
     .unwrap();
     let book = CardBook::default();
@@ -145,7 +145,7 @@ fn a_new_identity_key_is_nobodys_and_of_a_member() {
     assert_eq!(code(rotation(&chain, "north", 102, &[102, 101])), "invalid");
     assert_eq!(code(rotation(&chain, "north", 3, &[3, 101])), "invalid");
     change(&mut chain, |r| {
-        r.set_status(number(1), MemberStatus::Removed).unwrap()
+        r.set_status(number(1), MemberStatus::Removed).unwrap();
     })
     .unwrap();
     assert_eq!(code(rotation(&chain, "north", 111, &[111, 101])), "unknown");

@@ -6,6 +6,7 @@ use hashpact_core::keys::{Admin, PublicKey, SecretKey};
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::reject::Rejection;
 use hashpact_core::roster::{MemberStatus, Role, RosterAdmin};
+use hashpact_core::suspension::AcceptedSuspension;
 use hashpact_node::clock::Clock;
 
 use super::args::{
@@ -73,7 +74,7 @@ pub(super) fn reinstate(args: &MemberArgs, context: &Context) -> Result<(), CliE
             let in_force = state.suspensions.in_force(&state.chain, sheet.now);
             let lifted: Vec<Digest> = in_force
                 .filter(|held| held.suspension().member == number)
-                .map(|held| held.digest())
+                .map(AcceptedSuspension::digest)
                 .collect();
             let active = state.chain.roster().member(number);
             if lifted.is_empty() && active.is_some_and(|m| m.status == MemberStatus::Active) {

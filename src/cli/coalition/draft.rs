@@ -52,13 +52,17 @@ impl Draft {
         let read = RosterDraft::decode(bytes.into()).and_then(|file| Self::check(file, state, now));
         read.map_err(|rejection| {
             let error = CliError::failed(format!("{}: {rejection}", path.display()));
-            match rejection {
-                Rejection::VersionGap { .. } | Rejection::WrongPredecessor { .. } => error.next(
+            let elsewhere = matches!(
+                rejection,
+                Rejection::VersionGap { .. } | Rejection::WrongPredecessor { .. }
+            );
+            if elsewhere {
+                return error.next(
                     "it does not stand on the roster in force: hashpact coalition update takes \
                      a newer one; or make the change again",
-                ),
-                _ => error,
+                );
             }
+            error
         })
     }
 

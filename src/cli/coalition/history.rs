@@ -57,10 +57,9 @@ pub(super) fn run(path: &Path, context: &Context) -> Result<(), CliError> {
 /// A version and the administrators, of the one before or its own, that signed it.
 fn object(before: Option<&Roster>, version: &RosterVersion) -> VersionObject {
     let roster = version.roster();
-    let held = before.into_iter().flat_map(|before| &before.admins);
-    let mut admins: Vec<_> = held.chain(&roster.admins).collect();
-    admins.sort_by_key(|admin| admin.key);
-    admins.dedup_by_key(|admin| admin.key);
+    let mut admins: Vec<_> = before.map_or(Vec::new(), |before| before.admins.iter().collect());
+    let is_new = |key| before.is_none_or(|before| before.admin_keys().all(|held| held != key));
+    admins.extend(roster.admins.iter().filter(|admin| is_new(admin.key)));
     let signers = version
         .envelope()
         .signers(admins.iter().map(|admin| admin.key));

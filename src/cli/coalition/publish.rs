@@ -297,9 +297,9 @@ fn take(
         let card = Envelope::decode(bytes, PayloadType::NodeCard)?;
         match state.cards.accept(card, &state.chain, now) {
             Ok(CardAccepted::New(_)) => new += 1,
-            Ok(CardAccepted::Known) => {}
             // Old cards lie in every file; what they are good for is done.
-            Err(Rejection::VersionGap { .. } | Rejection::Expired { .. }) => {}
+            Ok(CardAccepted::Known)
+            | Err(Rejection::VersionGap { .. } | Rejection::Expired { .. }) => {}
             Err(rejection) => return Err(rejection),
         }
     }

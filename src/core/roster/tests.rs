@@ -530,7 +530,7 @@ fn a_draft_is_checked_in_everything_but_its_signatures() {
     let draft = |roster: &Roster| roster.to_envelope().unwrap().finish().unwrap();
     let checked = |roster: &Roster| code(chain.check_draft(&draft(roster)));
     let fine = next(&chain, |r| {
-        r.set_status(number(1), MemberStatus::Removed).unwrap()
+        r.set_status(number(1), MemberStatus::Removed).unwrap();
     });
     assert_eq!(chain.check_draft(&draft(&fine)), Ok(fine));
     assert_eq!(checked(&next(&chain, |r| r.version += 1)), "version_gap");
