@@ -199,26 +199,24 @@ pub fn held_for_review(retractions: &[Retraction]) -> Vec<u64> {
         retraction.created_ms = latest;
     }
     let mut held: Vec<u64> = Vec::new();
-    let mut begin = 0_usize;
+    // The window is unsigned[begin..=at]; what is before `marked` was decided. Each
+    // retraction enters and leaves once, however many there are.
+    let (mut begin, mut marked, mut entries) = (0_usize, 0_usize, 0_u128);
     for (at, last) in unsigned.iter().enumerate() {
-        let is_within = |r: &Retraction| last.created_ms.saturating_sub(r.created_ms) < DAY_MS;
-        let skipped = unsigned.get(begin..at).unwrap_or_default();
-        begin = begin.saturating_add(skipped.iter().take_while(|r| !is_within(r)).count());
-        let window = unsigned.get(begin..=at).unwrap_or_default();
-        if is_mass(window) {
-            held.extend(window.iter().map(|retraction| retraction.index));
+        entries = entries.saturating_add(u128::from(last.entries));
+        let is_before = |r: &&Retraction| last.created_ms.saturating_sub(r.created_ms) >= DAY_MS;
+        while let Some(first) = unsigned.get(begin).filter(is_before) {
+            entries = entries.saturating_sub(u128::from(first.entries));
+            begin = begin.saturating_add(1);
+        }
+        let set = unsigned.get(begin).map_or(0, |first| first.set_entries);
+        if entries > u128::from(RETRACT_FREE_PER_DAY.max(set / 100)) {
+            let new = unsigned.get(begin.max(marked)..=at).unwrap_or_default();
+            held.extend(new.iter().map(|retraction| retraction.index));
+            marked = at.saturating_add(1);
         }
     }
-    held.sort_unstable();
-    held.dedup();
     held
-}
-
-fn is_mass(window: &[Retraction]) -> bool {
-    let entries = window.iter().map(|retraction| retraction.entries);
-    let set = window.first().map_or(0, |first| first.set_entries);
-    let free = RETRACT_FREE_PER_DAY.max(set / 100);
-    entries.fold(0, u64::saturating_add) > free
 }
 
 /// The bytes that the publisher's identity key signs for a mass retraction:

@@ -17,9 +17,11 @@ use crate::error::NodeError;
 use crate::node::Node;
 use crate::views;
 
-/// Retractions looked back at: some 10 days of one a minute. A thief who makes
-/// more in a day has long been held by the first of them.
+/// Retractions looked back at before those that are new: some 10 days of one a minute.
+/// A thief who makes more in a day has long been held by the first of them.
 const LOOK_BACK: usize = 16_384;
+/// Heads looked back at for when leaves came.
+const HEADS_MAX: usize = 4_096;
 
 impl Node {
     /// Decides which retractions of a pulled feed are held, after leaves from
@@ -35,7 +37,7 @@ impl Node {
             return Ok(());
         }
         let feed = store.feed(no)?;
-        let recent = self.recent_retractions(&feed)?;
+        let recent = self.recent_retractions(&feed, from)?;
         let mut next: BTreeSet<u64> = standing::held_for_review(&recent).into_iter().collect();
         // Time alone releases nothing: only the identity key's word does.
         next.extend(held.iter().copied());
@@ -51,22 +53,43 @@ impl Node {
         Ok(())
     }
 
-    /// The retractions within a day of the last one, the last one first.
-    fn recent_retractions(&self, feed: &FeedInfo) -> Result<Vec<Retraction>, NodeError> {
+    /// All retractions from leaf `from` on, and before them those within two days of
+    /// them, the last one first.
+    ///
+    /// ⚠ All: a thief makes as many as he likes under one head, and says any time of
+    /// them. So nothing new is left out, and times are held to when this node heard of
+    /// the leaves (PROTOCOL 12.7).
+    fn recent_retractions(&self, feed: &FeedInfo, from: u64) -> Result<Vec<Retraction>, NodeError> {
+        let store = self.store();
+        let new = store.retractions(feed.no, from, usize::MAX)?.len();
+        let arrivals = self.arrivals(feed)?;
         let mut recent: Vec<Retraction> = Vec::new();
-        for index in self.store().retractions(feed.no, 0, LOOK_BACK)? {
-            let Some(retraction) = self.retraction(feed, index)? else {
+        let mut earliest = u64::MAX;
+        let looked_at = store.retractions(feed.no, 0, new.saturating_add(LOOK_BACK))?;
+        for (place, index) in looked_at.into_iter().enumerate() {
+            let Some(mut retraction) = self.retraction(feed, index)? else {
                 continue;
             };
-            let newest = recent
-                .first()
-                .map_or(retraction.created_ms, |r| r.created_ms);
-            if newest.saturating_sub(retraction.created_ms) > 2 * DAY_MS {
+            retraction.created_ms = arrived(&arrivals, index, retraction.created_ms);
+            let before = earliest.saturating_sub(retraction.created_ms);
+            if place >= new && earliest < u64::MAX && before > 2 * DAY_MS {
                 break;
             }
+            earliest = earliest.min(retraction.created_ms);
             recent.push(retraction);
         }
         Ok(recent)
+    }
+
+    /// How many leaves the feed had by when, newest first; what has no head yet came
+    /// just now.
+    fn arrivals(&self, feed: &FeedInfo) -> Result<Vec<(u64, u64)>, NodeError> {
+        let now = self.clock().now().0;
+        let mut arrivals = vec![(u64::MAX, now)];
+        for head in self.store().heads(feed.no, HEADS_MAX)? {
+            arrivals.push((head.at().size, head.received.0.min(now)));
+        }
+        Ok(arrivals)
     }
 
     fn retraction(&self, feed: &FeedInfo, index: u64) -> Result<Option<Retraction>, NodeError> {
@@ -99,4 +122,15 @@ impl Node {
             signed,
         }))
     }
+}
+
+/// When a leaf was made, by what it says itself, but not later than it came, and not
+/// earlier than the head before it.
+fn arrived(arrivals: &[(u64, u64)], index: u64, created_ms: u64) -> u64 {
+    // Newest first: those that cover the leaf, then those that do not.
+    let covering = arrivals.partition_point(|(size, _)| *size > index);
+    let at = |place: Option<usize>| Some(arrivals.get(place?)?.1);
+    let latest = at(covering.checked_sub(1)).unwrap_or(created_ms);
+    let earliest = at(Some(covering)).unwrap_or(0).min(latest);
+    created_ms.clamp(earliest, latest)
 }
