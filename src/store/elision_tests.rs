@@ -423,10 +423,16 @@ fn what_a_crash_left_to_purge_is_known_at_the_next_start() {
     let mut writer = store.writer(no).unwrap();
     writer.append(&leaves).unwrap();
     writer.append(&[erase(one(20))]).unwrap();
+    let growth = hashpact_core::puller::Growth {
+        level: 300,
+        at: hashpact_core::id::UnixMillis(7),
+    };
+    writer.note_growth(growth);
     commit_signed(&mut writer);
     drop(writer);
     drop(store);
     let store = open(dir.path());
+    assert!(!store.purge_due(), "nothing was dropped");
     assert_eq!(
         store.unsettled(no).unwrap(),
         Some(0),
@@ -444,5 +450,7 @@ fn what_a_crash_left_to_purge_is_known_at_the_next_start() {
         assert_eq!(found, Vec::<String>::new());
     }
     drop(store);
-    assert!(!open(dir.path()).purge_due());
+    let store = open(dir.path());
+    assert!(!store.purge_due());
+    assert_eq!(store.growth(no).unwrap(), growth, "it stands beside");
 }

@@ -17,7 +17,6 @@ use crate::families::Family;
 use crate::held::{self, Held};
 use crate::index::killers;
 use crate::keys::{self, FeedNo};
-use crate::purge;
 use crate::quarantine::Quarantine;
 use crate::record::{FeedIdentity, FeedRow, seal, unseal};
 use crate::store::{Busy, Inner, Store, hold, read, write};
@@ -28,6 +27,8 @@ const PART_ROW: u8 = 0;
 const PART_IDENTITY: u8 = 1;
 /// The part that says how fast the feed has grown.
 pub(crate) const PART_GROWTH: u8 = 3;
+/// The part that says that dropped payloads may lie in files.
+pub(crate) const PART_PURGE: u8 = 4;
 /// Where the next feed's number stands, in `meta`.
 const NEXT_FEED: &[u8] = b"next feed";
 
@@ -423,7 +424,7 @@ impl FeedState {
             PART_IDENTITY,
             held::PART_HELD,
             PART_GROWTH,
-            purge::PART_PURGE,
+            PART_PURGE,
         ] {
             batch.delete_cf(feeds, part(self.no, of));
         }

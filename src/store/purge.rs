@@ -15,12 +15,10 @@ use rocksdb::{BottommostLevelCompaction, CompactOptions, WriteBatch};
 
 use crate::error::Result;
 use crate::families::Family;
-use crate::feeds::part;
+use crate::feeds::{PART_PURGE, part};
 use crate::keys::{self, FeedNo};
 use crate::store::{Inner, Store, hold};
 
-/// The part of the feeds family that says that dropped payloads may lie in files.
-pub(crate) const PART_PURGE: u8 = 3;
 /// Single keys and pages that are rewritten one by one; for more, the family is.
 const PLACES_MAX: usize = 32;
 
