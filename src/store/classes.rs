@@ -4,13 +4,13 @@
 //! does not fit is read from the leaf instead.
 
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use rocksdb::WriteBatch;
 
 use crate::error::{Result, StoreError};
 use crate::families::Family;
-use crate::store::{Inner, read, write};
+use crate::store::{Inner, hold, read, write};
 
 /// The code for "read the leaf".
 pub(crate) const UNLISTED: u16 = u16::MAX;
@@ -21,7 +21,11 @@ const CLASS_MAX_BYTES: usize = 64;
 
 /// All classifications met so far, by text and by code.
 #[derive(Default)]
-pub(crate) struct Classes(RwLock<Tables>);
+pub(crate) struct Classes {
+    tables: RwLock<Tables>,
+    /// One new code at a time; look-ups do not wait while it goes to disk.
+    turn: Mutex<()>,
+}
 
 #[derive(Default)]
 struct Tables {
@@ -41,35 +45,42 @@ impl Classes {
             tables.add(text);
             Ok(true)
         })?;
-        *write(&self.0) = tables;
+        *write(&self.tables) = tables;
         Ok(())
     }
 
     /// The code of `text`; a new one is durable before it is answered.
     pub(crate) fn code(&self, inner: &Inner, text: &str) -> Result<u16> {
-        if let Some(code) = read(&self.0).codes.get(text) {
-            return Ok(*code);
+        if let Some(code) = self.known(text) {
+            return Ok(code);
         }
-        let mut tables = write(&self.0);
-        if let Some(code) = tables.codes.get(text) {
-            return Ok(*code);
+        let _turn = hold(&self.turn);
+        if let Some(code) = self.known(text) {
+            return Ok(code);
         }
-        if text.len() > CLASS_MAX_BYTES || tables.texts.len() >= CLASSES_MAX {
+        let taken = read(&self.tables).texts.len();
+        // What has no classification has a code however many others have come.
+        let full = taken >= CLASSES_MAX && !text.is_empty();
+        if text.len() > CLASS_MAX_BYTES || full {
             return Ok(UNLISTED);
         }
-        let code = u16::try_from(tables.texts.len()).unwrap_or(UNLISTED);
+        let code = u16::try_from(taken).unwrap_or(UNLISTED);
         // Crash: before, the code is not used anywhere; after, it is taken.
         let mut batch = WriteBatch::default();
         let record = [&[1_u8], text.as_bytes()].concat();
         batch.put_cf(inner.cf(Family::Classes)?, code.to_be_bytes(), record);
         inner.write_synced(batch, "recording a classification")?;
-        tables.add(text);
+        write(&self.tables).add(text);
         Ok(code)
+    }
+
+    fn known(&self, text: &str) -> Option<u16> {
+        read(&self.tables).codes.get(text).copied()
     }
 
     /// The text of `code`; `None` means: read the leaf.
     pub(crate) fn text(&self, code: u16) -> Option<Arc<str>> {
-        read(&self.0).texts.get(usize::from(code)).cloned()
+        read(&self.tables).texts.get(usize::from(code)).cloned()
     }
 }
 

@@ -276,17 +276,9 @@ impl Outcome {
         elided: Option<RoaringTreemap>,
     ) -> Result<()> {
         let held = self.held(inner, state, row.indexed)?;
-        let mut rebuilt = None;
-        if let Killers::Many = self.killers {
-            rebuilt = Some(killers::rebuild(inner, state.no, row.indexed)?);
-        }
+        let counted = self.liveness(inner, state, row.indexed)?;
         let mut live = write(&state.live);
-        if let Killers::Few(leaves) = &self.killers
-            && !count_killers(inner, state.no, &mut live.liveness, leaves)
-        {
-            rebuilt = Some(killers::rebuild(inner, state.no, row.indexed)?);
-        }
-        if let Some(liveness) = rebuilt {
+        if let Some(liveness) = counted {
             live.liveness = liveness;
         }
         live.liveness.extend_plain(row.indexed);
@@ -303,6 +295,22 @@ impl Outcome {
         }
         live.recount();
         Ok(())
+    }
+
+    /// What is dead with the leaves of this commit; `None` where none of them kills.
+    /// ⚠ Reckoned beside what look-ups read, which wait for nothing here: a publisher
+    /// can make it as long as it likes. The feed's one writer is who changes it.
+    fn liveness(&self, inner: &Inner, state: &FeedState, indexed: u64) -> Result<Option<Liveness>> {
+        if let Killers::Few(leaves) = &self.killers {
+            if leaves.is_empty() {
+                return Ok(None);
+            }
+            let mut liveness = read(&state.live).liveness.clone();
+            if count_killers(inner, state.no, &mut liveness, leaves) {
+                return Ok(Some(liveness));
+            }
+        }
+        killers::rebuild(inner, state.no, indexed).map(Some)
     }
 
     /// What answers though it is dead, where leaves in quarantine may have killed it.
