@@ -160,7 +160,10 @@ fn answers(
 }
 
 fn look_up(node: &Node, signals: &[Signal]) -> Result<Vec<wire::Answer>, NodeError> {
-    let found = node.lookup(signals)?;
+    let exact = MatchOptions {
+        max_distance: Some(0),
+    };
+    let found = node.matches(signals, exact)?;
     let mut matches = Matches::new(node);
     let both = signals.iter().zip(found);
     Ok(both

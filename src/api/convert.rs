@@ -354,10 +354,13 @@ impl<'a> Matches<'a> {
         }
     }
 
-    pub(crate) fn answer(&mut self, kind: SignalKind, matches: Vec<Match>) -> wire::Answer {
-        let matches = matches.into_iter();
+    pub(crate) fn answer(&mut self, kind: SignalKind, matched: Matched) -> wire::Answer {
+        let found = matched.found.into_iter();
         wire::Answer {
-            matches: matches.map(|found| self.write(kind, 0, found)).collect(),
+            matches: found
+                .map(|found| self.write(kind, found.distance, found.entry))
+                .collect(),
+            more: matched.more,
             ..wire::Answer::default()
         }
     }

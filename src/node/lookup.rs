@@ -1,4 +1,4 @@
-//! Asking: who says what of a signal.
+//! Answers in words: what a posting says, and of which set and publisher.
 //!
 //! Blocking; the local API calls it off the reactor.
 
@@ -7,17 +7,18 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use hashpact_core::id::{EntryName, FeedId, MemberNumber, SetName};
-use hashpact_core::leaf::{Basis, MediaKind};
-use hashpact_core::signal::Signal;
-use hashpact_store::{FeedNo, FeedStatus, IndexKey, Posting, Store};
+use hashpact_core::leaf::{self, Basis, Leaf, MediaKind};
+use hashpact_store::{FeedNo, FeedStatus, Posting, Store, StoreError};
 
 use crate::error::NodeError;
-use crate::matching::PER_FEED;
 use crate::model::{Match, MatchStanding};
 use crate::views;
 
 /// Signals in one call: some 20 ms of work.
 pub const LOOKUP_MAX: usize = 10_000;
+
+/// Leaves read in one call for what postings do not say: some 1 s.
+const LEAVES_MAX: usize = 10_000;
 
 /// A feed, as far as answers name it.
 struct Named {
@@ -28,35 +29,12 @@ struct Named {
     frozen: bool,
 }
 
-/// Answers each signal with the live entries that carry it, in the order of
-/// feeds and indexes.
-///
-/// # Errors
-/// [`NodeError::Misuse`] for more than [`LOOKUP_MAX`] signals; what the store
-/// answers.
-pub(crate) fn lookup(store: &Store, signals: &[Signal]) -> Result<Vec<Vec<Match>>, NodeError> {
-    if signals.len() > LOOKUP_MAX {
-        return Err(NodeError::Misuse(format!(
-            "{} signals in one call, the limit is {LOOKUP_MAX}; ask in several, or use the stream",
-            signals.len()
-        )));
-    }
-    let keys: Vec<IndexKey> = signals.iter().map(Signal::index_key).collect();
-    let found = store.lookup_bounded(&keys, PER_FEED)?;
-    let mut names = Names::new(store);
-    found
-        .into_iter()
-        .map(|found| {
-            let matches = found.postings.iter().map(|posting| names.answer(posting));
-            matches.filter_map(Result::transpose).collect()
-        })
-        .collect()
-}
-
 /// The feeds that answers of one call name.
 pub(crate) struct Names<'s> {
     store: &'s Store,
     feeds: HashMap<FeedNo, Option<Named>>,
+    /// Leaves that may still be read.
+    leaves: usize,
 }
 
 impl<'s> Names<'s> {
@@ -64,24 +42,52 @@ impl<'s> Names<'s> {
         Self {
             store,
             feeds: HashMap::new(),
+            leaves: LEAVES_MAX,
         }
     }
 
     /// What a posting says, in words; `None` for a feed that says nothing.
     pub(crate) fn answer(&mut self, posting: &Posting) -> Result<Option<Match>, NodeError> {
+        let class = match &posting.classification {
+            Some(class) => Arc::clone(class),
+            None => self.class_in_leaf(posting)?,
+        };
         let feed = match self.feeds.entry(posting.feed) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => new.insert(named(self.store, posting.feed)?),
         };
-        Ok(feed.as_ref().map(|feed| answer(feed, posting)))
+        Ok(feed.as_ref().map(|feed| answer(feed, posting, &class)))
+    }
+
+    /// The classification of a leaf that has none of the dictionary's codes, which are
+    /// so many for all publishers together.
+    fn class_in_leaf(&mut self, posting: &Posting) -> Result<Arc<str>, NodeError> {
+        let none: Arc<str> = Arc::from("");
+        let Some(left) = self.leaves.checked_sub(1) else {
+            return Ok(none);
+        };
+        self.leaves = left;
+        let raw = match self.store.read_leaf(posting.feed, posting.index) {
+            // The feed went meanwhile, or the leaf was cut off.
+            Err(StoreError::UnknownFeed(_) | StoreError::OutOfRange { .. }) => return Ok(none),
+            other => other?,
+        };
+        Ok(match leaf::read(&raw, posting.index) {
+            Leaf::Publish(publish) => publish
+                .classification
+                .map_or(none, |class| class.to_string().into()),
+            Leaf::Describe(_)
+            | Leaf::Retract(_)
+            | Leaf::Opinion(_)
+            | Leaf::Erase(_)
+            | Leaf::Unknown(_)
+            | Leaf::Void(_)
+            | Leaf::Elided => none,
+        })
     }
 }
 
-fn answer(feed: &Named, posting: &Posting) -> Match {
-    let classification = match &posting.classification {
-        Some(class) => qualified(class, &feed.scheme),
-        None => String::new(),
-    };
+fn answer(feed: &Named, posting: &Posting, class: &str) -> Match {
     Match {
         entry: EntryName {
             set: (*feed.set).clone(),
@@ -90,7 +96,7 @@ fn answer(feed: &Named, posting: &Posting) -> Match {
         index: posting.index,
         feed: feed.id,
         publisher: feed.publisher,
-        classification,
+        classification: qualified(class, &feed.scheme),
         basis: basis(posting.basis),
         media_kind: media_kind(posting.media_kind),
         published: posting.published,
@@ -105,7 +111,11 @@ fn answer(feed: &Named, posting: &Posting) -> Match {
 
 /// A feed without a describe leaf has no entries; there is nothing to name.
 fn named(store: &Store, no: FeedNo) -> Result<Option<Named>, NodeError> {
-    let feed = store.feed(no)?;
+    let feed = match store.feed(no) {
+        // It was dropped meanwhile: one feed's end spoils nobody's answer.
+        Err(StoreError::UnknownFeed(_)) => return Ok(None),
+        other => other?,
+    };
     Ok(views::describe_of(&feed).map(|describe| Named {
         id: feed.id,
         publisher: feed.publisher,

@@ -4,8 +4,9 @@
 //! memory ([`Near`]); what is said of them is read from the store afterwards, so a
 //! match is never older than a look-up.
 
-use std::collections::HashMap;
+use std::collections::{BinaryHeap, HashMap};
 
+use hashpact_core::id::MemberNumber;
 use hashpact_core::signal::{Signal, SignalKind};
 use hashpact_matching::pdq::{self, DEFAULT_DISTANCE, MAX_DISTANCE};
 use hashpact_store::{IndexKey, Postings, Store};
@@ -19,15 +20,23 @@ use crate::near::Near;
 pub const MATCHES_MAX: usize = 256;
 /// Entries of one set that are told of one signal.
 pub(crate) const PER_FEED: usize = 32;
+/// Values near one item that are looked up, the nearest: many may say nothing any
+/// more, or be one publisher's flood, and what others say lies behind them. Some 100 ms.
+const VALUES_MAX: usize = 32_768;
+/// Values beyond the first 256 of each item that are looked up in one call: some 1 s.
+const VALUES_PER_CALL: usize = 262_144;
+/// Values looked up at one time, which bounds what is in memory.
+const SLICE: usize = LOOKUP_MAX;
 
 /// One value to be looked up for one item.
 struct Asked {
     item: usize,
+    key: IndexKey,
     distance: u32,
 }
 
-/// Answers each signal with the entries that carry it or, for PDQ, one near it:
-/// nearest first, then in the order of feeds and indexes.
+/// Answers each signal with the entries that carry it or, for PDQ, one near it, that
+/// `keep` lets stand: nearest first, then in the order of feeds and indexes.
 ///
 /// # Errors
 /// [`NodeError::Misuse`] for too many signals or too large a distance; what the store
@@ -37,6 +46,7 @@ pub(crate) fn matches(
     near: Option<&Near>,
     signals: &[Signal],
     options: MatchOptions,
+    keep: impl Fn(&mut Match) -> bool,
 ) -> Result<Vec<Matched>, NodeError> {
     if signals.len() > LOOKUP_MAX {
         return Err(NodeError::Misuse(format!(
@@ -50,97 +60,206 @@ pub(crate) fn matches(
             "a distance of {max} bits matches what is not alike; the largest is {MAX_DISTANCE}"
         )));
     }
-    let mut answers: Vec<Matched> = Vec::new();
-    answers.resize_with(signals.len(), Matched::default);
-    let mut keys: Vec<IndexKey> = Vec::with_capacity(signals.len());
-    let mut asked: Vec<Asked> = Vec::with_capacity(signals.len());
-    let values = near_values(store, near, signals, max)?;
+    let mut answering = Answering {
+        store,
+        names: lookup::Names::new(store),
+        keep,
+        answers: signals.iter().map(|_| Telling::default()).collect(),
+        asked: Vec::new(),
+    };
+    let mut swept = match near {
+        None => near_by_sweep(store, signals, max)?,
+        Some(_) => HashMap::new(),
+    };
+    let mut room = VALUES_PER_CALL;
     for (item, signal) in signals.iter().enumerate() {
-        let Some(values) = values.get(&item) else {
-            keys.push(signal.index_key());
-            asked.push(Asked { item, distance: 0 });
+        let nearest = match (near, pdq_value(signal).filter(|_| max > 0)) {
+            (_, None) => None,
+            (None, Some(_)) => swept.remove(&item).map(Nearest::finish),
+            (Some(near), Some(value)) => {
+                let limit = VALUES_MAX.min(room.saturating_add(MATCHES_MAX));
+                Some(near.within(&value, max, limit)?)
+            }
+        };
+        let Some((values, more)) = nearest else {
+            answering.ask(item, signal.index_key(), 0)?;
             continue;
         };
-        for (value, distance) in values.iter().take(MATCHES_MAX) {
-            keys.push(near_key(value));
-            let distance = *distance;
-            asked.push(Asked { item, distance });
+        room = room.saturating_sub(values.len().saturating_sub(MATCHES_MAX));
+        if let Some(answer) = answering.answers.get_mut(item) {
+            answer.more |= more;
         }
-        if values.len() > MATCHES_MAX
-            && let Some(answer) = answers.get_mut(item)
-        {
-            answer.more = true;
+        for (value, distance) in values {
+            answering.ask(item, near_key(&value), distance)?;
         }
     }
-    let found = store.lookup_bounded(&keys, PER_FEED)?;
-    let mut names = lookup::Names::new(store);
-    for (asked, found) in asked.into_iter().zip(found) {
-        if let Some(answer) = answers.get_mut(asked.item) {
-            add(answer, &mut names, asked.distance, found)?;
-        }
-    }
-    Ok(answers)
+    answering.look_up()?;
+    Ok(answering.answers.into_iter().map(Telling::finish).collect())
 }
 
-/// Adds what is said of one value to an item's answer. Values come nearest first.
-fn add(
-    answer: &mut Matched,
-    names: &mut lookup::Names<'_>,
-    distance: u32,
-    found: Postings,
-) -> Result<(), NodeError> {
-    answer.more |= found.more;
-    for posting in &found.postings {
-        if answer.found.len() == MATCHES_MAX {
-            answer.more = true;
+/// The answers of one call, as values are looked up for them.
+struct Answering<'s, K> {
+    store: &'s Store,
+    names: lookup::Names<'s>,
+    keep: K,
+    answers: Vec<Telling>,
+    asked: Vec<Asked>,
+}
+
+impl<K: Fn(&mut Match) -> bool> Answering<'_, K> {
+    fn ask(&mut self, item: usize, key: IndexKey, distance: u32) -> Result<(), NodeError> {
+        self.asked.push(Asked {
+            item,
+            key,
+            distance,
+        });
+        if self.asked.len() >= SLICE {
+            self.look_up()?;
+        }
+        Ok(())
+    }
+
+    fn look_up(&mut self) -> Result<(), NodeError> {
+        let asked = std::mem::take(&mut self.asked);
+        let keys: Vec<IndexKey> = asked.iter().map(|asked| asked.key).collect();
+        let found = self.store.lookup_bounded(&keys, PER_FEED)?;
+        for (asked, found) in asked.into_iter().zip(found) {
+            self.tell(&asked, &found)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what is said of one value to an item's answer.
+    fn tell(&mut self, asked: &Asked, found: &Postings) -> Result<(), NodeError> {
+        let Some(answer) = self.answers.get_mut(asked.item) else {
             return Ok(());
+        };
+        answer.more |= found.more;
+        for posting in &found.postings {
+            let entry: Option<Match> = self.names.answer(posting)?;
+            let entry = entry.and_then(|mut entry| (self.keep)(&mut entry).then_some(entry));
+            if let Some(entry) = entry {
+                answer.add(entry, asked.distance);
+            }
         }
-        let entry: Option<Match> = names.answer(posting)?;
-        answer
-            .found
-            .extend(entry.map(|entry| Found { entry, distance }));
+        Ok(())
     }
-    Ok(())
 }
 
-/// The PDQ values near each item that is one, nearest first; from the index, or
-/// without one by a sweep over the store.
-fn near_values(
+/// What is told of one item, as it is found: the nearest first.
+///
+/// ⚠ However much one publisher says, nobody else's word is left out for it: where
+/// there is more than is told, publishers take turns.
+#[derive(Default)]
+struct Telling {
+    /// With how many of the same publisher's come before it.
+    found: Vec<(usize, Found)>,
+    of_publisher: HashMap<MemberNumber, usize>,
+    more: bool,
+}
+
+impl Telling {
+    fn add(&mut self, entry: Match, distance: u32) {
+        let before = self.of_publisher.entry(entry.publisher).or_default();
+        if *before == MATCHES_MAX {
+            self.more = true;
+            return;
+        }
+        self.found.push((*before, Found { entry, distance }));
+        *before = before.saturating_add(1);
+    }
+
+    fn finish(self) -> Matched {
+        let mut found: Vec<_> = self.found.into_iter().enumerate().collect();
+        let more = self.more || found.len() > MATCHES_MAX;
+        if found.len() > MATCHES_MAX {
+            found.sort_unstable_by_key(|(place, (before, _))| (*before, *place));
+            found.truncate(MATCHES_MAX);
+            found.sort_unstable_by_key(|(place, _)| *place);
+        }
+        let found = found.into_iter().map(|(_, (_, found))| found);
+        Matched {
+            found: found.collect(),
+            more,
+        }
+    }
+}
+
+/// The nearest of the values that are met, and whether there were more.
+pub(crate) struct Nearest {
+    limit: usize,
+    more: bool,
+    /// The furthest of them on top.
+    values: BinaryHeap<(u32, [u8; 32])>,
+}
+
+impl Nearest {
+    pub(crate) const fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            more: false,
+            values: BinaryHeap::new(),
+        }
+    }
+
+    pub(crate) fn meet(&mut self, value: &[u8; 32], distance: u32) {
+        if self.values.len() < self.limit {
+            self.values.push((distance, *value));
+            return;
+        }
+        self.more = true;
+        if let Some(mut furthest) = self.values.peek_mut()
+            && (distance, *value) < *furthest
+        {
+            *furthest = (distance, *value);
+        }
+    }
+
+    /// Nearest first.
+    pub(crate) fn finish(self) -> (Vec<([u8; 32], u32)>, bool) {
+        let values = self.values.into_sorted_vec().into_iter();
+        let values = values.map(|(distance, value)| (value, distance));
+        (values.collect(), self.more)
+    }
+}
+
+/// The PDQ values near each item that is one, by a sweep over the store.
+fn near_by_sweep(
     store: &Store,
-    near: Option<&Near>,
     signals: &[Signal],
     max: u32,
-) -> Result<HashMap<usize, Vec<([u8; 32], u32)>>, NodeError> {
-    let mut found: HashMap<usize, ([u8; 32], Vec<([u8; 32], u32)>)> = HashMap::new();
-    if max == 0 {
-        return Ok(HashMap::new());
-    }
-    for (item, signal) in signals.iter().enumerate() {
-        if let (SignalKind::Pdq, Ok(value)) = (signal.kind(), signal.value().as_ref().try_into()) {
-            let value: [u8; 32] = value;
-            found.insert(item, (value, Vec::new()));
-        }
-    }
-    if let Some(near) = near {
-        for (value, values) in found.values_mut() {
-            *values = near.within(value, max)?;
-        }
-    } else if !found.is_empty() {
+) -> Result<HashMap<usize, Nearest>, NodeError> {
+    let items = signals.iter().enumerate();
+    let items = items.filter_map(|(item, signal)| Some((item, pdq_value(signal)?)));
+    let items: Vec<(usize, [u8; 32])> = items.filter(|_| max > 0).collect();
+    // As much for all of them together as for one call with an index.
+    let each = VALUES_PER_CALL.checked_div(items.len()).unwrap_or(0);
+    let limit = VALUES_MAX.min(each.saturating_add(MATCHES_MAX));
+    let mut found: HashMap<usize, ([u8; 32], Nearest)> = items
+        .into_iter()
+        .map(|(item, value)| (item, (value, Nearest::new(limit))))
+        .collect();
+    if !found.is_empty() {
         store.scan_values(SignalKind::Pdq.number_byte(), |held| {
-            for (value, values) in found.values_mut() {
+            for (value, nearest) in found.values_mut() {
                 let distance = pdq::distance(value, held);
                 if distance <= max {
-                    values.push((*held, distance));
+                    nearest.meet(held, distance);
                 }
             }
             true
         })?;
-        for (_, values) in found.values_mut() {
-            values.sort_unstable_by_key(|(value, distance)| (*distance, *value));
-        }
     }
     let found = found.into_iter();
-    Ok(found.map(|(item, (_, values))| (item, values)).collect())
+    Ok(found.map(|(item, (_, nearest))| (item, nearest)).collect())
+}
+
+fn pdq_value(signal: &Signal) -> Option<[u8; 32]> {
+    if signal.kind() == SignalKind::Pdq {
+        signal.value().as_ref().try_into().ok()
+    } else {
+        None
+    }
 }
 
 fn near_key(value: &[u8; 32]) -> IndexKey {
@@ -148,4 +267,59 @@ fn near_key(value: &[u8; 32]) -> IndexKey {
     key[0] = SignalKind::Pdq.number_byte();
     key[1..].copy_from_slice(value);
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use hashpact_core::id::{Digest, EntryName, FeedId, SetName, UnixMillis};
+    use hashpact_core::leaf::{Basis, MediaKind};
+
+    use super::*;
+    use crate::model::MatchStanding;
+
+    fn said(publisher: u32, index: u64) -> Match {
+        Match {
+            entry: EntryName {
+                set: SetName::parse("a/b").unwrap(),
+                first: index,
+            },
+            index,
+            feed: FeedId(Digest::of(b"feed")),
+            publisher: MemberNumber::new(publisher).unwrap(),
+            classification: String::new(),
+            basis: Basis::Human,
+            media_kind: MediaKind::Image,
+            published: UnixMillis(0),
+            quality: None,
+            standing: MatchStanding::Active,
+        }
+    }
+
+    #[test]
+    fn however_much_one_publisher_says_the_others_are_heard() {
+        let mut telling = Telling::default();
+        for n in 0..10_000 {
+            telling.add(said(1, n), 2);
+        }
+        assert_eq!(telling.found.len(), MATCHES_MAX, "what is kept is bounded");
+        for publisher in 2..5 {
+            telling.add(said(publisher, 7), 20);
+        }
+        let told = telling.finish();
+        assert!(told.more);
+        assert_eq!(told.found.len(), MATCHES_MAX);
+        let (first, others) = told.found.split_at(MATCHES_MAX - 3);
+        assert!(first.iter().all(|found| found.entry.publisher.value() == 1));
+        let others: Vec<u32> = others.iter().map(|f| f.entry.publisher.value()).collect();
+        assert_eq!(others, [2, 3, 4]);
+    }
+
+    #[test]
+    fn the_nearest_values_are_kept_and_no_more() {
+        let mut nearest = Nearest::new(2);
+        for distance in [9, 3, 7, 1, 8] {
+            nearest.meet(&[0; 32], distance);
+        }
+        assert_eq!(nearest.finish(), (vec![([0; 32], 1), ([0; 32], 3)], true));
+    }
 }

@@ -21,6 +21,7 @@ use hashpact_matching::pdq::index::{DistanceTooLarge, PdqIndex, Stats};
 use hashpact_store::{SignalWatch, Store};
 
 use crate::error::NodeError;
+use crate::matching::Nearest;
 
 /// Values of one commit that go in before look-ups see them: some 10 ms of work.
 const AT_ONCE: usize = 8_192;
@@ -82,18 +83,23 @@ impl Near {
     }
 
     /// The values within `max` differing bits of `value`, with how many differ,
-    /// nearest first.
+    /// nearest first, at most `limit`, and whether there are more: anybody may publish
+    /// as many near one as he likes.
     ///
     /// # Errors
     /// [`NodeError::Misuse`] for a distance at which a match means nothing.
-    pub fn within(&self, value: &[u8; 32], max: u32) -> Result<Vec<([u8; 32], u32)>, NodeError> {
-        let mut found = Vec::new();
+    pub fn within(
+        &self,
+        value: &[u8; 32],
+        max: u32,
+        limit: usize,
+    ) -> Result<(Vec<([u8; 32], u32)>, bool), NodeError> {
+        let mut nearest = Nearest::new(limit);
         let asked = self.index.load().query(value, max, |value, distance| {
-            found.push((*value, distance));
+            nearest.meet(value, distance);
         });
         asked.map_err(|error: DistanceTooLarge| NodeError::Misuse(error.to_string()))?;
-        found.sort_unstable_by_key(|(value, distance)| (*distance, *value));
-        Ok(found)
+        Ok(nearest.finish())
     }
 
     /// What the index holds and waits for.

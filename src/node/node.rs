@@ -30,7 +30,7 @@ use crate::model::{
 use crate::near::Near;
 use crate::publish::{Import, Publisher, PublisherParts};
 use crate::quarantine::SaidState;
-use crate::{export, lookup, matching, removed, views};
+use crate::{export, matching, removed, views};
 
 /// The name of the sign-state file in its folder.
 const SIGN_STATE_FILE: &str = "sign-state.json";
@@ -365,8 +365,12 @@ impl Node {
     /// # Errors
     /// More than [`lookup::LOOKUP_MAX`] signals; what the store answers.
     pub fn lookup(&self, signals: &[Signal]) -> Result<Vec<Vec<Match>>, NodeError> {
-        let answers = lookup::lookup(&self.store, signals)?;
-        Ok(self.without_removed(answers))
+        let exact = MatchOptions {
+            max_distance: Some(0),
+        };
+        let answers = self.matches(signals, exact)?.into_iter();
+        let entries = |answer: Matched| answer.found.into_iter().map(|found| found.entry);
+        Ok(answers.map(|answer| entries(answer).collect()).collect())
     }
 
     /// Answers signals with what carries them or, for PDQ, what is near them; in
@@ -381,12 +385,7 @@ impl Node {
         options: MatchOptions,
     ) -> Result<Vec<Matched>, NodeError> {
         let near = self.near.as_deref();
-        let mut answers = matching::matches(&self.store, near, signals, options)?;
-        let keep = self.removed_filter();
-        for answer in &mut answers {
-            answer.found.retain_mut(|found| keep(&mut found.entry));
-        }
-        Ok(answers)
+        matching::matches(&self.store, near, signals, options, self.removed_filter())
     }
 
     /// How the index of near matches stands; `None` for a command that runs alone.

@@ -63,15 +63,6 @@ impl Node {
         }
     }
 
-    /// Applies the setting to answers.
-    pub(crate) fn without_removed(&self, mut answers: Vec<Vec<Match>>) -> Vec<Vec<Match>> {
-        let keep = self.removed_filter();
-        for matches in &mut answers {
-            matches.retain_mut(&keep);
-        }
-        answers
-    }
-
     /// Decides for one match whether it stays, and how it stands.
     pub(crate) fn removed_filter(&self) -> impl Fn(&mut Match) -> bool + use<> {
         let setting = self.removed_members.get();

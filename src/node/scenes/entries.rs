@@ -1,6 +1,6 @@
 //! What entries become: known again, replaced, taken back, exported.
 
-use hashpact_core::leaf::RetractReason;
+use hashpact_core::leaf::{Classification, RetractReason};
 use hashpact_store::FindingKind;
 
 use super::{Scene, entry, hits, import, own_work, sha256_of, slug};
@@ -183,4 +183,17 @@ fn a_list_without_the_right_to_share_stays_here() {
     );
     let exported = node.export(Some(&set.name), false, &mut |_| true);
     quotes_terms(exported.unwrap_err());
+}
+
+#[test]
+fn the_longest_classification_is_answered_as_it_was_said() {
+    let scene = Scene::new();
+    let node = scene.open();
+    node.create_set(&own_work("confirmed")).unwrap();
+    let longest = format!("{}:{}", "s".repeat(32), "V".repeat(32));
+    let mut said = entry(1, "one");
+    said.body.classification = Some(Classification::parse(&longest).unwrap());
+    import(&node, "confirmed", vec![said]);
+    let found = node.lookup(&[sha256_of(1)]).unwrap().remove(0);
+    assert_eq!(found[0].classification, longest);
 }

@@ -148,6 +148,51 @@ fn one_set_that_says_a_signal_often_does_not_fill_the_answer() {
     assert!(MATCHES_MAX > PER_FEED);
 }
 
+/// The value that is asked for with two bits changed, another two for each `n`.
+fn beside(asked: &Signal, n: usize) -> Signal {
+    let mut value = asked.value().to_vec();
+    for bit in [n / 16, 128 + n % 16] {
+        value[bit / 8] ^= 1 << (bit % 8);
+    }
+    Signal::new(SignalKind::Pdq, value.into(), Some(90)).unwrap()
+}
+
+#[test]
+fn nearer_values_that_were_taken_back_hide_nothing() {
+    let scene = Scene::new();
+    let node = scene.open_with_near_index();
+    let asked = pdq(1, 8);
+    for set in ["confirmed", "flood"] {
+        node.create_set(&own_work(set)).unwrap();
+    }
+    let count = MATCHES_MAX + 100;
+    let flood = (0..count).map(|n| {
+        let number = 1_000 + u64::try_from(n).unwrap();
+        let mut nearer = entry(number, "one");
+        nearer.body.signals = vec![beside(&asked, n)];
+        nearer
+    });
+    import(&node, "flood", flood.collect());
+    import(&node, "confirmed", vec![picture(1)]);
+    wait_until_ready(&node);
+    let matched = ask(&node, asked.clone(), 31);
+    assert_eq!((matched.found.len(), matched.more), (MATCHES_MAX, true));
+    let selectors = (1_000..).take(count).map(|n| {
+        let reference = Selector::SourceReference(format!("ref-{n}"));
+        (n, reference)
+    });
+    let retraction = Retraction {
+        reason: RetractReason::Wrong,
+        note: String::new(),
+        recheck: false,
+        selectors: selectors.collect(),
+    };
+    node.retract(&slug("flood"), &retraction).unwrap();
+    assert_eq!(distances(&ask(&node, asked.clone(), 31)), [8]);
+    drop(node);
+    assert_eq!(distances(&ask(&scene.open(), asked, 31)), [8]);
+}
+
 #[test]
 fn a_distance_at_which_nothing_is_alike_is_refused() {
     let scene = Scene::new();
