@@ -134,6 +134,12 @@ impl Puller {
         out
     }
 
+    /// Its bounds.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Every feed's progress.
     pub fn progress(&self) -> impl Iterator<Item = Progress> + '_ {
         self.feeds.iter().map(|(id, feed)| Progress {

@@ -87,7 +87,7 @@ pub(crate) struct Driver {
     heard: mpsc::Receiver<Heard>,
     reports: mpsc::Receiver<Inside>,
     stop: CancellationToken,
-    puller: Puller,
+    pub(super) puller: Puller,
     wake: Option<UnixMillis>,
     verifiers: Arc<Semaphore>,
     ids: HashMap<PeerKey, PeerId>,

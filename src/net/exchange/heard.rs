@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hashpact_core::access::Grants;
 use hashpact_core::checkpoint::SignedCheckpoint;
 use hashpact_core::evidence::ForkEvidence;
-use hashpact_core::id::{Digest, FeedId};
+use hashpact_core::id::{Digest, FeedId, MemberNumber};
 use hashpact_core::merkle::proof::verify_inclusion;
 use hashpact_core::page;
 use hashpact_core::puller::{Event, Head, PeerId};
@@ -30,8 +30,6 @@ use crate::types::{self, Announcement, GrantEnded, RosterItem};
 /// Heads remembered, over all peers and feeds; beyond it a change of access waits
 /// for the next announcement.
 const ANNOUNCED_MAX: usize = 200_000;
-/// Feeds whose publisher is remembered before anything of them is held.
-const PUBLISHERS_MAX: usize = 65_536;
 /// Rosters remembered as asked for.
 const ASKED_MAX: usize = 256;
 
@@ -226,11 +224,8 @@ impl Driver {
     /// Tells the puller of a head that a peer can serve.
     fn offer(&mut self, peer: PeerId, announced: &types::Head, head: Head) {
         let (feed, publisher) = (announced.feed, announced.publisher);
-        if !self.publishers.contains_key(&feed) {
-            if self.publishers.len() >= PUBLISHERS_MAX {
-                return;
-            }
-            self.publishers.insert(feed, publisher);
+        if let Err(rejection) = self.remember_publisher(feed, publisher) {
+            return self.reject(peer, Some(feed), &rejection);
         }
         let pair = (peer, feed);
         let is_new = !self.announced.contains_key(&pair);
@@ -245,6 +240,37 @@ impl Driver {
             publisher,
             head,
         });
+    }
+
+    /// Notes whose a feed is. ⚠ A publisher can sign heads of as many feeds as it
+    /// likes, none of which need exist: what one may have takes no room of others.
+    fn remember_publisher(
+        &mut self,
+        feed: FeedId,
+        publisher: MemberNumber,
+    ) -> Result<(), Rejection> {
+        if self.publishers.contains_key(&feed) {
+            return Ok(());
+        }
+        // PROTOCOL 16.11: so many feeds of one publisher, and so many in all.
+        let of_publisher = self.publishers.values().filter(|of| **of == publisher);
+        let settings = self.puller.settings();
+        let bounds = [
+            (
+                "feeds of one publisher",
+                of_publisher.count(),
+                settings.feeds_per_publisher_max,
+            ),
+            ("feeds", self.publishers.len(), settings.feeds_max),
+        ];
+        for (what, known, max) in bounds {
+            if known >= max {
+                let limit = u64::try_from(max).unwrap_or(u64::MAX);
+                return Err(Rejection::RateLimited { what, limit });
+            }
+        }
+        self.publishers.insert(feed, publisher);
+        Ok(())
     }
 
     /// Evidence of a fork from elsewhere: checked as strictly as a chunk, kept, and

@@ -201,6 +201,8 @@ async fn more_feeds_than_a_publisher_may_have_are_refused() {
     });
     let victim = Victim::start_with(&stage.coalition, |options| {
         options.pull.feeds_per_publisher_max = 8;
+        // Feeds that do not exist take no room of those that do.
+        options.pull.feeds_max = 16;
     })
     .await;
     victim.meet(&stage.coalition, &stage.hostile);
