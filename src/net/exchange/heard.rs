@@ -305,6 +305,9 @@ impl Driver {
         {
             return Ok(()); // an older leaf than the one in force
         }
+        if self.was_told_more(&held, ended.index) {
+            return Ok(()); // a later leaf grants this member again
+        }
         let set = Self::set_of(&held);
         let note = &ended.head.note;
         let head = verify_head(&self.node, held.publisher, set.as_ref(), feed, note)?;
@@ -323,6 +326,23 @@ impl Driver {
         tracing::warn!(set = %describe.name, "the grant has ended: the set is dropped");
         self.lost(feed);
         Ok(())
+    }
+
+    /// Whether the publisher itself told this member of a head beyond a leaf: it tells
+    /// its readers alone. ⚠ Else whoever keeps the leaf that once ended a grant could
+    /// have a set dropped again and again, until this node has pulled past it.
+    fn was_told_more(&self, held: &FeedInfo, index: u64) -> bool {
+        let own = self.node.membership().own().ok();
+        let witness = own.zip(self.snapshot()).is_some_and(|(own, s)| s.is_witness(own));
+        let of_publisher = |peer: &PeerId| {
+            let known = self.peers.get(peer);
+            known.is_some_and(|known| known.key.0 == held.publisher)
+        };
+        let mut told = self.announced.iter();
+        !witness
+            && told.any(|((peer, feed), head)| {
+                *feed == held.id && head.size() > index && of_publisher(peer)
+            })
     }
 
     /// Stops matching at once, and drops the data.

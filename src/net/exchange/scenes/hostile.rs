@@ -502,6 +502,17 @@ impl Forged {
             .unwrap_or_else(merkle::empty_root)
     }
 
+    /// The proof that a leaf is in the tree of `size` leaves.
+    pub(super) fn inclusion(&self, index: u64, size: u64) -> Vec<Digest> {
+        let subtree = |node: merkle::NodeId| {
+            let width = 1_u64 << node.level;
+            let range = self.range(node.index * width, (node.index + 1) * width);
+            Ok::<_, std::convert::Infallible>(range.hashes()[0])
+        };
+        let proof = merkle::proof::inclusion_proof(index, size, subtree);
+        proof.unwrap().unwrap()
+    }
+
     pub(super) fn head(&self, size: u64) -> Announcement {
         let note = note(self.feed, self.publisher, size, self.root(size));
         told(self.feed, self.publisher, note)

@@ -1,9 +1,11 @@
 //! Feeds that are signed as they should be and wrong inside: a hostile publisher's.
 
-use hashpact_core::leaf::RawLeaf;
+use hashpact_core::leaf::{DESCRIBE, RawLeaf};
+use hashpact_core::page;
 
 use super::hostile::*;
 use super::*;
+use crate::types::GrantEnded;
 
 /// A first leaf that is not this feed's, by name, and how it is refused.
 fn strangers(coalition: &Coalition) -> Vec<(&'static str, Forged, &'static str)> {
@@ -126,5 +128,54 @@ async fn a_local_only_set_is_never_announced_nor_served() {
     assert_eq!((victim.answers(20), victim.answers(30)), (0, 0));
     let asked = pull(&honest.node, SOUTH, all_of(&honest.node, &local)).await;
     assert!(matches!(asked, Err(ServiceError::Rejected(_))));
+    victim.stop(&coalition).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grant_that_ended_and_was_given_again_is_not_ended_by_a_replay() {
+    let coalition = ticking();
+    let mut forged = Forged::new(&coalition, NORTH, "set", 32);
+    let mut ending = describe(&coalition, NORTH, "set");
+    ending.grants.clear();
+    forged.leaves[16] = RawLeaf::new(DESCRIBE, ending.encode([8; 16]).unwrap());
+    let granting = describe(&coalition, NORTH, "set");
+    forged.leaves[24] = RawLeaf::new(DESCRIBE, granting.encode([9; 16]).unwrap());
+    let first = Script {
+        first: vec![forged.head(9)],
+        ..forged.script()
+    };
+    let publisher = Hostile::start(&coalition, NORTH, first).await;
+    let relay = Hostile::start(&coalition, WEST, Script::default()).await;
+    let victim = Victim::start(&coalition).await;
+    victim.meet(&coalition, &publisher);
+    victim.meet(&coalition, &relay);
+    until("the first part", || victim.applied(&forged.feed) == 9).await;
+    until("both are watched", || {
+        let peers = victim.node.exchange().unwrap().peers();
+        let connected = |peer: &&hashpact_node::model::PeerView| peer.state == "connected";
+        peers.iter().filter(connected).count() >= 2
+    })
+    .await;
+    // It has told of the rest, and is slow to give it.
+    publisher.plays(Script::default());
+    publisher.says(forged.head(32));
+    until("the rest is heard of", || {
+        let row = victim.node.exchange().unwrap().feed(&forged.feed);
+        row.is_some_and(|row| row.newest == 32)
+    })
+    .await;
+    let Announcement::Head(head) = forged.head(32) else {
+        unreachable!("a head is made");
+    };
+    relay.says(Announcement::GrantEnded(Box::new(GrantEnded {
+        head: *head,
+        index: 16,
+        leaf: page::encode_plain(&forged.leaves[16..17]).unwrap(),
+        inclusion: forged.inclusion(16, 32),
+    })));
+    relay.says(told(forged.feed, NORTH, b"nothing".to_vec()));
+    victim.refuses("the marker", &relay, &["malformed"]).await;
+    assert_eq!(victim.applied(&forged.feed), 9, "nothing was dropped");
+    assert_eq!(victim.answers(5), 1);
     victim.stop(&coalition).await;
 }
