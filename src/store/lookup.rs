@@ -13,6 +13,10 @@ use crate::keys::{self, FeedNo, IndexKey};
 use crate::record::{PostingRecord, unseal_index, unseal_reference};
 use crate::store::{FeedTable, Inner, Store, read};
 
+/// Postings of one feed for one value that are passed by since they say nothing: some
+/// 20 ms. A publisher can say a value as often as it likes, and take it back.
+const PASSED_MAX: usize = 16_384;
+
 /// What one live publish leaf says of a signal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Posting {
@@ -69,7 +73,9 @@ impl Store {
     }
 
     /// The same, with at most `per_feed` postings of one feed for each key: however
-    /// often a publisher says a signal, the others' words are found.
+    /// often a publisher says a signal, or has said it and taken it back, the others'
+    /// words are found, and soon. After 16,384 that say nothing the rest of a feed is
+    /// left out.
     ///
     /// # Errors
     /// What RocksDB answers.
@@ -78,10 +84,18 @@ impl Store {
         order.sort_unstable_by_key(|n| keys.get(*n));
         let mut found = vec![Postings::default(); keys.len()];
         let mut seeker = Seeker::new(&self.inner)?;
+        let mut before: Option<usize> = None;
         for n in order {
-            if let (Some(key), Some(found)) = (keys.get(n), found.get_mut(n)) {
-                seeker.seek(key, per_feed, found)?;
+            let same = before.filter(|before| keys.get(*before) == keys.get(n));
+            let known = same.and_then(|before| found.get(before).cloned());
+            let (Some(key), Some(found)) = (keys.get(n), found.get_mut(n)) else {
+                continue;
+            };
+            match known {
+                Some(known) => *found = known,
+                None => seeker.seek(key, per_feed, found)?,
             }
+            before = Some(n);
         }
         Ok(found)
     }
@@ -167,25 +181,40 @@ impl<'s> Seeker<'s> {
 
     fn seek(&mut self, key: &IndexKey, per_feed: usize, found: &mut Postings) -> Result<()> {
         self.iterator.seek(key);
-        let (mut feed, mut of_feed) = (None, 0);
+        // Whoever asks for all gets all.
+        let passed_max = if per_feed == usize::MAX {
+            usize::MAX
+        } else {
+            PASSED_MAX
+        };
+        let (mut feed, mut of_feed, mut passed) = (None, 0, 0);
         while let Some((at, value)) = self.iterator.item() {
             if !at.starts_with(key) {
                 break;
             }
-            if let Some(posting) = live_posting(self.inner, &self.feeds, at, value)? {
-                if feed != Some(posting.feed) {
-                    (feed, of_feed) = (Some(posting.feed), 0);
+            let (no, _) = keys::read_signal(at)?;
+            if feed != Some(no) {
+                (feed, of_feed, passed) = (Some(no), 0, 0);
+            }
+            let posting = live_posting(self.inner, &self.feeds, at, value)?;
+            let full = match &posting {
+                Some(_) => of_feed == per_feed,
+                None => passed == passed_max,
+            };
+            if full {
+                found.more = true;
+                let Some(next) = no.0.checked_add(1) else {
+                    break;
+                };
+                self.iterator.seek(keys::signal(key, FeedNo(next), 0));
+                continue;
+            }
+            match posting {
+                Some(posting) => {
+                    of_feed += 1;
+                    found.postings.push(posting);
                 }
-                if of_feed == per_feed {
-                    found.more = true;
-                    let Some(next) = posting.feed.0.checked_add(1) else {
-                        break;
-                    };
-                    self.iterator.seek(keys::signal(key, FeedNo(next), 0));
-                    continue;
-                }
-                of_feed += 1;
-                found.postings.push(posting);
+                None => passed += 1,
             }
             self.iterator.next();
         }

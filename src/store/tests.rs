@@ -396,6 +396,32 @@ fn references_name_the_latest_version() {
 }
 
 #[test]
+fn what_one_feed_took_back_often_keeps_nobody_from_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let make = |name, leaves: &[RawLeaf]| {
+        let no = store.create_feed(&new_feed(false, name)).unwrap();
+        let mut writer = store.writer(no).unwrap();
+        writer.append(leaves).unwrap();
+        commit_signed(&mut writer);
+        no
+    };
+    let count = 17_000;
+    let mut flood = vec![publish(7, &[]); count];
+    let count = u64::try_from(count).unwrap();
+    flood.push(retract(vec![IndexRange { first: 0, count }]));
+    flood.push(publish(7, &[]));
+    let feeds = [make(b"flood", &flood), make(b"other", &[publish(7, &[])])];
+    let key = signals(7)[0].index_key();
+    let found = store.lookup_bounded(&[key, key], 32).unwrap();
+    let of = |postings: &[crate::Posting]| postings.iter().map(|p| p.feed).collect::<Vec<_>>();
+    assert_eq!(of(&found[0].postings), [feeds[1]]);
+    assert!(found[0].more);
+    assert_eq!(found[0], found[1], "a value asked for twice");
+    assert_eq!(of(&store.lookup(&[key]).unwrap()[0]), feeds, "all of it");
+}
+
+#[test]
 fn heads_that_the_leaves_do_not_lead_to_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
