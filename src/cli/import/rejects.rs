@@ -1,9 +1,9 @@
 //! The rejects file of one input file: made when there is a first reject, for its
 //! owner alone, since it holds signals.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use hashpact_formats::{Reject, RejectsWriter};
@@ -66,9 +66,14 @@ impl Rejects {
             let file = OpenOptions::new()
                 .write(true)
                 .create(true)
-                .truncate(true)
+                .truncate(false)
                 .mode(0o600)
                 .open(&self.path)?;
+            // ⚠ One that lay there may be open to others, or theirs: then it is refused.
+            if file.metadata()?.is_file() {
+                file.set_permissions(Permissions::from_mode(0o600))?;
+                file.set_len(0)?;
+            }
             self.writer = Some(RejectsWriter::new(BufWriter::new(file))?);
         }
         self.writer
@@ -117,6 +122,8 @@ mod tests {
             rejects.finish().unwrap();
             let text = std::fs::read_to_string(&path).unwrap();
             assert_eq!(text, "line,reason,original\n7,invalid: no,MD5:00\n");
+            // Written anew by the system's habit, open to others.
+            assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
         }
     }
 
