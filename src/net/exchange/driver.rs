@@ -103,6 +103,8 @@ pub(crate) struct Driver {
     /// The newest head of each feed that each connected peer announced.
     pub(super) announced: HashMap<(PeerId, FeedId), Head>,
     pub(super) denied: hashpact_core::puller::Denied,
+    /// Feeds and epochs of which there is evidence of a fork.
+    pub(super) proven: HashSet<(FeedId, u32)>,
     /// Rosters that were asked for because a peer named them.
     pub(super) asked_for: HashSet<Digest>,
     purger: Purger,
@@ -136,6 +138,7 @@ impl Driver {
             returning: HashSet::new(),
             announced: HashMap::new(),
             denied: hashpact_core::puller::Denied::default(),
+            proven: HashSet::new(),
             asked_for: HashSet::new(),
         }
     }

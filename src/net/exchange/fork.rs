@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use hashpact_core::evidence::ForkEvidence;
+use hashpact_core::evidence::{Fork, ForkEvidence};
 use hashpact_core::id::{Digest, FeedId, MemberNumber};
 use hashpact_core::merkle::CompactRange;
 use hashpact_core::puller::Head;
 use hashpact_core::reject::Rejection;
+use hashpact_core::verified::Verified;
 use hashpact_node::{Node, NodeError};
 use tokio::task::spawn_blocking;
 
@@ -80,7 +81,7 @@ pub(crate) fn check(
     node: &Node,
     publisher: MemberNumber,
     evidence: &ForkEvidence,
-) -> Result<(), Rejection> {
+) -> Result<Verified<Fork>, Rejection> {
     let state = node.membership().state();
     let unknown = || Rejection::Unknown {
         what: "feed",
@@ -109,9 +110,7 @@ pub(crate) fn check(
         let closing = closed.find(|closing| closing.next_epoch.checked_sub(1) == Some(epoch));
         closing.map(|closing| closing.last_good_size)
     };
-    evidence
-        .verify(&coalition(node)?, keys, closed_at)
-        .map(drop)
+    evidence.verify(&coalition(node)?, keys, closed_at)
 }
 
 #[derive(Clone)]

@@ -281,7 +281,12 @@ impl Driver {
         let Some(publisher) = self.publishers.get(&feed).copied() else {
             return Ok(()); // nothing of the feed is known here
         };
-        fork::check(&self.node, publisher, &evidence)?;
+        let fork = fork::check(&self.node, publisher, &evidence)?;
+        let about = (feed, fork.larger.checkpoint.origin.epoch);
+        // One shows what happened. ⚠ Whoever has one makes any number of others of it.
+        if !self.proven.insert(about) || self.is_proven(publisher, about)? {
+            return Ok(());
+        }
         if self.node.store().put_evidence(bytes)? {
             tracing::error!(feed = %feed.0.short(), "a peer proved that the publisher forked a feed");
             self.freeze(feed);
@@ -289,6 +294,22 @@ impl Driver {
             self.node.hub().tell(Change::Evidence(feed));
         }
         Ok(())
+    }
+
+    /// Whether evidence of a fork in an epoch of a feed is kept.
+    fn is_proven(
+        &self,
+        publisher: MemberNumber,
+        (feed, epoch): (FeedId, u32),
+    ) -> Result<bool, NodeError> {
+        let is_about = |bytes: &Bytes| {
+            let evidence = ForkEvidence::decode(bytes).ok()?;
+            let of_feed = (evidence.feed == feed).then_some(evidence)?;
+            let fork = fork::check(&self.node, publisher, &of_feed).ok()?;
+            Some(fork.larger.checkpoint.origin.epoch == epoch)
+        };
+        let kept = self.node.store().evidence()?;
+        Ok(kept.iter().any(|bytes| is_about(bytes) == Some(true)))
     }
 
     /// DESIGN 6: a member that loses its grant gets that one describe leaf, stops
@@ -333,7 +354,9 @@ impl Driver {
     /// have a set dropped again and again, until this node has pulled past it.
     fn was_told_more(&self, held: &FeedInfo, index: u64) -> bool {
         let own = self.node.membership().own().ok();
-        let witness = own.zip(self.snapshot()).is_some_and(|(own, s)| s.is_witness(own));
+        let witness = own
+            .zip(self.snapshot())
+            .is_some_and(|(own, s)| s.is_witness(own));
         let of_publisher = |peer: &PeerId| {
             let known = self.peers.get(peer);
             known.is_some_and(|known| known.key.0 == held.publisher)

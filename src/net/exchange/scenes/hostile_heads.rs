@@ -232,6 +232,28 @@ async fn two_roots_at_one_size_freeze_the_feed_with_a_proof() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_fork_is_proved_once_in_however_many_ways_it_is_told() {
+    let held = Held::new().await;
+    let (victim, hostile) = (&held.victim, &held.hostile);
+    let fork = forked(&held.forged, 200, ENTRIES);
+    hostile.says(fork.head(ENTRIES));
+    let kept = || victim.node.store().evidence().unwrap();
+    until("there is a proof", || !kept().is_empty()).await;
+    let mut evidence = ForkEvidence::decode(&kept()[0]).unwrap();
+    for n in 0..20_u8 {
+        evidence.node_cards = vec![Bytes::from(vec![n; 1_000])];
+        hostile.says(Announcement::Evidence(evidence.encode().into()));
+    }
+    hostile.says(told(held.forged.feed, NORTH, b"nothing".to_vec()));
+    until("all was heard", || {
+        victim.refused(hostile).contains("malformed")
+    })
+    .await;
+    assert_eq!(kept().len(), 1);
+    held.expect_frozen_with_proof().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_smaller_head_of_another_fork_freezes_the_feed_with_a_proof() {
     let coalition = ticking();
     let forged = Forged::new(&coalition, NORTH, "set", ENTRIES);
