@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashpact_core::card::{CardState, Endpoint, EndpointPolicy};
+use hashpact_core::card::{CardState, Endpoint, EndpointPolicy, KeyOwner};
 use hashpact_core::id::{MemberNumber, Slug, UnixMillis};
 use hashpact_core::limits::CLOCK_SKEW_MS;
 use hashpact_core::reject::Rejection;
@@ -184,8 +184,8 @@ impl Dialling {
         (targets, rows)
     }
 
-    /// Whether a connection's key still belongs to that node of an active member. A
-    /// member that is not active may dial again, for the roster.
+    /// Whether a connection's key still belongs to that node of an active member, whose
+    /// card is in force. A member that is not active may dial again, for the roster.
     fn may_stand(&self, connection: &Connection) -> bool {
         let peer = &connection.peer;
         let state = self.node.membership().state();
@@ -194,14 +194,16 @@ impl Dialling {
         };
         let now = self.node.clock().now();
         let owner = state.cards.by_tls_key(&peer.tls_key, chain.roster(), now);
-        let same =
-            owner.is_some_and(|owner| owner.member == peer.member && owner.node == peer.node);
+        let same = |owner: &KeyOwner| owner.member == peer.member && owner.node == peer.node;
+        let Some(owner) = owner.filter(same) else {
+            return false;
+        };
         let was_active = peer.status.is_active();
         let active = self
             .snapshots
             .newest()
             .is_none_or(|s| s.may_connect(peer.member));
-        same && (active || !was_active)
+        !was_active || (active && owner.card == CardState::Current)
     }
 
     fn until_next_look(&self) -> Duration {

@@ -95,9 +95,10 @@ impl Dialling {
         let _cut = Cut(connection.clone());
         let who = &connection.peer;
         let snapshot = self.snapshots.newest();
-        // PROTOCOL 15.2: nothing is asked of a member that is not active. It learns
-        // why over the connection on which it calls.
-        if !snapshot.is_some_and(|snapshot| snapshot.may_connect(who.member)) {
+        // PROTOCOL 15.2: nothing is asked of, or told to, a member that is not active or
+        // whose card is not in force. It learns why over the connection on which it calls.
+        let active = snapshot.is_some_and(|snapshot| snapshot.may_connect(who.member));
+        if !active || !who.status.is_active() {
             tracing::info!(peer = %who, "a peer that is not active is not called");
             return;
         }

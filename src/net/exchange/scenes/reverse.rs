@@ -1,5 +1,6 @@
 //! Members that nobody can dial: they dial, and are called on what they dialled.
 
+use hashpact_core::limits::CLOCK_SKEW_MS;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -130,6 +131,31 @@ async fn a_suspended_member_is_called_no_more_on_what_it_dialled_or_dials_again(
     assert!(called(&south).iter().all(Connection::is_closed));
     assert_eq!(south.answers(10), 0);
     assert_eq!(south.answers(9), 1, "what it said stands");
+    south.stop().await;
+    north.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_card_ran_out_is_called_no_more() {
+    let mut live = Live::new();
+    let (north, south) = (live.run_outbound_only(NORTH).await, live.run(SOUTH).await);
+    create_set(&south.node, "ours", &[("all", false)]);
+    live.introduce(&[(NORTH, &north), (SOUTH, &south)]);
+    until("a connection", || called(&south).len() == 1).await;
+    let before = called(&south).remove(0);
+    let end = south.node.clock().now().plus(2_000);
+    let card = live.coalition.card_with(NORTH, 3, |card| {
+        card.issued = UnixMillis(end.0 - 2 * CLOCK_SKEW_MS);
+        card.expires = UnixMillis(end.0 - CLOCK_SKEW_MS);
+    });
+    assert!(south.node.membership().accept_card(card).unwrap());
+    until("it has run out", || south.node.clock().now() > end).await;
+    // Whatever makes the node look who may stand.
+    let other = live.coalition.card(WEST, 3, Vec::new());
+    assert!(south.node.membership().accept_card(other).unwrap());
+    until("the connection is cut", || before.is_closed()).await;
+    // It dials again, for the roster, and is not called.
+    until("nobody is called", || called(&south).is_empty()).await;
     south.stop().await;
     north.stop().await;
 }
