@@ -185,6 +185,9 @@ impl Telling {
     }
 }
 
+/// Values, nearest first, each with how many bits differ.
+pub type NearValues = Vec<([u8; 32], u32)>;
+
 /// The nearest of the values that are met, and whether there were more.
 pub(crate) struct Nearest {
     limit: usize,
@@ -216,7 +219,7 @@ impl Nearest {
     }
 
     /// Nearest first.
-    pub(crate) fn finish(self) -> (Vec<([u8; 32], u32)>, bool) {
+    pub(crate) fn finish(self) -> (NearValues, bool) {
         let values = self.values.into_sorted_vec().into_iter();
         let values = values.map(|(distance, value)| (value, distance));
         (values.collect(), self.more)

@@ -21,7 +21,7 @@ use hashpact_matching::pdq::index::{DistanceTooLarge, PdqIndex, Stats};
 use hashpact_store::{SignalWatch, Store};
 
 use crate::error::NodeError;
-use crate::matching::Nearest;
+use crate::matching::{NearValues, Nearest};
 
 /// Values of one commit that go in before look-ups see them: some 10 ms of work.
 const AT_ONCE: usize = 8_192;
@@ -93,7 +93,7 @@ impl Near {
         value: &[u8; 32],
         max: u32,
         limit: usize,
-    ) -> Result<(Vec<([u8; 32], u32)>, bool), NodeError> {
+    ) -> Result<(NearValues, bool), NodeError> {
         let mut nearest = Nearest::new(limit);
         let asked = self.index.load().query(value, max, |value, distance| {
             nearest.meet(value, distance);
