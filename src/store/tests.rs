@@ -396,6 +396,24 @@ fn references_name_the_latest_version() {
 }
 
 #[test]
+fn describe_leaves_are_sought_among_so_many_leaves_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let no = store.create_feed(&new_feed(false, b"feed")).unwrap();
+    let mut writer = store.writer(no).unwrap();
+    let other = RawLeaf::new(77, Bytes::from_static(b"of a later version"));
+    let mut leaves = vec![other; 41];
+    leaves[0] = RawLeaf::new(hashpact_core::leaf::DESCRIBE, Bytes::from_static(b"void"));
+    writer.append(&leaves).unwrap();
+    commit_signed(&mut writer);
+    let found = |after, limit| store.describes(no, after, limit).unwrap().len();
+    assert_eq!(
+        [found(None, 16), found(None, 64), found(Some(0), 64)],
+        [0, 1, 0]
+    );
+}
+
+#[test]
 fn what_one_feed_took_back_often_keeps_nobody_from_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

@@ -329,13 +329,14 @@ impl Teller {
         let (Some(in_force), Some(at)) = (in_force, reach.feed.applied) else {
             return Ok(None);
         };
-        if reach.feed.counts.describe < 2
-            || !reach.is_ungranted(self.to)
-            || self.told.grants.insert(feed, in_force) == Some(in_force)
-        {
+        if reach.feed.counts.describe < 2 || !reach.is_ungranted(self.to) {
             return Ok(None);
         }
-        let Some((index, leaf)) = self.ending_leaf(reach)? else {
+        let decided = self.told.grants.insert(feed, in_force);
+        if decided == Some(in_force) {
+            return Ok(None);
+        }
+        let Some((index, leaf)) = self.ending_leaf(reach, decided)? else {
             return Ok(None);
         };
         if index >= at.size || !self.told.grants_ended.insert((feed, index)) {
@@ -359,14 +360,16 @@ impl Teller {
     }
 
     /// The first describe leaf after the last that granted: later ones are not for
-    /// who is out.
+    /// who is out. What was `decided` of before is not looked at again: a publisher
+    /// can describe its set as often as it likes.
     fn ending_leaf(
         &self,
         reach: &Reach,
+        decided: Option<u64>,
     ) -> Result<Option<(u64, hashpact_core::leaf::RawLeaf)>, StoreError> {
         let store = self.node.store();
         let mut ending = None;
-        for (index, leaf) in store.describes(reach.feed.no, DESCRIBES_MAX)? {
+        for (index, leaf) in store.describes(reach.feed.no, decided, DESCRIBES_MAX)? {
             let grants = reach::grants(&leaf, index);
             if reach.granted_by(self.to, grants.as_ref()) {
                 return Ok(ending);

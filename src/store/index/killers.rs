@@ -75,26 +75,34 @@ impl Store {
         rebuild(&self.inner, no, size)
     }
 
-    /// The describe leaves that are indexed, newest first with their indexes, at most
-    /// `limit`.
+    /// The describe leaves that are indexed after leaf `after`, newest first with their
+    /// indexes. At most `limit` leaves are read, others that kill nothing among them.
     ///
     /// # Errors
     /// What RocksDB answers.
-    pub fn describes(&self, no: FeedNo, limit: usize) -> Result<Vec<(u64, RawLeaf)>> {
+    pub fn describes(
+        &self,
+        no: FeedNo,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<(u64, RawLeaf)>> {
+        let from = after.map_or(0, |after| after.saturating_add(1));
         let indexed = self.feed(no)?.indexed;
         let mut options = rocksdb::ReadOptions::default();
-        options.set_iterate_lower_bound(keys::feed_prefix(no));
-        options.set_iterate_upper_bound(keys::numbered(no, indexed));
+        options.set_iterate_lower_bound(keys::numbered(no, from));
+        options.set_iterate_upper_bound(keys::numbered(no, indexed.max(from)));
         let family = self.inner.cf(Family::Killers)?;
         let mut iterator = self.inner.db.raw_iterator_cf_opt(family, options);
         iterator.seek_to_last();
         let mut describes = Vec::new();
+        let mut left = limit;
         while let Some(killer) = iterator.item() {
-            if describes.len() == limit {
-                break;
-            }
             let (index, kills) = read(killer)?;
             if kills == Kills::Nothing {
+                let Some(rest) = left.checked_sub(1) else {
+                    break;
+                };
+                left = rest;
                 let leaf = self.read_leaf(no, index)?;
                 if leaf.kind == DESCRIBE {
                     describes.push((index, leaf));
