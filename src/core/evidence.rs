@@ -12,11 +12,12 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use crate::checkpoint::{self, SignedCheckpoint};
+use crate::checkpoint::{self, Checkpoint, SignedCheckpoint};
 use crate::id::{CoalitionName, Digest, FeedId};
 use crate::keys::{Feed, PublicKey};
 use crate::limits::{CARD_MAX_BYTES, EVIDENCE_CARDS_MAX, EVIDENCE_MAX_BYTES, NOTE_MAX_BYTES};
 use crate::merkle::CompactRange;
+use crate::note::Note;
 use crate::reject::Rejection;
 use crate::verified::Verified;
 use crate::wire;
@@ -97,6 +98,15 @@ impl ForkEvidence {
         })
     }
 
+    /// The newest epoch that the notes say they are of; nothing is verified. Evidence
+    /// about an epoch that the roster has closed is closed with it.
+    ///
+    /// # Errors
+    /// What is wrong with a note's text.
+    pub fn epoch(&self) -> Result<u32, Rejection> {
+        Ok(epoch_of(&self.smaller)?.max(epoch_of(&self.larger)?))
+    }
+
     /// Checks the evidence. `keys` gives the publisher's feed keys in an epoch, from
     /// current and old node cards; `closed_at` the last good size of an epoch that
     /// the roster has closed: what was signed beyond it is void and proves nothing.
@@ -117,6 +127,11 @@ impl ForkEvidence {
         for note in [&smaller, &larger] {
             check_not_void(note, &closed_at)?;
         }
+        // The roster names what an epoch extends, so a note of an earlier epoch says
+        // nothing against a later one: a leaked key could sign such notes for ever.
+        if smaller.checkpoint.origin.epoch != larger.checkpoint.origin.epoch {
+            return Err(Rejection::invalid(WHAT, "the notes are of two epochs"));
+        }
         let (m, n) = (smaller.size(), larger.size());
         if m > n {
             let why = format!("sizes {m} and {n} are in the wrong order");
@@ -136,6 +151,12 @@ impl ForkEvidence {
             larger: larger.into_inner(),
         }))
     }
+}
+
+/// The epoch that a note says it is of; nothing is verified.
+fn epoch_of(note: &[u8]) -> Result<u32, Rejection> {
+    let text = Note::parse(note)?.text;
+    Ok(Checkpoint::parse_body(&text)?.origin.epoch)
 }
 
 /// Refuses a note beyond the last good size of a closed epoch.
@@ -165,7 +186,7 @@ fn digest(bytes: &Bytes) -> Result<Digest, Rejection> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{Checkpoint, Origin};
+    use crate::checkpoint::Origin;
     use crate::keys::SecretKey;
     use crate::merkle::leaf_hash;
 
@@ -299,18 +320,26 @@ mod tests {
 
     #[test]
     fn what_a_leaked_key_signed_beyond_a_closed_epoch_proves_nothing() {
-        let mut later = evidence(64, 100);
-        later.larger = note(2, 100, 2);
+        let later = evidence(64, 100);
         assert_eq!(code(check(&later)), None);
         let closed = |epoch| (epoch == 1).then_some(40);
         let verdict = later.verify(&coalition(), |_| vec![key().public()], closed);
         assert_eq!(code(verdict), Some("invalid"));
-        let closed = |epoch| (epoch == 1).then_some(64);
+        let closed = |epoch| (epoch == 1).then_some(100);
         assert!(
             later
                 .verify(&coalition(), |_| vec![key().public()], closed)
                 .is_ok()
         );
+    }
+
+    // Else who has a leaked key could accuse every later epoch for ever.
+    #[test]
+    fn a_note_of_a_closed_epoch_accuses_no_later_one() {
+        let mut later = evidence(64, 100);
+        later.larger = note(2, 100, 2);
+        assert_eq!(code(check(&later)), Some("invalid"));
+        assert_eq!(later.epoch(), Ok(2));
     }
 
     #[test]

@@ -111,6 +111,15 @@ pub enum Rejection {
         /// The feed that was meant.
         feed: FeedId,
     },
+    /// A head of an epoch that the roster held here has not opened, or has closed:
+    /// who sends it may only have another roster.
+    #[error("a head of epoch {got}, while epoch {open} is open")]
+    WrongEpoch {
+        /// The epoch that is open by the roster held here.
+        open: u32,
+        /// The head's.
+        got: u32,
+    },
     /// A head below one already verified.
     #[error("head of size {got} is behind the verified head of size {held}")]
     HeadWentBack {
@@ -216,6 +225,7 @@ impl Rejection {
             Self::FromTheFuture { .. } => "from_the_future",
             Self::Unknown { .. } => "unknown",
             Self::WrongOrigin { .. } => "wrong_origin",
+            Self::WrongEpoch { .. } => "wrong_epoch",
             Self::HeadWentBack { .. } => "head_went_back",
             Self::TwoRoots { .. } => "two_roots",
             Self::ProofLength { .. } => "proof_length",

@@ -32,6 +32,7 @@ const fn grpc_code(rejection: &Rejection) -> Code {
         | Rejection::Expired { .. }
         | Rejection::FromTheFuture { .. }
         | Rejection::WrongOrigin { .. }
+        | Rejection::WrongEpoch { .. }
         | Rejection::HeadWentBack { .. }
         | Rejection::TwoRoots { .. }
         | Rejection::WrongRoot { .. }

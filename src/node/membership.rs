@@ -260,6 +260,32 @@ impl Membership {
         state.chain.as_ref()?.roster().member(number).cloned()
     }
 
+    /// The epoch of a feed that is open.
+    #[must_use]
+    pub fn epoch(&self, feed: FeedId) -> u32 {
+        let state = self.state();
+        let chain = state.chain.as_ref();
+        chain.map_or(0, |chain| chain.roster().epoch(feed))
+    }
+
+    /// Checks a verified head against the sizes and roots that the roster's
+    /// revocations name.
+    ///
+    /// # Errors
+    /// [`Rejection::NotAnExtension`].
+    pub fn check_epoch_head(
+        &self,
+        feed: FeedId,
+        epoch: u32,
+        at: (u64, Digest),
+    ) -> Result<(), Rejection> {
+        let state = self.state();
+        match state.chain.as_ref() {
+            Some(chain) => chain.roster().check_epoch_head(feed, epoch, at),
+            None => Ok(()),
+        }
+    }
+
     /// The keys that may sign a new head of a feed in `epoch`. Before the feed's first
     /// leaf is here its set is not known, and every feed key of the publisher is
     /// taken; the set's scope is checked when the leaf has come.

@@ -135,7 +135,8 @@ pub struct FeedInfo {
     pub kind: FeedKind,
     /// What the node may do with it.
     pub status: FeedStatus,
-    /// The epoch that is pulled or published.
+    /// The epoch that is pulled or published: the newest of the one that was opened
+    /// here and that of the applied head.
     pub epoch: u32,
     /// Leaves that are durable and verified.
     pub stored: u64,
@@ -181,6 +182,9 @@ pub(crate) struct Live {
     pub(crate) liveness: Liveness,
     /// What of that look-ups answer all the same, marked.
     pub(crate) held: Held,
+    /// Leaves to be reviewed while they are alive: a roster cut off what had killed
+    /// them.
+    pub(crate) doubted: RoaringTreemap,
     /// What look-ups do not answer though it lives.
     pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) describe: Option<(u64, Bytes)>,
@@ -257,15 +261,6 @@ impl Store {
         })
     }
 
-    /// Moves a feed to another epoch, durably.
-    ///
-    /// # Errors
-    /// [`StoreError::UnknownFeed`], or what RocksDB answers.
-    pub fn set_feed_epoch(&self, no: FeedNo, epoch: u32) -> Result<()> {
-        let state = self.inner.feed(no)?;
-        state.update(&self.inner, |live| live.row.epoch = epoch)
-    }
-
     /// Whether the publish or opinion leaf `index` is dead by what is indexed.
     ///
     /// # Errors
@@ -303,6 +298,7 @@ impl FeedState {
                 frontier: CompactRange::empty(0),
                 liveness: Liveness::default(),
                 held: Held::default(),
+                doubted: RoaringTreemap::new(),
                 quarantine: Arc::default(),
                 describe: None,
                 elided: RoaringTreemap::new(),
@@ -348,6 +344,7 @@ impl FeedState {
             frontier,
             liveness: killers::rebuild(inner, self.no, row.indexed)?,
             held: Held::default(),
+                doubted: RoaringTreemap::new(),
             quarantine: Arc::new(Quarantine::load(inner, self.no)?),
             describe: self.load_describe(inner, &row)?,
             elided: elided::load(inner, self.no)?,
@@ -393,7 +390,7 @@ impl FeedState {
             own: self.own,
             kind: self.kind,
             status: live.status,
-            epoch: live.row.epoch,
+            epoch: live.row.epoch.max(live.row.applied_epoch),
             stored: live.row.stored,
             indexed: live.row.indexed,
             applied: live.row.applied(),

@@ -44,6 +44,11 @@ impl Held {
         &self.retractions
     }
 
+    /// Takes others; what follows from them is computed by [`refresh`].
+    pub(crate) fn set_retractions(&mut self, retractions: BTreeSet<u64>) {
+        self.retractions = retractions;
+    }
+
     /// Whether the dead leaf answers all the same, and if so, whether marked.
     pub(crate) fn answers(&self, index: u64) -> Option<bool> {
         if self.kept.contains(index) {
@@ -132,14 +137,44 @@ impl Store {
         // Crash: before, the old retractions are held, after, the new ones; what is
         // dead by them is computed anew at each open.
         let mut batch = WriteBatch::default();
-        let record = HeldRecord {
-            retractions: retractions.iter().copied().collect(),
-        };
-        batch.put_cf(inner.cf(Family::Feeds)?, part(no, PART_HELD), seal(&record));
+        let doubted = read(&state.live).doubted.clone();
+        put(inner, &mut batch, no, (&retractions, &doubted))?;
         inner.write_synced(batch, "holding retractions")?;
         write(&state.live).held.retractions = retractions;
         refresh(inner, &state)
     }
+
+    /// How many live leaves of a feed are to be reviewed because a roster cut off
+    /// what had killed them.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownFeed`].
+    pub fn doubted(&self, no: FeedNo) -> Result<u64> {
+        let state = self.inner.feed(no)?;
+        let live = read(&state.live);
+        Ok((&live.doubted - live.liveness.dead()).len())
+    }
+}
+
+/// Adds what is held, and what is in doubt, to a batch.
+pub(crate) fn put(
+    inner: &Inner,
+    batch: &mut WriteBatch,
+    no: FeedNo,
+    (retractions, doubted): (&BTreeSet<u64>, &RoaringTreemap),
+) -> Result<()> {
+    let mut bitmap = Vec::new();
+    if !doubted.is_empty() {
+        doubted
+            .serialize_into(&mut bitmap)
+            .map_err(|_| StoreError::corrupt("a bitmap cannot be written"))?;
+    }
+    let record = HeldRecord {
+        retractions: retractions.iter().copied().collect(),
+        doubted: bitmap,
+    };
+    batch.put_cf(inner.cf(Family::Feeds)?, part(no, PART_HELD), seal(&record));
+    Ok(())
 }
 
 /// Retractions that are held, and what would be dead without them; `None` where none
@@ -164,7 +199,12 @@ pub(crate) fn without(
 pub(crate) fn load(inner: &Inner, state: &FeedState) -> Result<()> {
     if let Some(record) = inner.get(Family::Feeds, part(state.no, PART_HELD))? {
         let record: HeldRecord = unseal(&record, "held retractions")?;
-        write(&state.live).held.retractions = record.retractions.into_iter().collect();
+        let mut live = write(&state.live);
+        live.held.retractions = record.retractions.into_iter().collect();
+        if !record.doubted.is_empty() {
+            live.doubted = RoaringTreemap::deserialize_from(record.doubted.as_slice())
+                .map_err(|_| StoreError::corrupt("a bitmap of leaves in doubt"))?;
+        }
     }
     refresh(inner, state)
 }

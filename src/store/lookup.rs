@@ -263,7 +263,8 @@ impl FeedState {
         if live.liveness.is_dead(index) {
             live.held.answers(index)
         } else {
-            Some(false)
+            // Alive because a roster cut off what had killed it.
+            Some(live.doubted.contains(index))
         }
     }
 }

@@ -104,6 +104,9 @@ pub(crate) struct KillerRecord {
 pub(crate) struct HeldRecord {
     #[prost(uint64, repeated, tag = "1")]
     pub(crate) retractions: Vec<u64>,
+    /// Leaves in doubt, as a serialized bitmap; empty for none.
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) doubted: Vec<u8>,
 }
 
 /// How fast a feed has grown.

@@ -248,6 +248,42 @@ impl SignState {
         Ok(())
     }
 
+    /// Records the first state of a later epoch, durably, before it is signed. The
+    /// roster says how many leaves the epoch begins with, so the size may go back;
+    /// `at_new` is the compact range from 0 to it, recomputed from the stored leaves.
+    ///
+    /// # Errors
+    /// [`SignStateError::WentBack`] unless the epoch is a later one;
+    /// [`SignStateError::NotAnExtension`] when the leaves do not lead to the root;
+    /// [`SignStateError::Io`] when it may or may not be recorded.
+    pub fn open_epoch(
+        &mut self,
+        feed: &FeedId,
+        new: SignedState,
+        at_new: &CompactRange,
+    ) -> Result<(), SignStateError> {
+        if let Some(recorded) = self.state(feed)
+            && recorded.epoch >= new.epoch
+        {
+            return Err(SignStateError::WentBack {
+                feed: *feed,
+                epoch: recorded.epoch,
+                size: recorded.size,
+            });
+        }
+        if at_new.begin() != 0 || at_new.end() != new.size || at_new.root() != Some(new.root) {
+            return Err(SignStateError::NotAnExtension {
+                feed: *feed,
+                size: new.size,
+            });
+        }
+        let mut states = self.states.clone();
+        states.insert(*feed, new);
+        self.replace(&states)?;
+        self.states = states;
+        Ok(())
+    }
+
     /// Crash: before the rename the old file stands, after it the new one; either
     /// is whole. Nothing is signed before this has answered, so a state that was
     /// recorded and not signed only means that the same one is signed later, or
@@ -447,6 +483,22 @@ mod tests {
     ) -> Result<(), SignStateError> {
         let recorded = file.state(&feed()).map_or(0, |state| state.size);
         file.advance(&feed(), from, to, &tree(history, recorded))
+    }
+
+    #[test]
+    fn a_later_epoch_begins_where_the_roster_says_and_an_earlier_one_never() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = SignState::create(&dir.path().join("sign-state.json")).unwrap();
+        advance(&mut file, None, state("a", 0, 9), "a").unwrap();
+        let other = file.open_epoch(&feed(), state("a", 1, 5), &tree("b", 5));
+        assert_eq!(other.unwrap_err().code(), "sign_state_not_an_extension");
+        let first = state("a", 1, 5);
+        file.open_epoch(&feed(), first, &tree("a", 5)).unwrap();
+        assert_eq!(file.state(&feed()), Some(first));
+        for epoch in [0, 1] {
+            let again = file.open_epoch(&feed(), state("a", epoch, 4), &tree("a", 4));
+            assert_eq!(again.unwrap_err().code(), "sign_state_went_back");
+        }
     }
 
     #[test]

@@ -287,6 +287,45 @@ fn truncation_takes_back_everything_derived() {
 }
 
 #[test]
+fn a_new_epoch_cuts_off_signed_leaves_and_doubts_what_they_had_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let no = store.create_feed(&new_feed(false, b"feed")).unwrap();
+    let leaves: Vec<RawLeaf> = (0..600).map(|n| publish(n, &[])).collect();
+    let mut writer = store.writer(no).unwrap();
+    writer.append(&leaves).unwrap();
+    commit_signed(&mut writer);
+    writer
+        .append(&[publish(900, &[3]), publish(901, &[7])])
+        .unwrap();
+    commit_signed(&mut writer);
+    assert!(store.is_dead(no, 3).unwrap());
+    let root = store.root_at(no, 500).unwrap();
+    assert_eq!(writer.open_epoch(1, 500).unwrap(), 102);
+    drop(writer);
+    let check = |store: &Store| {
+        let feed = store.feed(no).unwrap();
+        assert_eq!((feed.stored, feed.indexed, feed.epoch), (500, 500, 1));
+        assert_eq!(feed.applied, None, "no head of so few leaves was kept");
+        assert_eq!(store.root_at(no, 500).unwrap(), root);
+        assert!(!store.is_dead(no, 3).unwrap());
+        assert_eq!(store.doubted(no).unwrap(), 2);
+        assert!(store.held_retractions(no).unwrap().is_empty());
+    };
+    check(&store);
+    drop(store);
+    let store = open(dir.path());
+    check(&store);
+    // What is held for other reasons changes nothing about what is in doubt.
+    store.hold_retractions(no, BTreeSet::new()).unwrap();
+    check(&store);
+    let mut writer = store.writer(no).unwrap();
+    writer.append(&[publish(902, &[3])]).unwrap();
+    commit_signed(&mut writer);
+    assert_eq!(store.doubted(no).unwrap(), 1, "the new epoch spoke of one");
+}
+
+#[test]
 fn what_was_not_synced_is_gone_after_a_crash_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

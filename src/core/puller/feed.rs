@@ -232,6 +232,11 @@ impl Feed {
         {
             self.best = Some(head.clone());
         }
+        self.remember_beside(head)
+    }
+
+    /// Remembers a verified head without wanting its leaves; says whether it is new.
+    pub(super) fn remember_beside(&mut self, head: &Head) -> bool {
         let new = self.seen.insert(head.rank(), head.clone()).is_none();
         if self.seen.len() > SEEN_MAX {
             self.seen.pop_first();

@@ -76,7 +76,9 @@ impl Puller {
         out: &mut Vec<Action>,
     ) -> Scope {
         let id = head.feed;
-        if !self.peers.get(&peer).is_some_and(|known| known.up) || self.denied.covers(peer, id) {
+        let up = self.peers.get(&peer).is_some_and(|known| known.up);
+        if !up || self.denied.covers(peer, id) {
+            self.head_witnessed(peer, head, out);
             return Scope::Nothing;
         }
         self.peer_heard(peer);
@@ -118,6 +120,33 @@ impl Puller {
             }
         }
         Scope::One(id)
+    }
+
+    /// A head of a peer from which no leaves are pulled: it may not relay the feed, or
+    /// only dials. Still two heads that cannot both be true are a fork, whoever shows them.
+    fn head_witnessed(&mut self, peer: PeerId, head: Head, out: &mut Vec<Action>) {
+        let id = head.feed;
+        if self.denied.peers.contains(&peer) || self.denied.feeds.contains(&id) {
+            return;
+        }
+        let Some(feed) = self.feeds.get_mut(&id).filter(|feed| !feed.frozen) else {
+            return;
+        };
+        if let Some(conflict) = feed.conflict(&head) {
+            let rejection = Rejection::TwoRoots { size: head.size };
+            out.push(Action::Reject {
+                peer,
+                feed: Some(id),
+                rejection: rejection.clone(),
+            });
+            self.fork(id, conflict, head, None, rejection, out);
+        } else if feed.remember_beside(&head) {
+            if head.size > feed.cursor {
+                feed.compare_later(&head);
+            } else {
+                out.push(Action::CompareHead { feed: id, head });
+            }
+        }
     }
 
     /// Makes room for a feed, within the bounds.

@@ -11,6 +11,7 @@
 mod chain;
 mod draft;
 mod draft_file;
+mod epoch;
 mod file;
 mod read;
 mod succeed;
@@ -27,6 +28,7 @@ use crate::limits::ROSTER_GRACE_MS;
 pub use chain::{Accepted, RosterChain, RosterEvidence};
 pub use draft::NewMember;
 pub use draft_file::RosterDraft;
+pub use epoch::Opening;
 pub use file::RosterFile;
 pub(crate) use read::{bytes_of, read_roles, write_roles};
 

@@ -20,6 +20,7 @@ use hashpact_core::evidence::ForkEvidence;
 use hashpact_core::id::{Digest, FeedId, MemberNumber};
 use hashpact_core::limits::{COSIGNATURES_MAX, RECEIPTS_MAX};
 use hashpact_core::page;
+use hashpact_core::reject::Rejection;
 use hashpact_node::Node;
 use hashpact_node::hub::Change;
 use hashpact_store::{HeadRef, StoreError};
@@ -386,14 +387,22 @@ impl Teller {
     fn evidence(&mut self, snapshot: &Arc<Snapshot>) -> Result<Vec<Announcement>, StoreError> {
         let mut said = Vec::new();
         for evidence in self.node.store().evidence()? {
-            let may_hear = ForkEvidence::decode(&evidence)
-                .and_then(|fork| Reach::of(self.node.store(), Arc::clone(snapshot), &fork.feed))
-                .and_then(|reach| reach.may_prove(self.to));
-            if may_hear.is_ok() && self.told.evidence.insert(Digest::of(&evidence)) {
+            if self.may_hear_of(&evidence, snapshot).is_ok()
+                && self.told.evidence.insert(Digest::of(&evidence))
+            {
                 said.push(Announcement::Evidence(evidence));
             }
         }
         Ok(said)
+    }
+
+    /// Whoever may see heads of the feed, while the epoch that it is about is open.
+    fn may_hear_of(&self, evidence: &Bytes, snapshot: &Arc<Snapshot>) -> Result<(), Rejection> {
+        let fork = ForkEvidence::decode(evidence)?;
+        if fork.epoch()? < snapshot.roster().roster().epoch(fork.feed) {
+            return Err(Rejection::NotFound);
+        }
+        Reach::of(self.node.store(), Arc::clone(snapshot), &fork.feed)?.may_prove(self.to)
     }
 }
 

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::directory::Snapshots;
+use super::epochs::Epochs;
 use super::inbox::Heard;
 use super::inside::Inside;
 use super::links::Links;
@@ -108,6 +109,8 @@ pub(crate) struct Driver {
     /// Rosters that were asked for because a peer named them.
     pub(super) asked_for: HashSet<Digest>,
     purger: Purger,
+    /// What new epochs wait for.
+    pub(super) epochs: Epochs,
 }
 
 impl Driver {
@@ -140,6 +143,7 @@ impl Driver {
             denied: hashpact_core::puller::Denied::default(),
             proven: HashSet::new(),
             asked_for: HashSet::new(),
+            epochs: Epochs::default(),
         }
     }
 
@@ -177,6 +181,7 @@ impl Driver {
             }
         }
         self.access_changed();
+        self.epochs_changed();
     }
 
     fn end(&mut self) {
@@ -242,6 +247,7 @@ impl Driver {
             Inside::StoreFailed { feed } => self.store_failed(feed),
             Inside::Applied { feed, head } => self.applied(feed, &head),
             Inside::Differs { head } => self.differs(head),
+            Inside::EpochOpened { feed } => self.epoch_opened(feed),
             Inside::Proven { feed } => self.node.hub().tell(Change::Evidence(feed)),
             Inside::Dropped { feed } => {
                 self.desks.remove(&feed);
@@ -387,6 +393,9 @@ impl Driver {
                 rejection,
             } => {
                 let chunk = chunk.and_then(|chunk| self.chunks.remove(&chunk));
+                if self.goes_on_elsewhere(held.as_ref(), &offered) {
+                    return None;
+                }
                 self.forked(feed, held, offered, chunk, &rejection);
             }
             Action::Throttled {
@@ -533,8 +542,11 @@ impl Driver {
     ) {
         match change {
             Ok(Change::Head(_) | Change::Evidence(_)) => {}
-            Ok(Change::Roster | Change::Card(_) | Change::Suspension | Change::Access)
-            | Err(RecvError::Lagged(_)) => self.access_changed(),
+            Ok(Change::Suspension | Change::Access) => self.access_changed(),
+            Ok(Change::Roster | Change::Card(_)) | Err(RecvError::Lagged(_)) => {
+                self.access_changed();
+                self.epochs_changed();
+            }
             Err(RecvError::Closed) => *from = self.node.hub().watch(),
         }
     }

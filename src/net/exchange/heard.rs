@@ -21,6 +21,7 @@ use hashpact_store::FeedInfo;
 
 use super::documents_in;
 use super::driver::Driver;
+use super::epochs;
 use super::fork;
 use super::inbox::{Heard, Said};
 use super::pipeline::{read_describe, verify_head};
@@ -132,11 +133,19 @@ impl Driver {
     }
 
     /// A head: verified with the publisher's keys, then the puller's.
-    fn head(&mut self, peer: PeerId, announced: types::Head) {
+    pub(super) fn head(&mut self, peer: PeerId, announced: types::Head) {
         let feed = announced.feed;
         let held = self.held_feed(&feed);
         match self.verified(&announced, held.as_ref()) {
             Ok(None) => {}
+            // No fault of the peer's: one of the two has older documents.
+            Err(rejection) if epochs::may_hold_later(&rejection) => {
+                self.reject(peer, Some(feed), &rejection);
+                self.hear_later(peer, announced);
+            }
+            Err(rejection @ Rejection::WrongEpoch { .. }) => {
+                self.reject(peer, Some(feed), &rejection);
+            }
             Err(rejection) => self.tell(Event::HeadRejected {
                 peer,
                 feed: Some(feed),
@@ -148,8 +157,13 @@ impl Driver {
                 }
             }
             Ok(Some(head)) => {
-                self.take_resigned(&head, held.as_ref());
-                self.offer(peer, &announced, Head::from(head));
+                let epoch = head.checkpoint.origin.epoch;
+                if self.awaits_epoch(held.as_ref(), epoch) {
+                    self.hear_later(peer, announced);
+                } else {
+                    self.take_resigned(&head, held.as_ref());
+                    self.offer(peer, &announced, Head::from(head));
+                }
             }
         }
     }
@@ -281,6 +295,9 @@ impl Driver {
         let Some(publisher) = self.publishers.get(&feed).copied() else {
             return Ok(()); // nothing of the feed is known here
         };
+        if evidence.epoch()? < self.node.membership().epoch(feed) {
+            return Ok(()); // the roster has closed that epoch, and what it says of it
+        }
         let fork = fork::check(&self.node, publisher, &evidence)?;
         let about = (feed, fork.larger.checkpoint.origin.epoch);
         // One shows what happened. ⚠ Whoever has one makes any number of others of it.

@@ -39,6 +39,8 @@ pub(crate) enum Inside {
     Applied { feed: FeedId, head: Head },
     /// A verified head that the tree held does not lead to.
     Differs { head: Head },
+    /// A feed stands in the epoch that the roster has opened, as far as it can.
+    EpochOpened { feed: FeedId },
     /// A proof of a fork was stored.
     Proven { feed: FeedId },
     /// A feed and all that was derived from it are gone.

@@ -15,6 +15,7 @@ pub mod directory;
 mod documents;
 mod documents_in;
 mod driver;
+mod epochs;
 mod fork;
 mod heard;
 pub mod inbox;

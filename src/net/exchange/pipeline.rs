@@ -177,6 +177,9 @@ fn check_first(node: &Node, chunk: &VerifiedChunk, order: &Order) -> Result<(), 
     Ok(())
 }
 
+/// What is not known where a publisher has no key that may sign.
+pub(crate) const NO_FEED_KEY: &str = "feed key";
+
 /// Verifies a head's note with the keys that its set has.
 ///
 /// # Errors
@@ -188,8 +191,33 @@ pub(crate) fn verify_head(
     feed: FeedId,
     note: &[u8],
 ) -> Result<hashpact_core::verified::Verified<checkpoint::SignedCheckpoint>, Rejection> {
-    let keys = |epoch| node.membership().feed_keys(publisher, set, feed, epoch);
-    checkpoint::verify(note, &coalition(node)?, &feed, keys)
+    let membership = node.membership();
+    let asked = std::cell::Cell::new((0, 0));
+    let keys = |epoch| {
+        let keys = membership.feed_keys(publisher, set, feed, epoch);
+        asked.set((epoch, keys.len()));
+        keys
+    };
+    let verified = checkpoint::verify(note, &coalition(node)?, &feed, keys);
+    let open = membership.epoch(feed);
+    let verified = verified.map_err(|rejection| match (rejection, asked.get()) {
+        // Nobody's fault: one of the two has an older roster, or an older card.
+        (Rejection::BadSignature { .. }, (got, _)) if got != open => {
+            Rejection::WrongEpoch { open, got }
+        }
+        (Rejection::BadSignature { .. }, (_, 0))
+            if membership.feed_keys(publisher, None, feed, open).is_empty() =>
+        {
+            Rejection::Unknown {
+                what: NO_FEED_KEY,
+                why: "no card held here has one that may sign for the feed".to_owned(),
+            }
+        }
+        (rejection, _) => rejection,
+    })?;
+    let origin = &verified.checkpoint.origin;
+    membership.check_epoch_head(feed, origin.epoch, (verified.size(), verified.root()))?;
+    Ok(verified)
 }
 
 /// The coalition's name.

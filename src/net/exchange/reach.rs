@@ -61,11 +61,11 @@ impl Reach {
         self.snapshot.may_prove(to, publisher, self.grants.as_ref())
     }
 
-    /// Whether a member hears of the feed's heads from this node: those whom it
-    /// serves, and witnesses, who read proofs from any holder.
+    /// Whether a member hears of the feed's heads from this node: every reader and
+    /// every witness, whoever serves it the leaves. That is how two readers find out
+    /// that they were shown two histories.
     pub(crate) fn hears_heads(&self, to: MemberNumber) -> bool {
-        let witness = self.snapshot.is_witness(to) && self.may_prove(to).is_ok();
-        witness || self.may_serve(to).is_ok()
+        self.may_prove(to).is_ok()
     }
 
     /// Whether a member was cut off by the publisher, and by nothing else: it may

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::busy::busy;
+use super::epochs;
 use super::inside::Inside;
 use super::pipeline::{describe_of, read_describe, verify_head};
 use super::standing::spans;
@@ -46,6 +47,8 @@ pub(crate) enum Order {
     Apply(Head),
     /// Compare a head with the tree that is held.
     Compare(Head),
+    /// Move the feed to the epoch that the roster has opened.
+    OpenEpoch(epochs::Why),
     /// Make durable what there is and give the writer back.
     Rest,
     /// Begin anew after a failure.
@@ -158,6 +161,7 @@ impl Desk {
             Order::Check(head) => self.check(work, &head),
             Order::Apply(head) => self.apply(work, head),
             Order::Compare(head) => self.compare(work, head),
+            Order::OpenEpoch(why) => self.open_epoch(work, why),
             Order::Rest => Self::rest(work),
             Order::DropFeed => self.drop_feed(work),
             Order::Reset => Ok(()),
@@ -260,6 +264,13 @@ impl Desk {
             self.feed,
             head.note(),
         )?;
+        writer.sync()?;
+        if !epochs::extends_named(&self.node, &before, &verified)? {
+            epochs::give_up(&self.node, writer, &before)?;
+            work.writer = None;
+            self.tell(Inside::EpochOpened { feed: self.feed });
+            return Ok(());
+        }
         let kept = hashpact_store::Head::new(&verified, self.node.clock().now());
         busy("commit", || writer.commit(Some(&kept)))?;
         let from = if refilled { 0 } else { before.indexed };
@@ -278,6 +289,16 @@ impl Desk {
             feed: self.feed,
             head,
         });
+        Ok(())
+    }
+
+    fn open_epoch(&self, work: &mut Work, why: epochs::Why) -> Result<(), NodeError> {
+        if self.node.store().feed_no(&self.feed).is_some() {
+            let writer = self.writer(work, None)?;
+            epochs::open(&self.node, writer, why)?;
+            work.writer = None;
+        }
+        self.tell(Inside::EpochOpened { feed: self.feed });
         Ok(())
     }
 

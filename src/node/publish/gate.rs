@@ -38,6 +38,8 @@ pub enum Gate {
     NoSignState,
     /// What is stored contradicts what was signed.
     Contradiction(String),
+    /// The roster has opened an epoch that this node cannot sign in.
+    Closed(String),
 }
 
 impl Gate {
@@ -57,6 +59,7 @@ impl Gate {
                  another one; put it back, or `hashpact set confirm-head` once no peer holds more"
                 .to_owned(),
             Self::Contradiction(what) => format!("{what}; run `hashpact verify`"),
+            Self::Closed(why) => why.clone(),
         }
     }
 }
@@ -70,13 +73,21 @@ impl Publisher {
     /// What the store answers.
     pub fn check_feeds(&self, peers_expected: bool) -> Result<(), NodeError> {
         for feed in self.feeds() {
+            self.follow_epoch(&feed)?;
+            if let Some(Gate::Closed(_)) = self.gates().get(&feed.id) {
+                continue;
+            }
+            let feed = self.store.feed(feed.no)?;
             let gate = self.check_feed(&feed, peers_expected)?;
             match &gate {
                 Gate::Open => {}
                 Gate::AwaitingPeers => {
                     info!(set = %name_of(&feed), "publishing waits for a peer to say what it holds");
                 }
-                Gate::Behind { .. } | Gate::NoSignState | Gate::Contradiction(_) => {
+                Gate::Behind { .. }
+                | Gate::NoSignState
+                | Gate::Contradiction(_)
+                | Gate::Closed(_) => {
                     error!(set = %name_of(&feed), why = gate.reason(), "publishing is closed");
                 }
             }
@@ -220,7 +231,7 @@ impl Publisher {
             Gate::Open => return Ok(()),
             Gate::AwaitingPeers => {}
             Gate::NoSignState => self.adopt_applied(feed)?,
-            Gate::Behind { .. } | Gate::Contradiction(_) => {
+            Gate::Behind { .. } | Gate::Contradiction(_) | Gate::Closed(_) => {
                 return Err(NodeError::PublishingClosed {
                     set: name_of(feed),
                     why: gate.reason(),

@@ -9,6 +9,7 @@
 
 mod append;
 mod erase;
+mod epoch;
 mod gate;
 mod import;
 mod resign;

@@ -20,6 +20,7 @@ pub(crate) struct Session<'a> {
 impl Publisher {
     /// Begins a turn on an open feed.
     pub(crate) fn session(&self, feed: &FeedInfo) -> Result<Session<'_>, NodeError> {
+        self.follow_epoch(feed)?;
         self.require_open(feed)?;
         let mut session = self.session_unchecked(feed)?;
         session.drop_unsigned()?;
@@ -113,6 +114,14 @@ impl<'a> Session<'a> {
 
     fn record_and_sign(&mut self, new: SignedState) -> Result<HeadRef, NodeError> {
         let publisher = self.publisher;
+        // What is signed for an epoch that was closed meanwhile is void.
+        let open = publisher.membership.epoch(self.info.id);
+        if new.epoch != open {
+            return Err(NodeError::PublishingClosed {
+                set: crate::words::name_of(&self.info),
+                why: format!("the roster has opened epoch {open} of it; begin again"),
+            });
+        }
         {
             let mut sign_state = publisher.sign_state();
             let recorded = sign_state.state(&self.info.id);

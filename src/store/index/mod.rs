@@ -362,4 +362,10 @@ impl FeedRow {
         self.applied_size = head.size;
         self.applied_root = head.root.0.to_vec();
     }
+
+    pub(crate) fn set_unapplied(&mut self) {
+        self.applied_epoch = 0;
+        self.applied_size = 0;
+        self.applied_root = Vec::new();
+    }
 }

@@ -11,6 +11,7 @@
 //!
 //! Blocking: every method may wait for the disk.
 
+mod epoch;
 mod erase;
 mod pending;
 mod quarantine;

@@ -9,7 +9,8 @@ use super::{FeedWriter, Pending, backwards, uncount};
 use crate::elided;
 use crate::error::{Result, StoreError};
 use crate::families::Family;
-use crate::feeds::FeedCounts;
+use crate::feeds::{FeedCounts, HeadRef};
+use crate::heads::Head;
 use crate::index::Indexer;
 use crate::index::derive::{Derived, derive};
 use crate::index::killers;
@@ -191,7 +192,21 @@ impl FeedWriter {
         Ok(())
     }
 
-    fn heads_beyond(&self, size: u64) -> Result<Vec<Vec<u8>>> {
+    /// The newest head kept that has at most `size` leaves.
+    pub(super) fn newest_head_within(&self, size: u64) -> Result<Option<HeadRef>> {
+        let mut newest = None;
+        self.inner
+            .scan_feed(Family::Heads, self.state.no, |key, record| {
+                let (_, epoch, at) = keys::read_head(key)?;
+                if at <= size {
+                    newest = Some(Head::read(epoch, at, record)?.at());
+                }
+                Ok(true)
+            })?;
+        Ok(newest)
+    }
+
+    pub(super) fn heads_beyond(&self, size: u64) -> Result<Vec<Vec<u8>>> {
         let mut beyond = Vec::new();
         self.inner
             .scan_feed(Family::Heads, self.state.no, |key, _| {

@@ -190,6 +190,16 @@ impl Drop for Hostile {
 impl Hostile {
     pub(super) async fn start(coalition: &Coalition, member: u32, script: Script) -> Self {
         let node = coalition.open(member);
+        Self::start_at(coalition, node, member, script).await
+    }
+
+    /// A second one of the same member.
+    pub(super) async fn start_beside(coalition: &Coalition, member: u32, script: Script) -> Self {
+        let node = coalition.open_in("beside", member, &[]);
+        Self::start_at(coalition, node, member, script).await
+    }
+
+    async fn start_at(coalition: &Coalition, node: Arc<Node>, member: u32, script: Script) -> Self {
         let (inbox, mut heard) = Inbox::new();
         tokio::spawn(async move { while heard.recv().await.is_some() {} });
         let liar = Arc::new(Liar {
@@ -269,16 +279,27 @@ impl Victim {
         coalition: &Coalition,
         change: impl FnOnce(&mut ExchangeOptions),
     ) -> Self {
-        Self::start_of(coalition, coalition.open(SOUTH), change).await
+        Self::start_as(coalition, SOUTH, change).await
+    }
+
+    /// The same, of any member.
+    pub(super) async fn start_as(
+        coalition: &Coalition,
+        member: u32,
+        change: impl FnOnce(&mut ExchangeOptions),
+    ) -> Self {
+        Self::start_of(coalition, member, coalition.open(member), change).await
     }
 
     /// Of a node that may know less than everybody's cards.
     pub(super) async fn start_of(
         coalition: &Coalition,
+        member: u32,
         node: Arc<Node>,
         change: impl FnOnce(&mut ExchangeOptions),
     ) -> Self {
-        let mut options = ExchangeOptions::new(coalition.credentials[1].clone());
+        let at = usize::try_from(member).unwrap() - 1;
+        let mut options = ExchangeOptions::new(coalition.credentials[at].clone());
         options.settings = quick();
         options.endpoint_policy = EndpointPolicy::AllowLocal;
         options.grace = Duration::from_secs(5);
@@ -368,9 +389,10 @@ impl Victim {
 
     /// Ends, and leaves nothing behind, so that the next one begins anew.
     pub(super) async fn stop(self, coalition: &Coalition) {
+        let name = self.node.member_slug().to_string();
         self.rest().await;
         // The store's own threads may still be closing files.
-        let folder = coalition.dir.path().join("south");
+        let folder = coalition.dir.path().join(name);
         until("its folder is gone", || {
             std::fs::remove_dir_all(&folder).is_ok() || !folder.exists()
         })
@@ -440,13 +462,22 @@ pub(super) fn told(feed: FeedId, publisher: u32, note: Vec<u8>) -> Announcement 
 
 /// A note that the key of `signer` makes.
 pub(super) fn note(feed: FeedId, signer: u32, size: u64, root: Digest) -> Vec<u8> {
+    note_of(feed, 0, &feed_key(signer), (size, root))
+}
+
+/// A note of any epoch and key.
+pub(super) fn note_of(
+    feed: FeedId,
+    epoch: u32,
+    key: &SecretKey<Feed>,
+    (size, root): (u64, Digest),
+) -> Vec<u8> {
     let origin = Origin {
         coalition: coalition_name(),
         feed,
-        epoch: 0,
+        epoch,
     };
-    let checkpoint = Checkpoint { origin, size, root };
-    checkpoint::sign(&checkpoint, &feed_key(signer))
+    checkpoint::sign(&Checkpoint { origin, size, root }, key)
 }
 
 /// A feed that is made by hand: any leaves, with right trees and signatures.

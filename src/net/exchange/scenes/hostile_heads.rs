@@ -59,7 +59,7 @@ fn forged(feed: FeedId) -> Vec<(&'static str, Announcement, &'static str)> {
         ),
         ("another coalition", by(other_coalition), "wrong_origin"),
         ("another feed", by(other_feed), "wrong_origin"),
-        ("an unopened epoch", by(unopened), "bad_signature"),
+        ("an unopened epoch", by(unopened), "wrong_epoch"),
         ("no note", by(b"nothing".to_vec()), "malformed"),
         ("a note cut short", by(good()[..80].to_vec()), "malformed"),
         ("two signatures", by(twice), "malformed"),
@@ -154,7 +154,7 @@ async fn a_head_that_goes_back_is_refused_and_changes_nothing() {
 }
 
 /// The same feed with another leaf in it.
-fn forked(forged: &Forged, at: usize, size: u64) -> Forged {
+pub(super) fn forked(forged: &Forged, at: usize, size: u64) -> Forged {
     let mut fork = forged.clone();
     let more = fork.size()..size;
     fork.leaves.extend(more.map(publish_leaf));

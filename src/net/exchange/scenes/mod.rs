@@ -2,6 +2,8 @@
 
 mod bounds;
 mod elision;
+mod epochs;
+mod gossip;
 mod hostile;
 mod hostile_chunks;
 mod hostile_documents;
@@ -34,7 +36,7 @@ use hashpact_core::checkpoint;
 use hashpact_core::chunk::{self, PinnedHead, VerifiedChunk};
 use hashpact_core::envelope::{Envelope, PayloadType};
 use hashpact_core::id::{CoalitionName, Digest, FeedId, MemberNumber, Slug, UnixMillis};
-use hashpact_core::keys::{Admin, SecretKey};
+use hashpact_core::keys::{Admin, Feed as FeedSigning, SecretKey};
 use hashpact_core::leaf::{Basis, Classification, MediaKind, Publish, RetractReason};
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::roster::{MemberStatus, NewMember, Role, Roster, RosterAdmin, RosterChain};
@@ -160,6 +162,17 @@ impl Coalition {
         version: u64,
         change: impl FnOnce(&mut NodeCard),
     ) -> Bytes {
+        self.card_keyed(member, version, &[], change)
+    }
+
+    /// The same, signed by further feed keys that are on it.
+    pub(crate) fn card_keyed(
+        &self,
+        member: u32,
+        version: u64,
+        feed_keys: &[SecretKey<FeedSigning>],
+        change: impl FnOnce(&mut NodeCard),
+    ) -> Bytes {
         let at = usize::try_from(member).unwrap() - 1;
         let (name, credentials) = (SLUGS[at], &self.credentials[at]);
         let feed_key = SecretKey::from_seed(&key_seed(member, 3));
@@ -191,6 +204,9 @@ impl Coalition {
         let mut draft = card.to_envelope().unwrap();
         let identity = SecretKey::<hashpact_core::keys::Identity>::from_seed(&key_seed(member, 2));
         draft.sign(&identity).sign(&feed_key);
+        for key in feed_keys {
+            draft.sign(key);
+        }
         let possession = credentials.sign(&draft.to_sign()).unwrap();
         draft
             .add_tls(&credentials.spki_der().unwrap(), &possession)
@@ -204,7 +220,14 @@ impl Coalition {
     }
 
     pub(crate) fn open_with(&self, member: u32, denied: &[u32]) -> Arc<Node> {
-        let node = self.open_unknowing(member, denied);
+        let folder = SLUGS[usize::try_from(member).unwrap() - 1];
+        self.open_in(folder, member, denied)
+    }
+
+    /// The same, in a folder of another name: a second node of the member's.
+    pub(crate) fn open_in(&self, folder: &str, member: u32, denied: &[u32]) -> Arc<Node> {
+        let feed_key = SecretKey::from_seed(&key_seed(member, 3));
+        let node = self.open_keyed(folder, member, denied, feed_key);
         for roster in &self.rosters {
             node.membership().accept_roster(roster.clone()).unwrap();
         }
@@ -216,8 +239,21 @@ impl Coalition {
 
     /// Opens a member's node that has nothing but the genesis digest.
     pub(crate) fn open_unknowing(&self, member: u32, denied: &[u32]) -> Arc<Node> {
+        let folder = SLUGS[usize::try_from(member).unwrap() - 1];
+        let feed_key = SecretKey::from_seed(&key_seed(member, 3));
+        self.open_keyed(folder, member, denied, feed_key)
+    }
+
+    /// Opens a member's node with a feed key, and with nothing but the genesis digest.
+    pub(crate) fn open_keyed(
+        &self,
+        folder: &str,
+        member: u32,
+        denied: &[u32],
+        feed_key: SecretKey<FeedSigning>,
+    ) -> Arc<Node> {
         let name = SLUGS[usize::try_from(member).unwrap() - 1];
-        let dir = self.dir.path().join(name);
+        let dir = self.dir.path().join(folder);
         Node::open(NodeOptions {
             store_dir: dir.join("store"),
             store: StoreOptions::default(),
@@ -227,7 +263,7 @@ impl Coalition {
             genesis: self.genesis,
             endpoint_policy: EndpointPolicy::AllowLocal,
             denied: denied.iter().map(|m| number(*m)).collect::<BTreeSet<_>>(),
-            feed_key: SecretKey::from_seed(&key_seed(member, 3)),
+            feed_key,
             identity_key: Some(SecretKey::from_seed(&key_seed(member, 2))),
             clock: self.clock.clone(),
             connects: false,

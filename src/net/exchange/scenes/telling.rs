@@ -149,21 +149,28 @@ async fn a_lost_grant_is_told_once_with_the_leaf_that_ends_it_and_its_proof() {
 }
 
 #[tokio::test]
-async fn a_relay_tells_readers_of_a_feed_only_under_a_relay_grant() {
+async fn every_reader_tells_every_reader_of_heads_and_nobody_else() {
     let coalition = Coalition::new();
     let (north, west) = (coalition.open(NORTH), coalition.open(WEST));
-    let feed = create_set(&north, "set", &[("south", false), ("west", false)]);
+    let feed = create_set(&north, "set", &[("west", false)]);
     bring(&north, &west, &feed, false).await;
     let mut south = watch(&west, SOUTH);
     assert!(feeds(&snapshot_of(&mut south).await).is_empty());
-    // Its publisher and the witnesses hear of it all the same.
     for other in [NORTH, WITNESS] {
         let said = snapshot_of(&mut watch(&west, other)).await;
         assert_eq!(feeds(&said), [feed]);
     }
-    change_grants(&north, "set", &[("west", true)], &[]);
+    // A reader hears the head of one that may not relay, and gets no leaves there.
+    change_grants(&north, "set", &[("south", false)], &[]);
     bring(&north, &west, &feed, false).await;
     assert_eq!(feeds(&[next(&mut south).await]), [feed]);
+    let request = all_of(&west, &feed);
+    assert!(pull(&west, SOUTH, request).await.is_err());
+    let proof = PullRequest {
+        proof_only: true,
+        ..request
+    };
+    assert!(pull(&west, SOUTH, proof).await.is_ok());
 }
 
 #[tokio::test]

@@ -1,0 +1,290 @@
+//! New epochs of feeds, as the roster opens them.
+//!
+//! A revocation cuts a feed off at the size and root that it names; the next epoch
+//! extends exactly that. Here the leaves beyond go, a frozen feed thaws, and heads
+//! that came before the roster, or while leaves are cut off, are heard again.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use hashpact_core::checkpoint::SignedCheckpoint;
+use hashpact_core::id::FeedId;
+use hashpact_core::puller::{Event, Head, PeerId};
+use hashpact_core::reject::Rejection;
+use hashpact_core::roster::Opening;
+use hashpact_core::verified::Verified;
+use hashpact_node::hub::Change;
+use hashpact_node::{Node, NodeError};
+use hashpact_store::{FeedInfo, FeedStatus, FeedWriter};
+use tokio::task::spawn_blocking;
+
+use super::driver::Driver;
+use super::pipeline::NO_FEED_KEY;
+use super::storing;
+use crate::types;
+
+/// Heads of one peer that wait for a roster, of 4 KiB at most each.
+const LATER_PER_PEER: usize = 256;
+/// Heads of all peers that do.
+const LATER_MAX: usize = 4_096;
+
+/// What new epochs wait for.
+#[derive(Default)]
+pub(super) struct Epochs {
+    /// Heads of epochs that are not open here yet, without what stood beside them.
+    later: HashMap<(PeerId, FeedId), types::Head>,
+    /// Feeds that a desk is moving to another epoch.
+    opening: HashSet<FeedId>,
+}
+
+/// What made a feed move to its newest epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// The roster: what is of another history than it names stays, frozen.
+    Roster,
+    /// A verified head of the epoch: what is of another history goes.
+    Head,
+    /// What is held does not lead to such a head: it goes, unless it is what the
+    /// roster names. Then the publisher does not go on from there.
+    Conflict,
+}
+
+impl Driver {
+    /// Takes all feeds to the epochs that the roster has opened, own ones too, and
+    /// hears heads again that waited for it.
+    pub(super) fn epochs_changed(&mut self) {
+        let node = Arc::clone(&self.node);
+        self.tasks.spawn(spawn_own(node));
+        for feed in self.node.store().feeds() {
+            let open = self.node.membership().epoch(feed.id);
+            if !feed.own && feed.status != FeedStatus::Dropping && open > feed.epoch {
+                self.open_epoch(feed.id, Why::Roster);
+            }
+        }
+        self.hear_again(|_| true);
+    }
+
+    /// Whether a verified head has to wait until its feed has been moved to its
+    /// epoch; a feed that stays behind is moved because of it.
+    pub(super) fn awaits_epoch(&mut self, held: Option<&FeedInfo>, epoch: u32) -> bool {
+        let Some(held) = held.filter(|held| !held.own) else {
+            return false;
+        };
+        if held.stored > 0 && held.epoch < epoch {
+            self.open_epoch(held.id, Why::Head);
+        }
+        self.epochs.opening.contains(&held.id)
+    }
+
+    /// Whether a head that does not extend what is held is of a later epoch than
+    /// that: the roster chose another history, and it is pulled from the start.
+    pub(super) fn goes_on_elsewhere(&mut self, basis: Option<&Head>, offered: &Head) -> bool {
+        let older = basis.is_none_or(|basis| basis.epoch() < offered.epoch());
+        if offered.epoch() == 0 || !older {
+            return false;
+        }
+        self.open_epoch(offered.feed(), Why::Conflict);
+        true
+    }
+
+    fn open_epoch(&mut self, feed: FeedId, why: Why) {
+        if !self.epochs.opening.insert(feed) {
+            return;
+        }
+        // Nothing is pulled until the desk has done it.
+        self.tell(Event::ForkFound { feed });
+        self.again_later(feed);
+        self.desk(feed, storing::Order::OpenEpoch(why));
+    }
+
+    /// Heads of the open epoch that peers announced already are heard again after.
+    fn again_later(&mut self, feed: FeedId) {
+        let open = self.node.membership().epoch(feed);
+        let mut again = Vec::new();
+        self.announced.retain(|(peer, of), head| {
+            if *of == feed && head.epoch() == open {
+                again.push((*peer, head.note().clone()));
+            }
+            *of != feed
+        });
+        let Some(publisher) = self.publishers.get(&feed).copied() else {
+            return;
+        };
+        for (peer, note) in again {
+            let said = types::Head {
+                feed,
+                publisher,
+                note,
+                cosignatures: Vec::new(),
+                receipts: Vec::new(),
+            };
+            self.hear_later(peer, said);
+        }
+    }
+
+    /// A desk has moved a feed: it is pulled again, if it is not frozen still.
+    pub(super) fn epoch_opened(&mut self, feed: FeedId) {
+        self.epochs.opening.remove(&feed);
+        if let Some(held) = self.held_feed(&feed) {
+            self.hold(&held);
+        }
+        self.access_changed();
+        self.hear_again(|of| *of == feed);
+    }
+
+    /// Keeps a head until its epoch is open here.
+    pub(super) fn hear_later(&mut self, peer: PeerId, head: types::Head) {
+        let key = (peer, head.feed);
+        let later = &mut self.epochs.later;
+        let of_peer = later.keys().filter(|(of, _)| *of == peer).count();
+        let full = of_peer >= LATER_PER_PEER || later.len() >= LATER_MAX;
+        if !full || later.contains_key(&key) {
+            let head = types::Head {
+                cosignatures: Vec::new(),
+                receipts: Vec::new(),
+                ..head
+            };
+            later.insert(key, head);
+        }
+    }
+
+    fn hear_again(&mut self, which: impl Fn(&FeedId) -> bool) {
+        let open = |feed: &FeedId| !self.epochs.opening.contains(feed) && which(feed);
+        let ready: Vec<_> = self
+            .epochs
+            .later
+            .keys()
+            .filter(|(_, feed)| open(feed))
+            .copied()
+            .collect();
+        for key in ready {
+            let head = self.epochs.later.remove(&key);
+            if let Some(head) = head.filter(|_| self.links.contains_key(&key.0)) {
+                self.head(key.0, head);
+            }
+        }
+    }
+}
+
+/// Whether a head that was refused may hold once a roster or card has come that the
+/// peer has already.
+pub(super) fn may_hold_later(rejection: &Rejection) -> bool {
+    if let Rejection::WrongEpoch { open, got } = rejection {
+        return got > open;
+    }
+    matches!(rejection, Rejection::Unknown { what, .. } if *what == NO_FEED_KEY)
+}
+
+/// Takes own feeds to their epochs, on a thread for the store.
+async fn spawn_own(node: Arc<Node>) {
+    let opened = spawn_blocking(move || node.publisher().open_epochs());
+    if let Ok(Err(error)) = opened.await {
+        tracing::error!(%error, code = error.code(), "opening an epoch of an own set");
+    }
+}
+
+/// Moves a pulled feed to its newest epoch. Blocking.
+///
+/// # Errors
+/// What the store answers.
+pub(crate) fn open(node: &Node, writer: &mut FeedWriter, why: Why) -> Result<(), NodeError> {
+    let stored = writer.sync()?;
+    let feed = writer.info();
+    let roster = node.membership().roster()?;
+    let epoch = roster.roster().epoch(feed.id);
+    let opened = roster.roster().opened_after(feed.id, 0);
+    let relevant = match (why, opened.as_slice()) {
+        (Why::Conflict, [.., newest]) => std::slice::from_ref(newest),
+        (Why::Conflict, []) => return Ok(()),
+        (Why::Roster | Why::Head, all) => {
+            let first = all.iter().position(|r| r.next_epoch > feed.epoch);
+            first.and_then(|first| all.get(first..)).unwrap_or_default()
+        }
+    };
+    let root_at = |size| node.store().root_at(feed.no, size);
+    let cut = match (Opening::decide(relevant, stored, root_at)?, why) {
+        (Opening::Keep, Why::Roster | Why::Head) => stored,
+        (Opening::CutTo(size), Why::Roster | Why::Head) => size,
+        (Opening::Keep | Opening::Other, Why::Conflict) | (Opening::Other, Why::Head) => 0,
+        (Opening::Other, Why::Roster) => {
+            tracing::error!(
+                feed = %feed.id.0.short(), epoch,
+                "the roster goes on from another history than is held here: frozen until the \
+                 new epoch's leaves can be pulled"
+            );
+            node.store().set_feed_status(feed.no, FeedStatus::Frozen)?;
+            return Ok(());
+        }
+        (Opening::CutTo(size), Why::Conflict) => {
+            tracing::error!(
+                feed = %feed.id.0.short(), epoch, size,
+                "the publisher does not go on from the leaves that the roster names: frozen"
+            );
+            node.store().set_feed_status(feed.no, FeedStatus::Frozen)?;
+            return Ok(());
+        }
+    };
+    let void = writer.open_epoch(epoch, cut)?;
+    thaw(node, &feed)?;
+    let doubted = node.store().doubted(feed.no)?;
+    tracing::warn!(
+        feed = %feed.id.0.short(), epoch, void, doubted, size = cut,
+        "the roster opened a new epoch of a feed: void leaves are cut off"
+    );
+    node.hub().tell(Change::Head(feed.id));
+    node.hub().tell(Change::Access);
+    Ok(())
+}
+
+fn thaw(node: &Node, feed: &FeedInfo) -> Result<(), NodeError> {
+    if feed.status == FeedStatus::Frozen {
+        node.store().set_feed_status(feed.no, FeedStatus::Active)?;
+    }
+    Ok(())
+}
+
+/// Whether the leaves below the first head of an epoch contain what the roster
+/// names. Later heads extend that head. Blocking.
+///
+/// # Errors
+/// What the store answers.
+pub(crate) fn extends_named(
+    node: &Node,
+    feed: &FeedInfo,
+    head: &Verified<SignedCheckpoint>,
+) -> Result<bool, NodeError> {
+    let epoch = head.checkpoint.origin.epoch;
+    if epoch == 0 || feed.applied.is_some_and(|applied| applied.epoch == epoch) {
+        return Ok(true);
+    }
+    let roster = node.membership().roster()?;
+    for named in roster.roster().revocations_of(feed.id) {
+        let within = named.next_epoch <= epoch && named.last_good_size <= head.size();
+        if within && node.store().root_at(feed.no, named.last_good_size)? != named.last_good_root {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Leaves of a head that does not extend what the roster names go again, and the
+/// feed is frozen as it was. Blocking.
+///
+/// # Errors
+/// What the store answers.
+pub(crate) fn give_up(
+    node: &Node,
+    writer: &mut FeedWriter,
+    before: &FeedInfo,
+) -> Result<(), NodeError> {
+    tracing::error!(
+        feed = %before.id.0.short(),
+        "a head of a new epoch does not extend what the roster names: refused, and the feed frozen"
+    );
+    metrics::counter!("hashpact_rejections_total", "code" => "not_an_extension").increment(1);
+    let size = before.applied.map_or(0, |applied| applied.size);
+    writer.open_epoch(before.epoch, size)?;
+    node.store()
+        .set_feed_status(before.no, FeedStatus::Frozen)?;
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! Readers that were shown different histories find out by talking to each other.
+
+use hashpact_core::evidence::ForkEvidence;
+use hashpact_store::FeedStatus;
+
+use super::hostile::{Forged, Hostile, Victim, coalition_name, describe, feed_key, ticking, until};
+use super::hostile_heads::forked;
+use super::*;
+
+/// A set that two members may read and none may relay.
+fn unrelayed(coalition: &Coalition, size: u64) -> Forged {
+    let mut said = describe(coalition, NORTH, "set");
+    for grant in &mut said.grants {
+        grant.relay = false;
+    }
+    Forged::with(coalition, NORTH, &said, size)
+}
+
+async fn listening(coalition: &Coalition, member: u32) -> Victim {
+    Victim::start_as(coalition, member, |options| {
+        options.listen = Some("127.0.0.1:0".parse().unwrap());
+    })
+    .await
+}
+
+/// Both readers hold another history of `north`'s set, of these sizes, and then meet.
+async fn two_histories(south_size: u64, west_size: u64) {
+    let coalition = ticking();
+    let one = unrelayed(&coalition, south_size);
+    let other = forked(&unrelayed(&coalition, 400), 200, west_size);
+    let to_south = Hostile::start(&coalition, NORTH, one.script()).await;
+    let to_west = Hostile::start_beside(&coalition, NORTH, other.script()).await;
+    let south = listening(&coalition, SOUTH).await;
+    let west = listening(&coalition, WEST).await;
+    south.meet(&coalition, &to_south);
+    west.meet(&coalition, &to_west);
+    let feed = one.feed;
+    until("both have what they were shown", || {
+        south.applied(&feed) == south_size && west.applied(&feed) == west_size
+    })
+    .await;
+    let address = west.exchange.local_addr().unwrap().to_string();
+    south.meet_at(&coalition, WEST, &address);
+    for reader in [&south, &west] {
+        until("each is frozen with a proof", || {
+            let frozen = reader.held(&feed).unwrap().status == FeedStatus::Frozen;
+            frozen && !reader.node.store().evidence().unwrap().is_empty()
+        })
+        .await;
+        let evidence = reader.node.store().evidence().unwrap();
+        let evidence = ForkEvidence::decode(&evidence[0]).unwrap();
+        let keys = |_| vec![feed_key(NORTH).public()];
+        assert!(evidence.verify(&coalition_name(), keys, |_| None).is_ok());
+    }
+    assert_eq!(south.stored(&feed), south_size, "no leaves were taken");
+    south.stop(&coalition).await;
+    west.stop(&coalition).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_readers_that_were_shown_two_heads_of_one_size_find_the_fork_by_gossip_alone() {
+    two_histories(400, 400).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_readers_that_were_shown_heads_of_two_sizes_find_the_fork_by_gossip_alone() {
+    two_histories(400, 450).await;
+}
