@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashpact_core::card::EndpointPolicy;
+use hashpact_core::puller::Waits;
 use hashpact_net::exchange::{Bootstrap, ExchangeOptions};
 use hashpact_net::tls::Credentials;
 use hashpact_node::clock::Clock;
@@ -86,6 +87,10 @@ pub fn exchange_options(config: &Config, credentials: Credentials) -> ExchangeOp
     options.pull.jobs_per_feed = size(pull.chunks_at_once);
     options.pull.jobs_total = size(pull.feeds_at_once.saturating_mul(pull.chunks_at_once));
     options.pull.growth_per_hour = config.federation.limits.feed_growth_per_hour;
+    options.pull.waits = Waits {
+        first_ms: pull.retry_first_ms,
+        longest_ms: pull.retry_longest_s.saturating_mul(1_000),
+    };
     options.listen = config.federation.listen;
     options.outbound_only = Some(config.federation.outbound_only);
     let proxy = config.federation.proxy.as_ref();

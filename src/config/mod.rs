@@ -175,6 +175,8 @@ pub struct FederationLimits {
     pub connection_age_grace_s: u64,
     /// TLS handshakes under way at one time.
     pub handshakes_at_once: u64,
+    /// Of these, with one address, or one /64 of IPv6.
+    pub handshakes_per_address: u64,
     /// A TLS handshake, from the accepted connection to its end.
     pub handshake_timeout_s: u64,
     /// A stream, or a connection with bytes to write, that moves none.
@@ -195,6 +197,7 @@ impl FederationLimits {
         Settings {
             handshake_timeout: Duration::from_secs(self.handshake_timeout_s),
             handshakes_max: size(self.handshakes_at_once),
+            handshakes_per_address_max: size(self.handshakes_per_address),
             connections_per_member: size(self.connections_per_member),
             progress_timeout: Duration::from_secs(self.progress_timeout_s),
             unary_deadline: Duration::from_secs(self.unary_deadline_s),

@@ -221,6 +221,11 @@ fn federation_limits(section: Section<'_, '_>) -> FederationLimits {
             defaults.handshakes_max as u64,
             1..=1_024,
         ),
+        handshakes_per_address: section.whole(
+            "handshakes_per_address",
+            defaults.handshakes_per_address_max as u64,
+            1..=1_024,
+        ),
         handshake_timeout_s: section.whole(
             "handshake_timeout_s",
             defaults.handshake_timeout.as_secs(),

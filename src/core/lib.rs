@@ -26,6 +26,7 @@ pub mod checkpoint;
 pub mod chunk;
 pub mod enrol;
 pub mod envelope;
+pub mod equivocation;
 pub mod evidence;
 #[cfg(test)]
 mod feed_vectors;
@@ -40,6 +41,7 @@ pub mod merkle;
 pub mod note;
 pub mod page;
 pub mod puller;
+pub mod receipt;
 #[cfg(test)]
 mod refusals;
 pub mod reject;

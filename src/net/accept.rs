@@ -21,6 +21,7 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::addresses::{Addresses, Turn};
 use crate::client::{Clock, Peer};
 use crate::connections::{Connection, Direction, NewConnection};
 use crate::error::NetError;
@@ -110,6 +111,7 @@ impl Acceptor {
         stop: CancellationToken,
     ) {
         let handshakes = Arc::new(Semaphore::new(self.settings().handshakes_max));
+        let addresses = Addresses::new(self.settings().handshakes_per_address_max);
         loop {
             // The permit comes first: without one, connections wait in the kernel.
             let Ok(permit) = handshakes.clone().acquire_owned().await else {
@@ -117,8 +119,17 @@ impl Acceptor {
             };
             match listener.accept().await {
                 Ok((socket, address)) => {
+                    let Some(turn) = addresses.enter(address.ip()) else {
+                        let code = "too_many_handshakes";
+                        metrics::counter!("hashpact_handshakes_total", "outcome" => code)
+                            .increment(1);
+                        tracing::debug!(%address, code, "connection refused");
+                        continue;
+                    };
                     let entrance = entrance.clone();
-                    let welcome = self.clone().welcome(socket, address, permit, entrance);
+                    let welcome = self
+                        .clone()
+                        .welcome(socket, address, (permit, turn), entrance);
                     tokio::spawn(stop.clone().run_until_cancelled_owned(welcome));
                 }
                 Err(error) => {
@@ -134,7 +145,7 @@ impl Acceptor {
         self: Arc<Self>,
         socket: TcpStream,
         address: SocketAddr,
-        permit: OwnedSemaphorePermit,
+        permit: (OwnedSemaphorePermit, Turn),
         entrance: Entrance,
     ) {
         let limit = self.settings().handshake_timeout;

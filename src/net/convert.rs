@@ -4,6 +4,7 @@
 //! in is measured against [`hashpact_core::limits`] before anything is kept of it.
 
 use bytes::Bytes;
+use hashpact_core::equivocation::DOCUMENT_EVIDENCE_MAX_BYTES;
 use hashpact_core::id::{Digest, FeedId, MemberNumber, UnixMillis};
 use hashpact_core::limits::{
     CARD_MAX_BYTES, CHUNK_MAX_LEAVES, CHUNK_PLAIN_MAX_BYTES, COSIGNATURES_MAX, EVIDENCE_MAX_BYTES,
@@ -161,6 +162,11 @@ fn announced(item: wire::announcement::Item) -> Result<Announcement, Rejection> 
         Item::Evidence(bytes) => {
             Announcement::Evidence(capped(bytes, "evidence", EVIDENCE_MAX_BYTES)?)
         }
+        Item::DocumentEvidence(bytes) => Announcement::DocumentEvidence(capped(
+            bytes,
+            "document evidence",
+            DOCUMENT_EVIDENCE_MAX_BYTES,
+        )?),
         Item::GrantEnded(ended) => Announcement::GrantEnded(Box::new(GrantEnded {
             head: head(present(ended.head, "head")?)?,
             index: ended.index,
@@ -204,6 +210,7 @@ impl From<Announcement> for wire::Announcement {
             Announcement::SnapshotEnd => Item::SnapshotEnd(wire::SnapshotEnd {}),
             Announcement::Alive { clock } => Item::Alive(wire::Alive { clock_ms: clock.0 }),
             Announcement::Evidence(bytes) => Item::Evidence(bytes),
+            Announcement::DocumentEvidence(bytes) => Item::DocumentEvidence(bytes),
             Announcement::GrantEnded(ended) => Item::GrantEnded(wire::GrantEnded {
                 inclusion: to_hashes(&ended.inclusion),
                 head: Some(ended.head.into()),

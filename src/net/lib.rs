@@ -9,6 +9,7 @@
 //! caller's name.
 
 mod accept;
+mod addresses;
 mod calls;
 pub mod client;
 mod codec;

@@ -11,6 +11,9 @@ pub use hashpact_core::limits::MESSAGE_MAX_BYTES;
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Handshakes at once: strangers can hold this many sockets, for 5 s each.
 pub const HANDSHAKES_MAX: usize = 64;
+/// Handshakes at once from one address, so that one host does not hold them all: the
+/// nodes behind one company's way out to the net.
+pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 8;
 /// Connections that one member may have open here: a few nodes, or a node that
 /// reconnects before its old connection is known to be dead.
 pub const CONNECTIONS_PER_MEMBER: usize = 4;
@@ -70,6 +73,8 @@ pub struct Settings {
     pub handshake_timeout: Duration,
     /// See [`HANDSHAKES_MAX`].
     pub handshakes_max: usize,
+    /// See [`HANDSHAKES_PER_ADDRESS_MAX`].
+    pub handshakes_per_address_max: usize,
     /// See [`CONNECTIONS_PER_MEMBER`].
     pub connections_per_member: usize,
     /// See [`PROGRESS_TIMEOUT`].
@@ -93,6 +98,7 @@ impl Default for Settings {
         Self {
             handshake_timeout: HANDSHAKE_TIMEOUT,
             handshakes_max: HANDSHAKES_MAX,
+            handshakes_per_address_max: HANDSHAKES_PER_ADDRESS_MAX,
             connections_per_member: CONNECTIONS_PER_MEMBER,
             progress_timeout: PROGRESS_TIMEOUT,
             unary_deadline: UNARY_DEADLINE,

@@ -68,6 +68,8 @@ pub enum Announcement {
     },
     /// Evidence of a fork.
     Evidence(Bytes),
+    /// Evidence of two documents of one version.
+    DocumentEvidence(Bytes),
     /// The receiver lost its grant on a feed.
     GrantEnded(Box<GrantEnded>),
 }

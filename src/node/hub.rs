@@ -21,6 +21,8 @@ pub enum Change {
     Access,
     /// Fork evidence was stored.
     Evidence(FeedId),
+    /// Evidence of two documents of one version was stored.
+    Equivocation,
 }
 
 /// How many changes a slow watcher may fall behind before it starts again from

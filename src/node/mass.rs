@@ -2,20 +2,18 @@
 //!
 //! Retractions within 24 hours of more entries than the larger of 100 and one per
 //! cent of the set count only with the identity key's signature; until then what
-//! they name goes to review, not away. The rule is the core's
+//! they name goes to review, not away. Leaves that replace leaves of other entries count
+//! as well. The set is taken as it was a day ago. The rule is the core's
 //! ([`standing::held_for_review`]); this applies it to a feed after each commit.
 
-use std::collections::BTreeSet;
-
 use hashpact_core::leaf::{self, IndexRange, Leaf};
-use hashpact_core::limits::DAY_MS;
+use hashpact_core::limits::{DAY_MS, RETRACT_FREE_PER_DAY};
 use hashpact_core::standing::{self, Retraction};
 use hashpact_store::{FeedInfo, FeedNo};
 use tracing::warn;
 
 use crate::error::NodeError;
 use crate::node::Node;
-use crate::views;
 
 /// Retractions looked back at before those that are new: some 10 days of one a minute.
 /// A thief who makes more in a day has long been held by the first of them.
@@ -31,16 +29,33 @@ impl Node {
     /// What the store answers.
     pub fn review_retractions(&self, no: FeedNo, from: u64) -> Result<(), NodeError> {
         let store = self.store();
-        let new = store.retractions(no, from, 1)?;
+        let feed = store.feed(no)?;
+        let retracts = !store.retractions(no, from, 1)?.is_empty();
+        // In a first pull nobody can tell what was replaced before it was elided.
+        let replaces = from > 0 && self.any_foreign(&feed, from)?;
         let held = store.held_retractions(no)?;
-        if new.is_empty() && held.is_empty() {
+        if !retracts && !replaces && held.is_empty() {
             return Ok(());
         }
-        let feed = store.feed(no)?;
-        let recent = self.recent_retractions(&feed, from)?;
-        let mut next: BTreeSet<u64> = standing::held_for_review(&recent).into_iter().collect();
-        // Time alone releases nothing: only the identity key's word does.
-        next.extend(held.iter().copied());
+        let mut recent = self.recent_retractions(&feed, from)?;
+        if from > 0 {
+            let since = self.day_before(&feed)?;
+            self.add_foreign(&feed, since.min(from), &mut recent)?;
+        }
+        let taken = recent.iter().fold(0_u64, |sum, one| {
+            sum.saturating_add(if one.signed { 0 } else { one.entries })
+        });
+        let mut next = held.clone();
+        // Up to this many, whatever the set's size.
+        if taken > RETRACT_FREE_PER_DAY {
+            let before = self.day_before(&feed)?;
+            let dead = store.liveness_at(no, before)?.dead_count();
+            for one in &mut recent {
+                one.set_entries = before.saturating_sub(dead);
+            }
+            // Time alone releases nothing: only the identity key's word does.
+            next.extend(standing::held_for_review(&recent));
+        }
         if next.len() > held.len() {
             metrics::counter!("hashpact_mass_retractions_total").increment(1);
             warn!(
@@ -49,8 +64,26 @@ impl Node {
                  for review until the publisher signs for it"
             );
         }
-        store.hold_retractions(no, next)?;
+        if !next.is_empty() {
+            // What is dead by these alone changes with every leaf that kills.
+            store.hold_retractions(no, next)?;
+        }
         Ok(())
+    }
+
+    /// Leaves that the feed had a day ago, as far as this node knows: below the
+    /// newest head that it has had for so long, else below the first that it had.
+    /// What is published within the day does not raise what may be taken back in it.
+    fn day_before(&self, feed: &FeedInfo) -> Result<u64, NodeError> {
+        let now = self.clock().now();
+        let mut size = feed.indexed;
+        for head in self.store().heads(feed.no, usize::MAX)? {
+            size = head.at().size.min(size);
+            if now.since(head.received) >= DAY_MS {
+                break;
+            }
+        }
+        Ok(size)
     }
 
     /// All retractions from leaf `from` on, and before them those within two days of
@@ -92,6 +125,53 @@ impl Node {
         Ok(arrivals)
     }
 
+    fn any_foreign(&self, feed: &FeedInfo, from: u64) -> Result<bool, NodeError> {
+        let mut recent = Vec::new();
+        self.add_foreign(feed, from, &mut recent)?;
+        Ok(!recent.is_empty())
+    }
+
+    /// PROTOCOL 12.7: a leaf that replaces leaves of other entries than its own takes
+    /// those out, as a retraction without a signature does.
+    fn add_foreign(
+        &self,
+        feed: &FeedInfo,
+        from: u64,
+        recent: &mut Vec<Retraction>,
+    ) -> Result<(), NodeError> {
+        for (index, named) in self.store().replacements(feed.no, from, LOOK_BACK)? {
+            let entries = self.foreign(feed.no, &named)?;
+            if entries > 0 {
+                recent.push(Retraction {
+                    index,
+                    // When it came: within the day, by how far back was looked.
+                    created_ms: self.clock().now().0,
+                    entries,
+                    set_entries: 0,
+                    signed: false,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// How many of the leaves that one leaf replaces are of another entry than the
+    /// first of them, as far as their payloads are here.
+    fn foreign(&self, no: FeedNo, named: &[u64]) -> Result<u64, NodeError> {
+        let Some((first, others)) = named.split_first() else {
+            return Ok(0);
+        };
+        let mut count = 0_u64;
+        for index in others {
+            let own = match self.store().replaces(no, *index) {
+                Some(replaced) => replaced.first() == Some(first),
+                None => self.store().read_leaf(no, *index)?.is_elided(),
+            };
+            count = count.saturating_add(u64::from(!own));
+        }
+        Ok(count)
+    }
+
     fn retraction(&self, feed: &FeedInfo, index: u64) -> Result<Option<Retraction>, NodeError> {
         let raw = self.store().read_leaf(feed.no, index)?;
         let (ranges, created, signed) = match leaf::read(&raw, index) {
@@ -118,7 +198,7 @@ impl Node {
             index,
             created_ms: created.0,
             entries,
-            set_entries: views::live_entries(feed).saturating_add(entries),
+            set_entries: 0,
             signed,
         }))
     }

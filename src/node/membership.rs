@@ -12,6 +12,7 @@ use bytes::Bytes;
 use hashpact_core::access::Snapshot;
 use hashpact_core::card::{CardAccepted, CardBook, CardVersion, EndpointPolicy};
 use hashpact_core::envelope::{Envelope, PayloadType};
+use hashpact_core::equivocation::{DocumentEvidence, Equivocation};
 use hashpact_core::id::{CoalitionName, Digest, FeedId, MemberNumber, Slug};
 use hashpact_core::keys::{Feed, PublicKey};
 use hashpact_core::reject::Rejection;
@@ -215,7 +216,12 @@ impl Membership {
                 // After a rejection the core's state is as before, but for evidence
                 // of two documents of one version, which is kept.
                 if matches!(error, NodeError::Rejected(_)) {
-                    self.state.store(Arc::new(next));
+                    let met = matches!(error, NodeError::Rejected(Rejection::Equivocation { .. }));
+                    let next = Arc::new(next);
+                    self.state.store(Arc::clone(&next));
+                    if met {
+                        self.keep_met(&next)?;
+                    }
                 }
                 return Err(error);
             }
@@ -226,6 +232,59 @@ impl Membership {
             self.hub.tell(Change::Access);
         }
         Ok(true)
+    }
+
+    /// Keeps what was met of two documents of one version, for others too.
+    fn keep_met(&self, state: &State) -> Result<(), NodeError> {
+        let rosters = state.chain.iter().flat_map(RosterChain::evidence);
+        let rosters = rosters.map(|met| (&met.held, &met.other));
+        let cards = state.cards.evidence().iter();
+        let cards = cards.map(|met| (&met.held, &met.other));
+        for (held, other) in rosters.chain(cards) {
+            let evidence = DocumentEvidence::new(held.clone(), other.clone());
+            self.keep_equivocation(state, &evidence)?;
+        }
+        Ok(())
+    }
+
+    /// Takes evidence of two documents of one version in: checked as anybody can,
+    /// and kept, one piece for each subject. Both documents stay what they were; who
+    /// is in force does not change. Answers whether it was kept.
+    ///
+    /// # Errors
+    /// [`NodeError::Rejected`] with the reason; what the store answers.
+    pub fn accept_equivocation(&self, evidence: &Bytes) -> Result<bool, NodeError> {
+        let evidence = DocumentEvidence::decode(evidence)?;
+        self.keep_equivocation(&self.state(), &evidence)
+    }
+
+    fn keep_equivocation(
+        &self,
+        state: &State,
+        evidence: &DocumentEvidence,
+    ) -> Result<bool, NodeError> {
+        let chain = state.chain.as_ref().ok_or_else(no_roster)?;
+        let proven = evidence.verify(chain)?;
+        let new = self
+            .store
+            .put_equivocation(&proven.subject(), &evidence.encode())?;
+        if new {
+            metrics::counter!("hashpact_equivocations_total").increment(1);
+            match &*proven {
+                Equivocation::Roster { version } => tracing::error!(
+                    version,
+                    "administrators approved two rosters of one version: the first one met stays \
+                     in force; ask them which one the others have"
+                ),
+                Equivocation::NodeCard { member, version } => tracing::error!(
+                    member = member.value(),
+                    version,
+                    "a member signed two node cards of one version: the first one met stays in force"
+                ),
+            }
+            self.hub.tell(Change::Equivocation);
+        }
+        Ok(new)
     }
 
     fn put_card(&self, card: &CardVersion) -> Result<(), NodeError> {

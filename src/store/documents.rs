@@ -14,6 +14,12 @@ use crate::store::Store;
 
 /// After every key of these families.
 pub(crate) const END: [u8; 64] = [0xff; 64];
+/// Evidence of forks stands under its digest, other evidence under its subject,
+/// which is shorter.
+const DIGEST_BYTES: usize = 32;
+/// Subjects of which two documents of one version are kept: two rosters of 1 MiB at
+/// most, and more than a few are one story told again.
+const EQUIVOCATIONS_MAX: usize = 64;
 
 impl Store {
     /// Keeps the envelope of one roster version; more signatures replace fewer.
@@ -95,12 +101,46 @@ impl Store {
         Ok(true)
     }
 
-    /// All evidence.
+    /// All evidence of forks.
     ///
     /// # Errors
     /// What RocksDB answers.
     pub fn evidence(&self) -> Result<Vec<Bytes>> {
-        self.documents(Family::Evidence)
+        self.evidence_where(|key| key.len() == DIGEST_BYTES)
+    }
+
+    /// Keeps evidence of two documents of one version, the first about a subject, and
+    /// of at most 64 subjects; answers whether it was kept.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn put_equivocation(&self, subject: &[u8], evidence: &[u8]) -> Result<bool> {
+        let known = self.inner.get(Family::Evidence, subject)?.is_some();
+        if known || self.equivocations()?.len() >= EQUIVOCATIONS_MAX {
+            return Ok(false);
+        }
+        self.put_document(Family::Evidence, subject, evidence)?;
+        Ok(true)
+    }
+
+    /// All evidence of two documents of one version.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn equivocations(&self) -> Result<Vec<Bytes>> {
+        self.evidence_where(|key| key.len() != DIGEST_BYTES)
+    }
+
+    fn evidence_where(&self, which: impl Fn(&[u8]) -> bool) -> Result<Vec<Bytes>> {
+        let mut evidence = Vec::new();
+        self.inner
+            .scan(Family::Evidence, &[], &END, |key, document| {
+                if which(key) {
+                    evidence.push(Bytes::copy_from_slice(document));
+                }
+                Ok(true)
+            })?;
+        Ok(evidence)
     }
 
     /// Crash: before, the document is asked for again; after, it is kept.
@@ -145,12 +185,20 @@ mod tests {
         }
         assert!(store.put_evidence(b"two heads").unwrap());
         assert!(!store.put_evidence(b"two heads").unwrap());
+        assert!(store.put_equivocation(b"c1", b"two cards").unwrap());
+        assert!(!store.put_equivocation(b"c1", b"two others").unwrap());
+        for n in 2..200_u32 {
+            let kept = store.put_equivocation(&n.to_be_bytes(), b"more").unwrap();
+            let room = usize::try_from(n).unwrap() <= EQUIVOCATIONS_MAX;
+            assert_eq!(kept, room, "{n}");
+        }
         drop(store);
 
         let store = Store::open(dir.path(), &StoreOptions::default()).unwrap();
         let versions: Vec<u8> = store.rosters().unwrap().iter().map(|r| r[7]).collect();
         assert_eq!(versions, [1, 2, 44]);
         assert_eq!(store.cards().unwrap().len(), 2);
+        assert_eq!(store.equivocations().unwrap().len(), EQUIVOCATIONS_MAX);
         assert_eq!(
             store.evidence().unwrap(),
             [Bytes::from_static(b"two heads")]

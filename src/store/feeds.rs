@@ -344,7 +344,7 @@ impl FeedState {
             frontier,
             liveness: killers::rebuild(inner, self.no, row.indexed)?,
             held: Held::default(),
-                doubted: RoaringTreemap::new(),
+            doubted: RoaringTreemap::new(),
             quarantine: Arc::new(Quarantine::load(inner, self.no)?),
             describe: self.load_describe(inner, &row)?,
             elided: elided::load(inner, self.no)?,

@@ -167,13 +167,22 @@ impl Inner {
     pub(crate) fn put_head(&self, batch: &mut WriteBatch, no: FeedNo, head: &Head) -> Result<()> {
         let HeadRef { epoch, size, root } = head.at;
         let key = keys::head(no, epoch, size);
-        if let Some(record) = self.get(Family::Heads, key)?
-            && Head::read(epoch, size, &record)?.at.root != root
-        {
-            return Err(StoreError::HeadMismatch {
-                size,
-                held: self.stored(no)?,
-            });
+        let mut head = head.clone();
+        if let Some(record) = self.get(Family::Heads, key)? {
+            let kept = Head::read(epoch, size, &record)?;
+            if kept.at.root != root {
+                return Err(StoreError::HeadMismatch {
+                    size,
+                    held: self.stored(no)?,
+                });
+            }
+            // The same head again takes nothing away that stands beside it.
+            if head.cosignatures.is_empty() {
+                head.cosignatures = kept.cosignatures;
+            }
+            if head.receipts.is_empty() {
+                head.receipts = kept.receipts;
+            }
         }
         batch.put_cf(self.cf(Family::Heads)?, key, head.record());
         Ok(())

@@ -58,21 +58,82 @@ impl Fault {
     }
 }
 
-/// A seeded source of jitter (`SplitMix64`). Not for secrets.
+/// How long an operator lets a node wait after faults that are no lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waits {
+    /// The span of the first wait; it doubles. The spans of the faults keep their
+    /// relation to one another.
+    pub first_ms: u64,
+    /// The longest span.
+    pub longest_ms: u64,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self {
+            first_ms: FIRST_MS,
+            longest_ms: 60_000,
+        }
+    }
+}
+
+/// What the spans of the faults stand for.
+const FIRST_MS: u64 = 500;
+
+impl Waits {
+    /// The span at the `failures`-th failure in a row of a plain kind, from 1.
+    #[must_use]
+    pub fn span_ms(self, failures: u32) -> u64 {
+        let doublings = failures.saturating_sub(1).min(32);
+        self.first_ms
+            .saturating_mul(1_u64 << doublings)
+            .min(self.longest_ms)
+    }
+
+    /// The least time and the span of a fault at its `count`-th repetition, from 0.
+    fn of(self, fault: Fault, count: u32) -> (u64, u64) {
+        let doubled = |base: u64| base.saturating_mul(1_u64 << count.min(32));
+        if fault == Fault::Lie {
+            return (
+                fault.floor_ms(),
+                doubled(fault.base_ms()).min(fault.cap_ms()),
+            );
+        }
+        let base = fault.base_ms().saturating_mul(self.first_ms);
+        let base = base.checked_div(FIRST_MS).unwrap_or(base);
+        let cap = fault.cap_ms().min(self.longest_ms);
+        (
+            fault.floor_ms().min(self.longest_ms),
+            doubled(base).min(cap),
+        )
+    }
+}
+
+/// A seeded source of jitter (`SplitMix64`), with the spans that it is drawn over.
+/// Not for secrets.
 #[derive(Debug, Clone)]
-pub struct Jitter(u64);
+pub struct Jitter {
+    state: u64,
+    waits: Waits,
+}
 
 impl Jitter {
     /// Begins at `seed`; the same seed gives the same sequence.
     #[must_use]
-    pub const fn new(seed: u64) -> Self {
-        Self(seed)
+    pub fn new(seed: u64) -> Self {
+        Self::over(Waits::default(), seed)
+    }
+
+    /// The same, over other spans.
+    #[must_use]
+    pub const fn over(waits: Waits, seed: u64) -> Self {
+        Self { state: seed, waits }
     }
 
     /// The next value.
     pub const fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -105,13 +166,9 @@ impl Backoff {
         } else {
             &mut self.slips
         };
-        let doublings = (*count).min(32);
+        let (floor, span) = jitter.waits.of(fault, *count);
         *count = count.saturating_add(1);
-        let span = fault
-            .base_ms()
-            .saturating_mul(1_u64 << doublings)
-            .min(fault.cap_ms());
-        let delay = fault.floor_ms().saturating_add(jitter.up_to(span));
+        let delay = floor.saturating_add(jitter.up_to(span));
         let until = if fault == Fault::Lie {
             &mut self.lie_until
         } else {
@@ -192,6 +249,37 @@ mod tests {
             assert!(mean_delay(fault, 1) < mean_delay(fault, 4), "{fault:?}");
             assert!(mean_delay(fault, 60) <= fault.floor_ms() + fault.cap_ms());
         }
+    }
+
+    #[test]
+    fn an_operator_s_waits_bound_every_fault_but_lies() {
+        let waits = Waits {
+            first_ms: 50,
+            longest_ms: 1_000,
+        };
+        let longest = |fault, failures: u32| {
+            let draw = |seed| {
+                let mut jitter = Jitter::over(waits, seed);
+                let mut backoff = Backoff::default();
+                (0..failures).for_each(|_| {
+                    backoff = Backoff {
+                        slip_until: NOW,
+                        lie_until: NOW,
+                        ..backoff
+                    };
+                    backoff.fail(NOW, fault, &mut jitter);
+                });
+                backoff.until().since(NOW)
+            };
+            (0..100).map(draw).max().unwrap()
+        };
+        assert!(longest(Fault::Cut, 1) <= 50 + 25);
+        for fault in [Fault::Cut, Fault::Busy, Fault::Refused, Fault::Silent] {
+            assert!(longest(fault, 40) <= 2_000, "{fault:?}");
+        }
+        assert!(longest(Fault::Lie, 1) >= 60_000);
+        assert_eq!((waits.span_ms(0), waits.span_ms(1)), (50, 50));
+        assert_eq!((waits.span_ms(3), waits.span_ms(40)), (200, 1_000));
     }
 
     #[test]

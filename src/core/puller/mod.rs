@@ -37,7 +37,7 @@ mod sim;
 #[cfg(test)]
 mod tests;
 
-pub use backoff::{Backoff, Fault, Jitter};
+pub use backoff::{Backoff, Fault, Jitter, Waits};
 pub use growth::{Growth, GrowthLimit};
 pub use settings::Settings;
 pub use types::{Action, ChunkFacts, ChunkId, Denied, Event, Failure, Head, JobId, PeerId, Span};
@@ -104,8 +104,8 @@ impl Puller {
     pub const fn new(settings: Settings, seed: u64) -> Self {
         Self {
             growth_limit: settings.growth_limit(settings.growth_per_hour),
+            jitter: Jitter::over(settings.waits, seed),
             settings,
-            jitter: Jitter::new(seed),
             now: UnixMillis(0),
             denied: Denied {
                 feeds: BTreeSet::new(),
@@ -223,6 +223,7 @@ impl Puller {
             Event::StoreFailed { feed } => self.store_failed(feed, out),
             Event::StreamEnded { job } => self.stream_ended(job, out),
             Event::StreamFailed { job, failure } => self.stream_failed(job, failure),
+            Event::Quiet { job } => self.quiet(job, out),
             Event::ElisionsChecked {
                 feed,
                 size,

@@ -369,6 +369,19 @@ impl Puller {
         Scope::All
     }
 
+    /// A peer that was picked first and says nothing holds the feed up only while
+    /// nobody else can be asked.
+    pub(super) fn quiet(&mut self, id: JobId, out: &mut Vec<Action>) -> Scope {
+        let job = self.jobs.get(&id);
+        let silent = job.is_some_and(|job| job.at == job.span.from && job.running());
+        if !silent || !job.is_some_and(|job| self.elsewhere(job)) {
+            return Scope::Nothing;
+        }
+        self.end_job(id, Some(Fault::Silent));
+        out.push(Action::CancelPull { job: id });
+        Scope::All
+    }
+
     fn slow(&self, job: &Job) -> bool {
         self.now.since(job.started) >= self.settings.slow_ms
     }

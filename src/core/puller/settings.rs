@@ -1,5 +1,6 @@
 //! The puller's bounds, each with its reason.
 
+use super::backoff::Waits;
 use super::growth::GrowthLimit;
 use crate::limits::{FEED_GROWTH_CAP_FACTOR, FEED_GROWTH_PER_HOUR};
 
@@ -49,6 +50,8 @@ pub struct Settings {
     pub refill_patience_ms: u64,
     /// How long a feed rests after the store failed.
     pub store_rest_ms: u64,
+    /// How long a peer is left alone after faults that are no lies.
+    pub waits: Waits,
 }
 
 impl Default for Settings {
@@ -72,6 +75,7 @@ impl Default for Settings {
             growth_cap_factor: FEED_GROWTH_CAP_FACTOR,
             refill_patience_ms: 60_000,
             store_rest_ms: 2_000,
+            waits: Waits::default(),
         }
     }
 }

@@ -335,6 +335,12 @@ pub enum Event {
         /// How.
         failure: Failure,
     },
+    /// A stream has brought nothing at all for a few seconds. It is given up if
+    /// another peer can be asked.
+    Quiet {
+        /// The job.
+        job: JobId,
+    },
     /// The answer to [`Action::CheckElisions`].
     ElisionsChecked {
         /// The feed.

@@ -274,6 +274,20 @@ impl RosterChain {
         }
     }
 
+    /// Checks a roster in the place of its version, whether that is held or not: it
+    /// stands on the version before, which is. Answers its version.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub fn check_in_place(&self, envelope: Envelope) -> Result<u64, Rejection> {
+        check_kind(&envelope)?;
+        let place = Place::read(envelope.payload())?;
+        let index = index_of(place.version)
+            .filter(|index| (1..=self.versions.len()).contains(index))
+            .ok_or_else(|| gap(self.version(), place.version))?;
+        Ok(self.successor(index, envelope)?.roster.version)
+    }
+
     /// The digest of version 1.
     #[must_use]
     pub const fn genesis(&self) -> Digest {

@@ -71,6 +71,7 @@ enum Work {
     Suspensions,
     Feed(FeedId),
     Evidence,
+    Equivocations,
     SnapshotEnd,
 }
 
@@ -171,6 +172,7 @@ impl Announcer {
             Change::Suspension => self.work.push(Work::Suspensions),
             Change::Head(feed) => self.work.push(Work::Feed(feed)),
             Change::Evidence(_) => self.work.push(Work::Evidence),
+            Change::Equivocation => self.work.push(Work::Equivocations),
             Change::Access => self.queue_feeds(),
         }
     }
@@ -182,6 +184,7 @@ impl Announcer {
             self.work.push(Work::Card(card.member()));
         }
         self.work.push(Work::Suspensions);
+        self.work.push(Work::Equivocations);
         self.queue_feeds();
     }
 
@@ -236,6 +239,7 @@ impl Teller {
             Work::Suspensions => Ok(self.suspensions()),
             Work::Feed(feed) => self.feed(snapshot, &feed),
             Work::Evidence => self.evidence(&snapshot),
+            Work::Equivocations => self.equivocations(),
             Work::SnapshotEnd => Ok(vec![Announcement::SnapshotEnd]),
         };
         match said {
@@ -394,6 +398,14 @@ impl Teller {
             }
         }
         Ok(said)
+    }
+
+    /// Rosters and cards are everybody's, and so is what contradicts itself in them.
+    fn equivocations(&mut self) -> Result<Vec<Announcement>, StoreError> {
+        let mut all = self.node.store().equivocations()?;
+        all.retain(|evidence| self.told.evidence.insert(Digest::of(evidence)));
+        let said = all.into_iter().map(Announcement::DocumentEvidence);
+        Ok(said.collect())
     }
 
     /// Whoever may see heads of the feed, while the epoch that it is about is open.

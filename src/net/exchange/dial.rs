@@ -13,6 +13,7 @@ use std::time::Duration;
 use hashpact_core::card::{CardState, Endpoint, EndpointPolicy, KeyOwner};
 use hashpact_core::id::{MemberNumber, Slug, UnixMillis};
 use hashpact_core::limits::CLOCK_SKEW_MS;
+use hashpact_core::puller::Waits;
 use hashpact_core::reject::Rejection;
 use hashpact_node::Node;
 use hashpact_node::hub::Change;
@@ -40,10 +41,6 @@ use crate::service::ServiceError;
 use crate::stream::PeerStream;
 use crate::tls::CallingSide;
 
-/// The span of the first wait after a failure; it doubles each time.
-const WAIT_FIRST: Duration = Duration::from_secs(1);
-/// The longest span.
-const WAIT_MAX: Duration = Duration::from_secs(60);
 /// A session that lasted so long was a good one: the next wait is a first one.
 const GOOD_SESSION: Duration = Duration::from_secs(10);
 /// Time alone changes who may be dialled: cards expire, suspensions end.
@@ -74,6 +71,7 @@ pub(crate) struct Dialling {
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) policy: EndpointPolicy,
+    pub(crate) waits: Waits,
     /// Names are resolved by the proxy, if there is one.
     pub(crate) proxied: bool,
     pub(crate) bootstrap: Vec<Bootstrap>,
@@ -238,7 +236,7 @@ impl Dialling {
                 }
                 other => other.map(drop),
             };
-            let wait = pause(&mut failures, began);
+            let wait = pause(self.waits, &mut failures, began);
             self.note_end(&target, ended, wait);
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -450,7 +448,7 @@ impl Dialling {
                         let code = error.code();
                         tracing::info!(endpoint = bootstrap.endpoint, code, %error, "no roster yet");
                         failures += 1;
-                        wait(failures)
+                        wait(self.waits, failures)
                     }
                 },
             };
@@ -523,7 +521,7 @@ fn nobody_known() -> NetError {
 async fn relevant(changes: &mut broadcast::Receiver<Change>) {
     loop {
         match changes.recv().await {
-            Ok(Change::Head(_) | Change::Evidence(_)) => {}
+            Ok(Change::Head(_) | Change::Evidence(_) | Change::Equivocation) => {}
             Ok(Change::Roster | Change::Card(_) | Change::Suspension | Change::Access)
             | Err(RecvError::Lagged(_)) => return,
             Err(RecvError::Closed) => std::future::pending().await,
@@ -548,13 +546,13 @@ fn row(key: &PeerKey, slug: Slug, endpoints: &[Endpoint], state: &'static str) -
 
 /// How long to wait after a session that began then: after a good one as after a
 /// first failure.
-pub(super) fn pause(failures: &mut u32, began: tokio::time::Instant) -> Duration {
+pub(super) fn pause(waits: Waits, failures: &mut u32, began: tokio::time::Instant) -> Duration {
     *failures = if began.elapsed() >= GOOD_SESSION {
         0
     } else {
         failures.saturating_add(1)
     };
-    wait(*failures)
+    wait(waits, *failures)
 }
 
 /// Whether a peer refused because this node's member is not active there.
@@ -564,9 +562,8 @@ fn is_inactive(error: &NetError) -> bool {
 }
 
 /// Exponential, with full jitter.
-fn wait(failures: u32) -> Duration {
-    let doubled = WAIT_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(10));
-    doubled.min(WAIT_MAX).mul_f64(rand::random::<f64>())
+fn wait(waits: Waits, failures: u32) -> Duration {
+    Duration::from_millis(waits.span_ms(failures)).mul_f64(rand::random::<f64>())
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -578,11 +575,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_a_minute_and_are_drawn_from_the_whole_span() {
-        let longest = |failures| (0..200).map(|_| wait(failures)).max().unwrap();
-        assert!(longest(0) <= WAIT_FIRST && longest(1) <= WAIT_FIRST);
-        assert!(longest(3) > WAIT_FIRST * 2 && longest(3) <= WAIT_FIRST * 4);
-        assert!(longest(40) > WAIT_MAX / 2 && longest(40) <= WAIT_MAX);
-        assert!((0..200).map(|_| wait(9)).min().unwrap() < WAIT_MAX / 10);
+    fn waits_grow_to_the_longest_and_are_drawn_from_the_whole_span() {
+        let waits = Waits {
+            first_ms: 1_000,
+            longest_ms: 60_000,
+        };
+        let longest = |failures| {
+            let draws = (0..200).map(|_| wait(waits, failures).as_millis());
+            draws.max().unwrap()
+        };
+        assert!(longest(0) <= 1_000 && longest(1) <= 1_000);
+        assert!(longest(3) > 2_000 && longest(3) <= 4_000);
+        assert!(longest(40) > 30_000 && longest(40) <= 60_000);
+        let shortest = (0..200).map(|_| wait(waits, 9).as_millis()).min();
+        assert!(shortest.unwrap() < 6_000);
     }
 }

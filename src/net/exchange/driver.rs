@@ -26,6 +26,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::beside::Beside;
 use super::directory::Snapshots;
 use super::epochs::Epochs;
 use super::inbox::Heard;
@@ -43,6 +44,11 @@ use crate::peer::PeerIdentity;
 
 /// Between looks at what only time changes: the board, desks that rest, expiries.
 const TIDY: Duration = Duration::from_millis(500);
+/// A peer that was asked for leaves and brought nothing for so long is left for
+/// another, if there is one: long enough for a busy disk.
+const QUIET_MS: u64 = 3_000;
+/// What pings and words on a watch bring meanwhile; a chunk is more.
+const QUIET_BYTES: u64 = 4 * 1024;
 /// A desk without an order for so long gives its writer back.
 const DESK_REST_MS: u64 = 3_000;
 
@@ -70,6 +76,9 @@ struct Job {
     feed: FeedId,
     peer: PeerId,
     task: AbortHandle,
+    began: UnixMillis,
+    /// Bytes that the peer's connection had brought then.
+    read: u64,
 }
 
 /// A desk, with when it was last given an order.
@@ -111,6 +120,8 @@ pub(crate) struct Driver {
     purger: Purger,
     /// What new epochs wait for.
     pub(super) epochs: Epochs,
+    /// Cosignatures and receipts that wait for their heads.
+    pub(super) beside: Beside,
 }
 
 impl Driver {
@@ -144,6 +155,7 @@ impl Driver {
             proven: HashSet::new(),
             asked_for: HashSet::new(),
             epochs: Epochs::default(),
+            beside: Beside::default(),
         }
     }
 
@@ -309,6 +321,7 @@ impl Driver {
         if self.returning.remove(&feed) {
             tracing::info!(feed = %feed.0.short(), size = head.size(), "an own feed is back");
         }
+        self.beside_applied(feed, (head.epoch(), head.size()));
         self.board.feed(feed, |row| row.updated = now);
         self.show();
     }
@@ -416,6 +429,7 @@ impl Driver {
 
     fn start_pull(&mut self, link: Peer, peer: PeerId, order: pipeline::Order) {
         let (job, feed) = (order.job, order.head.feed());
+        let read = link.connection().traffic().read();
         metrics::counter!("hashpact_pulls_total").increment(1);
         let pull = pipeline::pull(
             Arc::clone(&self.node),
@@ -425,7 +439,30 @@ impl Driver {
             self.report.clone(),
         );
         let task = self.tasks.spawn(pull).abort_handle();
-        self.jobs.insert(job, Job { feed, peer, task });
+        let began = self.node.clock().now();
+        let started = Job {
+            feed,
+            peer,
+            task,
+            began,
+            read,
+        };
+        self.jobs.insert(job, started);
+    }
+
+    /// Tells the puller of streams whose connections brought nothing since they began.
+    fn note_quiet(&mut self) {
+        let now = self.node.clock().now();
+        let quiet = |job: &Job| {
+            let read = self.links.get(job.peer);
+            let read = read.map_or(0, |link| link.connection().traffic().read());
+            now.since(job.began) >= QUIET_MS && read.saturating_sub(job.read) < QUIET_BYTES
+        };
+        let jobs = self.jobs.iter().filter(|(_, job)| quiet(job));
+        let jobs: Vec<JobId> = jobs.map(|(id, _)| *id).collect();
+        for job in jobs {
+            self.tell(Event::Quiet { job });
+        }
     }
 
     fn store(&mut self, feed: FeedId, chunk: ChunkId, over_growth: u64, growth: Growth) {
@@ -541,7 +578,7 @@ impl Driver {
         from: &mut broadcast::Receiver<Change>,
     ) {
         match change {
-            Ok(Change::Head(_) | Change::Evidence(_)) => {}
+            Ok(Change::Head(_) | Change::Evidence(_) | Change::Equivocation) => {}
             Ok(Change::Suspension | Change::Access) => self.access_changed(),
             Ok(Change::Roster | Change::Card(_)) | Err(RecvError::Lagged(_)) => {
                 self.access_changed();
@@ -575,6 +612,7 @@ impl Driver {
             !idle || !seat.desk.is_at_rest()
         });
         self.purger.look(&tasks);
+        self.note_quiet();
         self.show();
     }
 

@@ -158,8 +158,7 @@ impl Driver {
             .copied()
             .collect();
         for key in ready {
-            let head = self.epochs.later.remove(&key);
-            if let Some(head) = head.filter(|_| self.links.contains_key(&key.0)) {
+            if let Some(head) = self.epochs.later.remove(&key) {
                 self.head(key.0, head);
             }
         }
@@ -243,6 +242,12 @@ fn thaw(node: &Node, feed: &FeedInfo) -> Result<(), NodeError> {
     Ok(())
 }
 
+/// Whether a head is the first of a later epoch than the first that takes effect.
+pub(crate) fn begins(feed: &FeedInfo, head: &Verified<SignedCheckpoint>) -> bool {
+    let epoch = head.checkpoint.origin.epoch;
+    epoch > 0 && feed.applied.is_none_or(|applied| applied.epoch != epoch)
+}
+
 /// Whether the leaves below the first head of an epoch contain what the roster
 /// names. Later heads extend that head. Blocking.
 ///
@@ -250,13 +255,11 @@ fn thaw(node: &Node, feed: &FeedInfo) -> Result<(), NodeError> {
 /// What the store answers.
 pub(crate) fn extends_named(
     node: &Node,
-    feed: &FeedInfo,
+    writer: &mut FeedWriter,
     head: &Verified<SignedCheckpoint>,
 ) -> Result<bool, NodeError> {
-    let epoch = head.checkpoint.origin.epoch;
-    if epoch == 0 || feed.applied.is_some_and(|applied| applied.epoch == epoch) {
-        return Ok(true);
-    }
+    writer.sync()?;
+    let (feed, epoch) = (writer.info(), head.checkpoint.origin.epoch);
     let roster = node.membership().roster()?;
     for named in roster.roster().revocations_of(feed.id) {
         let within = named.next_epoch <= epoch && named.last_good_size <= head.size();

@@ -75,6 +75,10 @@ impl Driver {
             }
             Announcement::Alive { .. } => Ok(()),
             Announcement::Evidence(bytes) => self.evidence(&bytes),
+            Announcement::DocumentEvidence(bytes) => {
+                let membership = self.node.membership();
+                membership.accept_equivocation(&bytes).map(drop)
+            }
             Announcement::GrantEnded(ended) => self.grant_ended(&ended),
         };
         match taken {
@@ -136,7 +140,11 @@ impl Driver {
     pub(super) fn head(&mut self, peer: PeerId, announced: types::Head) {
         let feed = announced.feed;
         let held = self.held_feed(&feed);
-        match self.verified(&announced, held.as_ref()) {
+        let verified = self.verified(&announced, held.as_ref());
+        if let Ok(Some(head)) = &verified {
+            self.beside(peer, &announced, head);
+        }
+        match verified {
             Ok(None) => {}
             // No fault of the peer's: one of the two has older documents.
             Err(rejection) if epochs::may_hold_later(&rejection) => {

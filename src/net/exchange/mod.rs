@@ -9,6 +9,7 @@
 
 mod allowed;
 pub mod announce;
+mod beside;
 mod busy;
 mod dial;
 pub mod directory;

@@ -37,7 +37,7 @@ impl Dialling {
                 () = stop.cancelled() => break,
                 ended = self.offer(&target, &entrance, &mut before) => ended,
             };
-            let wait = pause(&mut failures, began);
+            let wait = pause(self.waits, &mut failures, began);
             if let Err(error) = ended {
                 let (member, node, code) = (&target.slug, &target.key.1, error.code());
                 tracing::info!(%member, %node, code, %error, "no connection to be called on");

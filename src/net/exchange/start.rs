@@ -173,6 +173,7 @@ impl Exchange {
             tasks: exchange.tasks.clone(),
             stop: exchange.shutdown.clone(),
             policy: options.endpoint_policy,
+            waits: options.pull.waits,
             proxied: options.proxy.is_some(),
             bootstrap: options.bootstrap,
             reverse: outbound_only.then_some(entrance),

@@ -264,8 +264,9 @@ impl Desk {
             self.feed,
             head.note(),
         )?;
-        writer.sync()?;
-        if !epochs::extends_named(&self.node, &before, &verified)? {
+        if epochs::begins(&before, &verified)
+            && !epochs::extends_named(&self.node, writer, &verified)?
+        {
             epochs::give_up(&self.node, writer, &before)?;
             work.writer = None;
             self.tell(Inside::EpochOpened { feed: self.feed });

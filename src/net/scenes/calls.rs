@@ -43,6 +43,7 @@ async fn announcements_of_every_kind_come_back_as_told() {
         Announcement::Head(Box::new(head.clone())),
         Announcement::SnapshotEnd,
         Announcement::Evidence(Bytes::from_static(b"evidence")),
+        Announcement::DocumentEvidence(Bytes::from_static(b"two cards")),
         Announcement::GrantEnded(Box::new(GrantEnded {
             head,
             index: 5,

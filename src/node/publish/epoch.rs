@@ -70,7 +70,7 @@ impl Publisher {
         let set = views::describe_of(feed).map(|describe| describe.name.set);
         let own = self.membership.own()?;
         let keys = self.membership.feed_keys(own, set.as_ref(), feed.id, epoch);
-        if !keys.contains(&self.feed_key.public()) {
+        if !keys.contains(&self.feed_key.load().public()) {
             return Ok(Some(Gate::Closed(format!(
                 "the roster revoked a key of it and opened epoch {epoch}, for which this node's \
                  feed key may not sign: put a new feed key in place, publish a node card with \

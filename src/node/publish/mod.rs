@@ -8,8 +8,8 @@
 //! this node does: a restored backup must never fork a feed.
 
 mod append;
-mod erase;
 mod epoch;
+mod erase;
 mod gate;
 mod import;
 mod resign;

@@ -159,3 +159,86 @@ fn many_small_retractions_hide_no_large_one_before_them() {
     let (_scene, node) = after(&leaves);
     assert_eq!(standings(&node, 150), [MatchStanding::Review]);
 }
+
+/// A reader's view of a set of 400 entries, to which somebody appends leaves: the
+/// store knows nothing of who wrote them.
+fn replacing(named: &[Vec<u64>]) -> Vec<MatchStanding> {
+    let scene = Scene::new();
+    let node = scene.open();
+    node.create_set(&own_work("confirmed")).unwrap();
+    let entries = (0..400).map(|n| entry(n, "a")).collect();
+    import(&node, "confirmed", entries);
+    let feed = node.publisher().own_set(&slug("confirmed")).unwrap();
+    let mut session = node.publisher().session(&feed).unwrap();
+    for (n, replaces) in named.iter().enumerate() {
+        let mut body = entry(10_000 + u64::try_from(n).unwrap(), "new").body;
+        body.replaces.clone_from(replaces);
+        let payload = body.encode([3; 16]).unwrap();
+        let leaf = hashpact_core::leaf::RawLeaf::new(hashpact_core::leaf::PUBLISH, payload);
+        session.append(&[leaf]).unwrap();
+    }
+    session.sign().unwrap();
+    node.review_retractions(feed.no, 401).unwrap();
+    standings(&node, 5)
+}
+
+#[test]
+fn a_leaf_that_replaces_other_entries_than_its_own_counts_as_a_mass_retraction() {
+    // One leaf names 200 live entries as its earlier versions.
+    assert_eq!(replacing(&[(1..=200).collect()]), [MatchStanding::Review]);
+    // A few are no mass.
+    assert!(replacing(&[(1..=50).collect()]).is_empty());
+    // Spread over many leaves they are.
+    let spread: Vec<Vec<u64>> = (0..40).map(|n| (n * 5 + 1..n * 5 + 6).collect()).collect();
+    assert_eq!(replacing(&spread), [MatchStanding::Review]);
+}
+
+#[test]
+fn a_new_version_that_names_all_earlier_ones_of_its_entry_takes_nothing_out() {
+    let mut named = Vec::new();
+    // Entries 1 to 150, three versions each, one after the other.
+    for first in 1..=150_u64 {
+        named.push(vec![first]);
+        let second = 401 + u64::try_from(named.len()).unwrap() - 1;
+        named.push(vec![first, second]);
+    }
+    assert!(replacing(&named).is_empty(), "replaced, not held");
+}
+
+#[test]
+fn filler_published_within_the_day_does_not_raise_what_may_be_retracted() {
+    let scene = Scene::new();
+    let node = scene.open_with(None);
+    node.create_set(&own_work("confirmed")).unwrap();
+    import(
+        &node,
+        "confirmed",
+        (0..400).map(|n| entry(n, "a")).collect(),
+    );
+    let filler = (1_000..31_000).map(|n| entry(n, "b")).collect();
+    import(&node, "confirmed", filler);
+    let feed = node.publisher().own_set(&slug("confirmed")).unwrap();
+    let retraction = Retraction {
+        reason: RetractReason::Wrong,
+        note: String::new(),
+        recheck: false,
+        selectors: (0..200).map(|n| (n, Selector::Entry(n + 1))).collect(),
+    };
+    node.retract(&slug("confirmed"), &retraction).unwrap();
+    // One per cent of the set as it stands would be 304.
+    node.review_retractions(feed.no, 401).unwrap();
+    assert_eq!(standings(&node, 0), [MatchStanding::Review]);
+    // What the set had a day before counts.
+    let scene = Scene::new();
+    let node = scene.open_with(None);
+    node.create_set(&own_work("confirmed")).unwrap();
+    let many = (0..30_400).map(|n| entry(n, "a")).collect();
+    import(&node, "confirmed", many);
+    let feed = node.publisher().own_set(&slug("confirmed")).unwrap();
+    scene
+        .clock
+        .set(scene.clock.now().plus(hashpact_core::limits::DAY_MS));
+    node.retract(&slug("confirmed"), &retraction).unwrap();
+    node.review_retractions(feed.no, 401).unwrap();
+    assert!(standings(&node, 0).is_empty());
+}

@@ -117,6 +117,51 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The leaves from `from` on that name two or more in their `replaces`, with what
+    /// they name, the last one first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownFeed`], or what RocksDB answers.
+    pub fn replacements(
+        &self,
+        no: FeedNo,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Vec<u64>)>> {
+        let indexed = self.feed(no)?.indexed;
+        let mut options = rocksdb::ReadOptions::default();
+        options.set_iterate_lower_bound(keys::numbered(no, from));
+        options.set_iterate_upper_bound(keys::numbered(no, indexed));
+        let family = self.inner.cf(Family::Killers)?;
+        let mut iterator = self.inner.db.raw_iterator_cf_opt(family, options);
+        iterator.seek_to_last();
+        let mut found = Vec::new();
+        while let Some(killer) = iterator.item() {
+            if let (index, Kills::WhileAlive(named)) = read(killer)?
+                && named.len() > 1
+            {
+                found.push((index, named));
+                if found.len() == limit {
+                    break;
+                }
+            }
+            iterator.prev();
+        }
+        iterator
+            .status()
+            .map_err(StoreError::engine("reading killers"))?;
+        Ok(found)
+    }
+
+    /// What a leaf names in its `replaces`; `None` where it names nothing, or is held
+    /// without its payload.
+    #[must_use]
+    pub fn replaces(&self, no: FeedNo, index: u64) -> Option<Vec<u64>> {
+        replaces_of(&self.inner, no, index)
+    }
+}
+
 /// What a leaf replaces, if it replaces anything.
 pub(crate) fn replaces_of(inner: &Inner, no: FeedNo, index: u64) -> Option<Vec<u64>> {
     let row = inner

@@ -56,7 +56,12 @@ impl FeedWriter {
         // Crash: before, nothing of the epoch is there; after, leaves that are about
         // to go are beyond every head, and what they killed is known.
         let mut batch = WriteBatch::default();
-        held::put(&self.inner, &mut batch, self.state.no, (&retractions, &doubted))?;
+        held::put(
+            &self.inner,
+            &mut batch,
+            self.state.no,
+            (&retractions, &doubted),
+        )?;
         self.state.put_row(&self.inner, &mut batch, &row)?;
         self.inner.write_synced(batch, "opening an epoch")?;
         let mut live = write(&self.state.live);

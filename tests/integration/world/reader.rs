@@ -54,6 +54,7 @@ impl Reader {
                     | Announcement::Suspension(_)
                     | Announcement::Alive { .. }
                     | Announcement::Evidence(_)
+                    | Announcement::DocumentEvidence(_)
                     | Announcement::GrantEnded(_) => {}
                 }
             }

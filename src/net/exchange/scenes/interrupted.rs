@@ -25,7 +25,10 @@ fn bootstrap(member: &str, peer: &Hostile) -> Bootstrap {
 /// A node that has the genesis digest and one address.
 async fn newcomer(coalition: &Coalition, first: Bootstrap) -> Victim {
     let node = coalition.open_unknowing(SOUTH, &[]);
-    Victim::start_of(coalition, SOUTH, node, |options| options.bootstrap = vec![first]).await
+    Victim::start_of(coalition, SOUTH, node, |options| {
+        options.bootstrap = vec![first]
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,8 +1,10 @@
 //! Real nodes of one coalition, over real stores: what they tell and serve whom.
 
+mod beside;
 mod bounds;
 mod elision;
 mod epochs;
+mod equivocations;
 mod gossip;
 mod hostile;
 mod hostile_chunks;
@@ -34,7 +36,7 @@ use hashpact_core::card::{
 };
 use hashpact_core::checkpoint;
 use hashpact_core::chunk::{self, PinnedHead, VerifiedChunk};
-use hashpact_core::envelope::{Envelope, PayloadType};
+use hashpact_core::envelope::{Envelope, EnvelopeDraft, PayloadType};
 use hashpact_core::id::{CoalitionName, Digest, FeedId, MemberNumber, Slug, UnixMillis};
 use hashpact_core::keys::{Admin, Feed as FeedSigning, SecretKey};
 use hashpact_core::leaf::{Basis, Classification, MediaKind, Publish, RetractReason};
@@ -173,6 +175,22 @@ impl Coalition {
         feed_keys: &[SecretKey<FeedSigning>],
         change: impl FnOnce(&mut NodeCard),
     ) -> Bytes {
+        let sign = |draft: &mut EnvelopeDraft| {
+            for key in feed_keys {
+                draft.sign(key);
+            }
+        };
+        self.card_signed(member, version, sign, change)
+    }
+
+    /// The same, signed by whatever further keys are on it.
+    pub(crate) fn card_signed(
+        &self,
+        member: u32,
+        version: u64,
+        sign: impl FnOnce(&mut EnvelopeDraft),
+        change: impl FnOnce(&mut NodeCard),
+    ) -> Bytes {
         let at = usize::try_from(member).unwrap() - 1;
         let (name, credentials) = (SLUGS[at], &self.credentials[at]);
         let feed_key = SecretKey::from_seed(&key_seed(member, 3));
@@ -204,9 +222,7 @@ impl Coalition {
         let mut draft = card.to_envelope().unwrap();
         let identity = SecretKey::<hashpact_core::keys::Identity>::from_seed(&key_seed(member, 2));
         draft.sign(&identity).sign(&feed_key);
-        for key in feed_keys {
-            draft.sign(key);
-        }
+        sign(&mut draft);
         let possession = credentials.sign(&draft.to_sign()).unwrap();
         draft
             .add_tls(&credentials.spki_der().unwrap(), &possession)

@@ -275,6 +275,12 @@ impl Ear {
             Announcement::Evidence(bytes) => {
                 fork::check(&self.node, number(NORTH), &ForkEvidence::decode(bytes)?)?;
             }
+            Announcement::DocumentEvidence(bytes) => {
+                let taken = self.node.membership().accept_equivocation(bytes);
+                if let Err(NodeError::Rejected(rejection)) = taken {
+                    return Err(rejection);
+                }
+            }
             Announcement::Roster { .. }
             | Announcement::Alive { .. }
             | Announcement::SnapshotEnd

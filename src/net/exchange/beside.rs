@@ -1,0 +1,360 @@
+//! What stands beside heads: witnesses' cosignatures and readers' receipts.
+//!
+//! Each is verified before it is kept or told on: a cosignature with the witness
+//! keys on the card in force of an active member with that role, a receipt with the
+//! receipt keys of the node that it names, whose member may know the feed. What does
+//! not verify is counted and dropped; the head counts all the same. Of one witness
+//! and of one node the newest word is kept.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use hashpact_core::checkpoint::{self, SignedCheckpoint};
+use hashpact_core::envelope::{Envelope, PayloadType};
+use hashpact_core::id::{FeedId, MemberNumber, Slug, UnixMillis};
+use hashpact_core::keys::{PublicKey, Witness};
+use hashpact_core::limits::{CLOCK_SKEW_MS, COSIGNATURES_MAX, RECEIPTS_MAX};
+use hashpact_core::note::{Note, SignatureLine};
+use hashpact_core::puller::PeerId;
+use hashpact_core::receipt::{self, Receipt};
+use hashpact_core::reject::Rejection;
+use hashpact_core::verified::Verified;
+use hashpact_node::hub::Change;
+use hashpact_node::{Node, NodeError};
+use hashpact_store::StoreError;
+
+use super::driver::Driver;
+use super::reach::Reach;
+use crate::types;
+
+/// Refusals of one announcement after which the rest is not looked at: whoever says
+/// so much that does not verify is not to keep this thread busy.
+const REFUSED_MAX: usize = 16;
+/// Bytes that wait for their heads to take effect, over all feeds.
+const WAITING_MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// Verified, for heads that have not taken effect here yet.
+#[derive(Default)]
+pub(super) struct Beside {
+    waiting: HashMap<FeedId, Waiting>,
+    bytes: usize,
+}
+
+struct Waiting {
+    rank: (u32, u64),
+    said: Said,
+}
+
+/// The newest word of each witness, by its name, and of each node.
+#[derive(Default)]
+struct Said {
+    cosignatures: BTreeMap<String, (u64, Bytes)>,
+    receipts: BTreeMap<(MemberNumber, Slug), (UnixMillis, Bytes)>,
+}
+
+impl Said {
+    /// Takes back what is kept beside a head: it was verified before.
+    fn kept(head: &hashpact_store::Head) -> Self {
+        let mut said = Self::default();
+        for line in &head.cosignatures {
+            if let Some((name, time_s)) = cosigned(line) {
+                said.cosignatures.insert(name, (time_s, line.clone()));
+            }
+        }
+        for bytes in &head.receipts {
+            let envelope = Envelope::decode(bytes.clone(), PayloadType::Receipt);
+            if let Ok(receipt) = envelope.and_then(|e| Receipt::read(e.payload())) {
+                let key = (receipt.member, receipt.node);
+                said.receipts.insert(key, (receipt.signed, bytes.clone()));
+            }
+        }
+        said
+    }
+
+    /// Takes what is newer; says whether anything is.
+    fn merge(&mut self, other: Self) -> bool {
+        let cosignatures = newer(&mut self.cosignatures, other.cosignatures, COSIGNATURES_MAX);
+        newer(&mut self.receipts, other.receipts, RECEIPTS_MAX) || cosignatures
+    }
+
+    fn is_empty(&self) -> bool {
+        self.cosignatures.is_empty() && self.receipts.is_empty()
+    }
+
+    fn bytes(&self) -> usize {
+        let lines = self.cosignatures.values().map(|(_, line)| line.len());
+        lines
+            .chain(self.receipts.values().map(|(_, bytes)| bytes.len()))
+            .sum()
+    }
+}
+
+fn newer<K: Ord, T: Ord>(
+    held: &mut BTreeMap<K, (T, Bytes)>,
+    other: BTreeMap<K, (T, Bytes)>,
+    limit: usize,
+) -> bool {
+    let mut changed = false;
+    for (key, said) in other {
+        let full = held.len() >= limit;
+        let known = held.get(&key);
+        if known.map_or(!full, |known| known.0 < said.0) {
+            held.insert(key, said);
+            changed = true;
+        }
+    }
+    changed
+}
+
+/// Whose cosignature a line is, and its time; nothing is verified.
+fn cosigned(line: &[u8]) -> Option<(String, u64)> {
+    let line = SignatureLine::parse(line).ok()?;
+    let time = line.signature.first_chunk::<8>()?;
+    Some((line.name, u64::from_be_bytes(*time)))
+}
+
+impl Driver {
+    /// Takes in what a peer says beside a verified head.
+    pub(super) fn beside(
+        &mut self,
+        peer: PeerId,
+        announced: &types::Head,
+        head: &Verified<SignedCheckpoint>,
+    ) {
+        if announced.cosignatures.is_empty() && announced.receipts.is_empty() {
+            return;
+        }
+        let (said, refused) = verify(&self.node, announced, head);
+        for rejection in refused {
+            self.reject(peer, Some(announced.feed), &rejection);
+        }
+        if said.is_empty() {
+            return;
+        }
+        let rank = (head.checkpoint.origin.epoch, head.size());
+        match self.keep(announced.feed, rank, said) {
+            Ok(None) => {}
+            Ok(Some(early)) => self.beside.wait(announced.feed, rank, early),
+            Err(error) => {
+                tracing::error!(%error, code = error.code(), "keeping cosignatures and receipts");
+            }
+        }
+    }
+
+    /// A head took effect: what waited for it is kept beside it.
+    pub(super) fn beside_applied(&mut self, feed: FeedId, rank: (u32, u64)) {
+        if let Some(said) = self.beside.take(feed, rank)
+            && let Err(error) = self.keep(feed, rank, said)
+        {
+            tracing::error!(%error, code = error.code(), "keeping cosignatures and receipts");
+        }
+    }
+
+    /// Keeps what was said beside a head that the store has; gives it back where it
+    /// has not.
+    fn keep(
+        &self,
+        feed: FeedId,
+        (epoch, size): (u32, u64),
+        new: Said,
+    ) -> Result<Option<Said>, NodeError> {
+        let store = self.node.store();
+        let Some(no) = store.feed_no(&feed) else {
+            return Ok(Some(new));
+        };
+        let Some(mut head) = store.head(no, epoch, size)? else {
+            return Ok(Some(new));
+        };
+        let mut said = Said::kept(&head);
+        if !said.merge(new) {
+            return Ok(None);
+        }
+        let lines = said.cosignatures.into_values().map(|(_, line)| line);
+        head.cosignatures = lines.collect();
+        head.receipts = said.receipts.into_values().map(|(_, r)| r).collect();
+        match store.put_head(no, &head) {
+            // Another root of that size: the fork is told elsewhere.
+            Err(StoreError::HeadMismatch { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+            Ok(()) => {
+                self.node.hub().tell(Change::Head(feed));
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Beside {
+    fn wait(&mut self, feed: FeedId, rank: (u32, u64), said: Said) {
+        let mut waiting = self.remove(feed).filter(|held| held.rank >= rank);
+        match &mut waiting {
+            Some(held) if held.rank == rank => {
+                held.said.merge(said);
+            }
+            Some(_) => {}
+            None => waiting = Some(Waiting { rank, said }),
+        }
+        let Some(waiting) = waiting else { return };
+        let bytes = waiting.said.bytes();
+        if self.bytes.saturating_add(bytes) <= WAITING_MAX_BYTES {
+            self.bytes = self.bytes.saturating_add(bytes);
+            self.waiting.insert(feed, waiting);
+        }
+    }
+
+    fn take(&mut self, feed: FeedId, rank: (u32, u64)) -> Option<Said> {
+        let waiting = self.remove(feed)?;
+        (waiting.rank == rank).then_some(waiting.said)
+    }
+
+    fn remove(&mut self, feed: FeedId) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&feed)?;
+        self.bytes = self.bytes.saturating_sub(waiting.said.bytes());
+        Some(waiting)
+    }
+}
+
+/// Verifies what stands beside a head; answers what holds, and why the rest does not.
+fn verify(
+    node: &Node,
+    announced: &types::Head,
+    head: &Verified<SignedCheckpoint>,
+) -> (Said, Vec<Rejection>) {
+    let mut said = Said::default();
+    let mut refused = Vec::new();
+    let body = Note::parse(&head.note).map(|note| note.text);
+    let witnesses = witnesses(node);
+    for line in announced.cosignatures.iter().take(COSIGNATURES_MAX) {
+        if refused.len() >= REFUSED_MAX {
+            return (said, refused);
+        }
+        let body = body.as_deref().unwrap_or_default();
+        match cosignature(node, body, line, &witnesses) {
+            Ok((name, time_s)) => {
+                let mut one = Said::default();
+                one.cosignatures.insert(name, (time_s, line.clone()));
+                said.merge(one);
+            }
+            Err(rejection) => refused.push(rejection),
+        }
+    }
+    for bytes in announced.receipts.iter().take(RECEIPTS_MAX) {
+        if refused.len() >= REFUSED_MAX {
+            return (said, refused);
+        }
+        match receipt(node, bytes, head) {
+            Ok((key, signed)) => {
+                let mut one = Said::default();
+                one.receipts.insert(key, (signed, bytes.clone()));
+                said.merge(one);
+            }
+            Err(rejection) => refused.push(rejection),
+        }
+    }
+    (said, refused)
+}
+
+/// The keys of each witness that counts, by the name that it cosigns under.
+fn witnesses(node: &Node) -> HashMap<String, Vec<PublicKey<Witness>>> {
+    let state = node.membership().state();
+    let (Some(chain), Some(access)) = (state.chain.as_ref(), node.membership().snapshot()) else {
+        return HashMap::new();
+    };
+    let (roster, now) = (chain.roster(), node.clock().now());
+    let active = roster
+        .members
+        .iter()
+        .filter(|m| access.is_witness(m.number));
+    let keys = |member: &hashpact_core::roster::Member| {
+        let card = state.cards.current(member.number, roster, now);
+        let nodes = card.into_iter().flat_map(|card| &card.card().nodes);
+        nodes.flat_map(|node| node.witness_keys.clone()).collect()
+    };
+    active
+        .map(|member| {
+            let name = checkpoint::witness_name(&roster.coalition, &member.slug);
+            (name, keys(member))
+        })
+        .collect()
+}
+
+fn cosignature(
+    node: &Node,
+    body: &str,
+    line: &[u8],
+    witnesses: &HashMap<String, Vec<PublicKey<Witness>>>,
+) -> Result<(String, u64), Rejection> {
+    let parsed = SignatureLine::parse(line)?;
+    let keys = witnesses
+        .get(&parsed.name)
+        .ok_or_else(|| Rejection::Unknown {
+            what: "witness",
+            why: "no active member with that role has the name".to_owned(),
+        })?;
+    let checked = keys
+        .iter()
+        .map(|key| checkpoint::verify_cosignature(body, line, &parsed.name, key));
+    let mut refused = Rejection::Unknown {
+        what: "witness key",
+        why: "the witness's card in force has none".to_owned(),
+    };
+    for cosignature in checked {
+        match cosignature {
+            Ok(cosignature) => {
+                let latest = node.clock().now().plus(CLOCK_SKEW_MS).0 / 1_000;
+                if cosignature.time_s > latest {
+                    return Err(Rejection::FromTheFuture {
+                        what: "cosignature",
+                    });
+                }
+                return Ok((parsed.name, cosignature.time_s));
+            }
+            Err(rejection) => refused = rejection,
+        }
+    }
+    Err(refused)
+}
+
+fn receipt(
+    node: &Node,
+    bytes: &Bytes,
+    head: &Verified<SignedCheckpoint>,
+) -> Result<((MemberNumber, Slug), UnixMillis), Rejection> {
+    let membership = node.membership();
+    let (genesis, now) = (membership.genesis(), node.clock().now());
+    let state = membership.state();
+    let keys = |member, name: &Slug| {
+        let roster = state.chain.as_ref().map(|chain| chain.roster());
+        let card = roster.and_then(|roster| state.cards.current(member, roster, now));
+        let node = card.and_then(|card| card.card().node(name));
+        node.map(|node| node.receipt_keys.clone())
+            .unwrap_or_default()
+    };
+    let verified = receipt::verify(bytes.clone(), &genesis, now, keys)?;
+    let said = &verified.receipt;
+    let origin = &head.checkpoint.origin;
+    if !said.is_of(origin.feed, (origin.epoch, head.size(), head.root())) {
+        return Err(Rejection::invalid("receipt", "it is of another head"));
+    }
+    check_reader(node, origin.feed, said.member)?;
+    Ok(((said.member, said.node.clone()), said.signed))
+}
+
+/// A receipt of a member that may not know the feed says nothing. Before the feed's
+/// grants are known here, any active member's is taken.
+fn check_reader(node: &Node, feed: FeedId, member: MemberNumber) -> Result<(), Rejection> {
+    let no_reader = || Rejection::Unknown {
+        what: "reader",
+        why: "the member may not read the feed".to_owned(),
+    };
+    let snapshot = node.membership().snapshot().ok_or_else(no_reader)?;
+    if !snapshot.may_connect(member) {
+        return Err(no_reader());
+    }
+    match Reach::of(node.store(), snapshot.into(), &feed) {
+        Ok(reach) if reach.feed.describe.is_some() => {
+            reach.may_prove(member).map_err(|_| no_reader())
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,94 @@
+//! Two documents of one version: kept, shown to everybody, and checked by each.
+
+use hashpact_core::equivocation::DocumentEvidence;
+
+use super::hostile::{Hostile, Script, Victim, ticking, until};
+use super::*;
+use crate::exchange::announce::told_to;
+
+/// Two cards of west, of one version, with two contacts.
+fn two_cards(coalition: &Coalition) -> [Bytes; 2] {
+    ["one", "other"]
+        .map(|name| coalition.card_with(WEST, 7, |card| name.clone_into(&mut card.contact.name)))
+}
+
+fn next_roster(node: &Node, threshold_name: &str) -> Bytes {
+    let chain = node.membership().roster().unwrap();
+    let now = node.clock().now();
+    let mut roster = Roster::after(chain.current(), chain.genesis(), now, 365 * DAY_MS);
+    threshold_name.clone_into(&mut roster.members[0].display_name);
+    signed(&roster)
+}
+
+fn evidence_of(said: &[Announcement]) -> Vec<Bytes> {
+    let of = said.iter().filter_map(|item| {
+        if let Announcement::DocumentEvidence(bytes) = item {
+            Some(bytes.clone())
+        } else {
+            None
+        }
+    });
+    of.collect()
+}
+
+#[tokio::test]
+async fn who_meets_two_cards_or_two_rosters_of_one_version_tells_everybody_with_proof() {
+    let coalition = Coalition::new();
+    let (north, south) = (coalition.open(NORTH), coalition.open(SOUTH));
+    let [one, other] = two_cards(&coalition);
+    assert!(north.membership().accept_card(one).unwrap());
+    assert!(north.membership().accept_card(other).is_err());
+    let rosters = [next_roster(&north, "first"), next_roster(&north, "second")];
+    assert!(
+        north
+            .membership()
+            .accept_roster(rosters[0].clone())
+            .unwrap()
+    );
+    assert!(
+        north
+            .membership()
+            .accept_roster(rosters[1].clone())
+            .is_err()
+    );
+    let said = snapshot_of(&mut told_to(Arc::clone(&north), number(WITNESS))).await;
+    let told = evidence_of(&said);
+    assert_eq!(told.len(), 2);
+    for evidence in &told {
+        // South has neither of the two, and needs neither.
+        assert!(south.membership().accept_equivocation(evidence).unwrap());
+        assert!(!south.membership().accept_equivocation(evidence).unwrap());
+    }
+    assert_eq!(south.store().equivocations().unwrap().len(), 2);
+    // Who held the first keeps it in force.
+    let current = north.membership().roster().unwrap();
+    assert_eq!(current.current().as_bytes(), &rosters[0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn evidence_of_two_cards_is_taken_from_a_peer_and_forged_evidence_is_refused() {
+    let coalition = ticking();
+    let [one, other] = two_cards(&coalition);
+    let envelope = |bytes: &Bytes| Envelope::decode(bytes.clone(), PayloadType::NodeCard).unwrap();
+    let proof = DocumentEvidence::new(envelope(&one), envelope(&other));
+    let same = DocumentEvidence::new(envelope(&one), envelope(&one));
+    let hostile = Hostile::start(&coalition, NORTH, Script::default()).await;
+    let victim = Victim::start(&coalition).await;
+    victim.meet(&coalition, &hostile);
+    until("the watch runs", || {
+        let peers = victim.node.exchange().unwrap().peers();
+        peers.iter().any(|peer| peer.state == "connected")
+    })
+    .await;
+    hostile.says(Announcement::DocumentEvidence(same.encode().into()));
+    victim
+        .refuses("one card twice", &hostile, &["invalid"])
+        .await;
+    assert!(victim.node.store().equivocations().unwrap().is_empty());
+    hostile.says(Announcement::DocumentEvidence(proof.encode().into()));
+    until("it is kept", || {
+        !victim.node.store().equivocations().unwrap().is_empty()
+    })
+    .await;
+    victim.stop(&coalition).await;
+}
