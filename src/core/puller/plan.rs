@@ -346,9 +346,9 @@ impl Puller {
 
     /// Polls the silent, gives up the stalled, forgets what is over.
     pub(super) fn tick(&mut self, out: &mut Vec<Action>) -> Scope {
-        // The tick that was asked for is used up, even by a clock that says that it came
-        // early: what is still due is asked for again.
-        self.wake = None;
+        // A clock that says that the tick came early has used it up all the same: it is
+        // asked for again.
+        self.wake = self.wake.filter(|at| *at <= self.now);
         let (now, poll_ms) = (self.now, self.settings.poll_ms);
         for (id, peer) in &mut self.peers {
             if peer.up && peer.poll_at <= now {

@@ -323,6 +323,8 @@ impl World {
                 }
             }
             Action::Wake { at } => {
+                // It replaces the wake said before.
+                self.due.retain(|_, due| !matches!(due, Due::Tick));
                 let wait = at.0.saturating_sub(self.now);
                 self.later(wait, Due::Tick);
             }
