@@ -3,6 +3,7 @@
 //! A command takes its arguments and a [`Context`], prints through
 //! [`output`], and ends with a [`CliError`] that says what to do next.
 
+pub mod allow_list;
 pub mod bench;
 pub mod card;
 pub mod client;

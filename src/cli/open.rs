@@ -16,6 +16,7 @@ use hashpact_node::removed::RemovedMembers;
 use hashpact_node::{Node, NodeError, NodeOptions, RosterDocuments};
 use hashpact_store::StoreOptions;
 
+use super::allow_list;
 use super::error::CliError;
 use crate::config::{self, Config};
 use crate::keyfile::{self, KeyFileError};
@@ -40,7 +41,7 @@ pub fn open_node(config: &Config, connects: bool) -> Result<Arc<Node>, CliError>
     private_folder(&config.node.sign_state_dir, "node.sign_state_dir")?;
     let node = Node::open(NodeOptions {
         store_dir: config.node.data_dir.clone(),
-        store: store_options(config),
+        store: store_options(config)?,
         sign_state_dir: config.node.sign_state_dir.clone(),
         member: config.member.slug.clone(),
         node: config.node.name.clone(),
@@ -124,18 +125,19 @@ pub const fn endpoint_policy(config: &Config) -> EndpointPolicy {
 }
 
 /// The store's share of the machine.
-pub(super) fn store_options(config: &Config) -> StoreOptions {
+pub(super) fn store_options(config: &Config) -> Result<StoreOptions, CliError> {
     let defaults = StoreOptions::default();
     let cache = config.store.block_cache_mib.saturating_mul(1 << 20);
     let unsynced = config.store.sync_every_mib.saturating_mul(1 << 20);
     let threads = config.store.background_threads;
-    StoreOptions {
+    Ok(StoreOptions {
+        allow_list: allow_list::read(&config.quarantine.allow_lists)?,
         block_cache_bytes: usize::try_from(cache).unwrap_or(usize::MAX),
         bulk_threads: usize::try_from(threads).unwrap_or(1),
         background_jobs: i32::try_from(threads).unwrap_or(2),
         unsynced_max_bytes: usize::try_from(unsynced).unwrap_or(usize::MAX),
         ..defaults
-    }
+    })
 }
 
 /// Takes what is new in the roster file, as if a peer had sent it.

@@ -55,7 +55,7 @@ pub(super) fn run(args: &ReAnchorArgs, context: &Context) -> Result<(), CliError
     }
     let file = roster_file::read(&args.roster)
         .map_err(|error| CliError::failed(format!("{}: {error}", args.roster.display())))?;
-    let opened = ReAnchoring::open(&config.node.data_dir, &store_options(&config));
+    let opened = ReAnchoring::open(&config.node.data_dir, &store_options(&config)?);
     let anchoring = opened.map_err(|error| refused(&error))?;
     let mut done = ReAnchored {
         genesis: args.genesis.to_string(),

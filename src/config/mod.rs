@@ -47,6 +47,9 @@ pub struct Config {
     /// How it logs.
     pub log: Log,
     /// How it stops.
+    /// `[quarantine]`.
+    pub quarantine: Quarantine,
+    /// `[shutdown]`.
     pub shutdown: Shutdown,
 }
 
@@ -263,6 +266,13 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// `[quarantine]`: what is held back though members publish it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Quarantine {
+    /// Files of hashes that never match.
+    pub allow_lists: Vec<PathBuf>,
 }
 
 /// `[shutdown]`: how the node stops.

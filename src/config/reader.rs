@@ -309,6 +309,22 @@ impl<'r, 's> Section<'r, 's> {
         )
     }
 
+    /// A list of paths, each as [`path`](Self::path).
+    pub(super) fn paths(&self, name: &'static str) -> Vec<PathBuf> {
+        let parse = |text: &str| {
+            if text.is_empty() {
+                Err("the path is empty")
+            } else {
+                Ok(self.reading.base.join(text))
+            }
+        };
+        self.list(
+            name,
+            parse,
+            "give paths, relative to this file's folder or absolute",
+        )
+    }
+
     /// As [`path`](Self::path), with a default for an absent key.
     pub(super) fn path_or(&self, name: &'static str, default: &str) -> Option<PathBuf> {
         if self.has(name) {

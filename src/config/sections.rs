@@ -12,7 +12,7 @@ use hashpact_net::settings::Settings;
 use super::reader::Section;
 use super::{
     Api, Bootstrap, Coalition, Config, Endpoint, Federation, FederationLimits, Files, Keys, Log,
-    LogFormat, Member, Node, Pull, RemovedMembers, Shutdown, Store, files,
+    LogFormat, Member, Node, Pull, Quarantine, RemovedMembers, Shutdown, Store, files,
 };
 
 /// The longest path of a Unix socket: `sun_path` of 108 bytes with its final NUL.
@@ -36,6 +36,7 @@ pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
     let store = store(root.section("store"));
     let pull = pull(root.section("pull"));
     let log = log(root.section("log"));
+    let quarantine = quarantine(root.section("quarantine"), files);
     let shutdown = shutdown(root.section("shutdown"));
     root.finish();
     Some(Config {
@@ -48,6 +49,7 @@ pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
         store,
         pull,
         log: log?,
+        quarantine,
         shutdown,
     })
 }
@@ -329,6 +331,17 @@ fn log(section: Section<'_, '_>) -> Option<Log> {
         format: format?,
         level: level?,
     })
+}
+
+fn quarantine(section: Section<'_, '_>, files: Files) -> Quarantine {
+    let allow_lists = section.paths("allow_lists");
+    if files == Files::Check {
+        for path in &allow_lists {
+            note_file(&section, "allow_lists", files::check_public(path));
+        }
+    }
+    section.finish();
+    Quarantine { allow_lists }
 }
 
 fn shutdown(section: Section<'_, '_>) -> Shutdown {

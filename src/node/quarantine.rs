@@ -47,16 +47,11 @@ impl Node {
         if !self.takes_publish_leaves() {
             return Ok(());
         }
-        for feed in self.store().feeds() {
-            let lots = self.store().quarantine(feed.no)?;
-            let waits = |lot: &hashpact_store::quarantine::LotInfo| {
-                lot.name.reason == Reason::StaleRoster && lot.held > 0
-            };
-            if lots.iter().any(waits) {
-                let leaves = self.store().lift_quarantine(feed.no, Reason::StaleRoster)?;
-                info!(set = %name_of(&feed), leaves, "the roster is fresh: what waited for it counts");
-                self.hub().tell(Change::Head(feed.id));
-            }
+        for no in self.store().feeds_waiting(Reason::StaleRoster) {
+            let feed = self.store().feed(no)?;
+            let leaves = self.store().lift_quarantine(no, Reason::StaleRoster)?;
+            info!(set = %name_of(&feed), leaves, "the roster is fresh: what waited for it counts");
+            self.hub().tell(Change::Head(feed.id));
         }
         Ok(())
     }

@@ -105,7 +105,7 @@ const fn words(kind: FindingKind) -> &'static str {
         FindingKind::Killers => "what kills entries is not that of the leaves",
         FindingKind::Entries => "an entry's latest version is not that of the leaves",
         FindingKind::References => "a reference is not that of the leaves",
-        FindingKind::Quarantine => "the quarantine names leaves that are not there to be held",
+        FindingKind::Quarantine => "the quarantine is not what leaves and gate say",
         FindingKind::Elided => "the set of leaves held as their record is another",
         FindingKind::Counts => "counts are not those of the leaves",
     }

@@ -82,10 +82,31 @@ impl Store {
     pub fn lookup_bounded(&self, keys: &[IndexKey], per_feed: usize) -> Result<Vec<Postings>> {
         let mut order: Vec<usize> = (0..keys.len()).collect();
         order.sort_unstable_by_key(|n| keys.get(*n));
+        self.seek(keys, &order, per_feed, false)
+    }
+
+    /// As [`Store::lookup`], with what is in quarantine: for whoever takes own entries
+    /// back.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn lookup_all(&self, keys: &[IndexKey]) -> Result<Vec<Vec<Posting>>> {
+        let order: Vec<usize> = (0..keys.len()).collect();
+        let found = self.seek(keys, &order, usize::MAX, true)?;
+        Ok(found.into_iter().map(|found| found.postings).collect())
+    }
+
+    fn seek(
+        &self,
+        keys: &[IndexKey],
+        order: &[usize],
+        per_feed: usize,
+        all: bool,
+    ) -> Result<Vec<Postings>> {
         let mut found = vec![Postings::default(); keys.len()];
-        let mut seeker = Seeker::new(&self.inner)?;
+        let mut seeker = Seeker::new(&self.inner, all)?;
         let mut before: Option<usize> = None;
-        for n in order {
+        for n in order.iter().copied() {
             let same = before.filter(|before| keys.get(*before) == keys.get(n));
             let known = same.and_then(|before| found.get(before).cloned());
             let (Some(key), Some(found)) = (keys.get(n), found.get_mut(n)) else {
@@ -163,10 +184,12 @@ struct Seeker<'s> {
     inner: &'s Inner,
     feeds: Arc<FeedTable>,
     iterator: DBRawIterator<'s>,
+    /// What is in quarantine as well.
+    all: bool,
 }
 
 impl<'s> Seeker<'s> {
-    fn new(inner: &'s Inner) -> Result<Self> {
+    fn new(inner: &'s Inner, all: bool) -> Result<Self> {
         let mut options = ReadOptions::default();
         // Only then the filter over kind and value is asked.
         options.set_prefix_same_as_start(true);
@@ -176,6 +199,7 @@ impl<'s> Seeker<'s> {
             iterator: inner
                 .db
                 .raw_iterator_cf_opt(inner.cf(Family::Signals)?, options),
+            all,
         })
     }
 
@@ -196,7 +220,7 @@ impl<'s> Seeker<'s> {
             if feed != Some(no) {
                 (feed, of_feed, passed) = (Some(no), 0, 0);
             }
-            let posting = live_posting(self.inner, &self.feeds, at, value)?;
+            let posting = live_posting(self.inner, &self.feeds, (at, value), self.all)?;
             let full = match &posting {
                 Some(_) => of_feed == per_feed,
                 None => passed == passed_max,
@@ -227,13 +251,13 @@ impl<'s> Seeker<'s> {
 fn live_posting(
     inner: &Inner,
     feeds: &FeedTable,
-    key: &[u8],
-    value: &[u8],
+    (key, value): (&[u8], &[u8]),
+    all: bool,
 ) -> Result<Option<Posting>> {
     let (no, index) = keys::read_signal(key)?;
     let shown = feeds.by_no.get(&no);
     let kind = key.first().copied().unwrap_or(0);
-    let shown = shown.and_then(|state| state.shows(kind, index));
+    let shown = shown.and_then(|state| state.shows(kind, index, all));
     let Some(held) = shown else {
         return Ok(None);
     };
@@ -254,10 +278,10 @@ fn live_posting(
 impl FeedState {
     /// Whether look-ups see the leaf by a signal of this kind, and if so, whether it
     /// is held for review.
-    fn shows(&self, kind: u8, index: u64) -> Option<bool> {
+    fn shows(&self, kind: u8, index: u64, all: bool) -> Option<bool> {
         let live = read(&self.live);
         let answers = index < live.row.indexed && live.status.answers();
-        if !answers || live.quarantine.withholds(kind, index) {
+        if !answers || (!all && live.quarantine.withholds(kind, index)) {
             return None;
         }
         if live.liveness.is_dead(index) {

@@ -2,6 +2,8 @@
 
 use rocksdb::Options;
 
+use crate::gate::AllowList;
+
 /// How much memory and how many threads the store may use.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -18,6 +20,8 @@ pub struct StoreOptions {
     /// Bytes of whole pages that wait before they are made durable without being asked:
     /// what a crash can cost a pull or an import.
     pub unsynced_max_bytes: usize,
+    /// Values that never match, whoever publishes them.
+    pub allow_list: AllowList,
     /// Leaves that wait for indexing from which on they go in as files, not as a batch.
     pub bulk_from_leaves: u64,
 }
@@ -31,6 +35,7 @@ impl Default for StoreOptions {
             bulk_threads: 2,
             background_jobs: 2,
             unsynced_max_bytes: 32 << 20,
+            allow_list: AllowList::default(),
             bulk_from_leaves: 50_000,
         }
     }

@@ -210,6 +210,13 @@ impl Lot {
         [&self.held, &self.released, &self.dropped]
     }
 
+    /// All leaves of the lot, whatever was decided.
+    pub(crate) fn all(&self) -> RoaringTreemap {
+        let mut all = &self.held | &self.released;
+        all |= &self.dropped;
+        all
+    }
+
     fn is_empty(&self) -> bool {
         self.sets().into_iter().all(RoaringTreemap::is_empty)
     }
@@ -412,6 +419,24 @@ impl Store {
             last: lot.held.max().unwrap_or(0),
         });
         Ok(infos.collect())
+    }
+
+    /// The feeds in which leaves wait for this reason, dead ones included: quick enough
+    /// to be asked all the time.
+    #[must_use]
+    pub fn feeds_waiting(&self, reason: Reason) -> Vec<FeedNo> {
+        let feeds = self.inner.feeds();
+        let waits = |state: &&Arc<FeedState>| {
+            let live = read(&state.live);
+            let mut lots = live.quarantine.lots.iter();
+            lots.any(|(name, lot)| name.reason == reason && !lot.held.is_empty())
+        };
+        feeds
+            .by_no
+            .values()
+            .filter(waits)
+            .map(|state| state.no)
+            .collect()
     }
 
     /// How many leaves of a feed wait, for any reason.

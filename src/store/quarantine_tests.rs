@@ -3,7 +3,8 @@
 use hashpact_core::puller::Growth;
 
 use super::*;
-use crate::quarantine::{Chosen, Decision, Reason, WHOLE_LEAF};
+use crate::AllowList;
+use crate::quarantine::{Chosen, Decision, LotName, Reason, WHOLE_LEAF};
 use crate::verify::FindingKind;
 
 struct Held {
@@ -238,4 +239,139 @@ fn a_removed_feed_leaves_nothing_in_quarantine() {
         .scan(crate::families::Family::Quarantine, &[], &[0xff; 12], count)
         .unwrap();
     assert_eq!(rows, 0);
+}
+
+fn pdq(bits: usize, quality: u8) -> Signal {
+    let mut value = vec![0_u8; 32];
+    for bit in 0..bits {
+        value[bit / 8] |= 1 << (bit % 8);
+    }
+    Signal::new(SignalKind::Pdq, value.into(), Some(quality)).unwrap()
+}
+
+fn with_signals(n: u64, signals: Vec<Signal>) -> RawLeaf {
+    let publish = Publish {
+        media_kind: MediaKind::Image,
+        signals,
+        classification: None,
+        labels: Vec::new(),
+        basis: Basis::Human,
+        source_reference: format!("case {n}"),
+        first_seen: None,
+        expires: None,
+        replaces: Vec::new(),
+        published: UnixMillis(1),
+    };
+    RawLeaf::new(PUBLISH, publish.encode([7; 16]).unwrap())
+}
+
+fn of(signal: &Signal, store: &Store) -> usize {
+    store.lookup(&[signal.index_key()]).unwrap()[0].len()
+}
+
+fn lot(reason: Reason, kind: u8) -> LotName {
+    LotName { reason, kind }
+}
+
+const PDQ: u8 = 5;
+
+#[test]
+fn signals_that_say_nothing_are_held_back_and_the_others_of_the_entry_answer() {
+    let empty = Signal::parse_spec("MD5:d41d8cd98f00b204e9800998ecf8427e").unwrap();
+    let leaves = vec![
+        with_signals(0, vec![signals(0)[0].clone(), pdq(128, 49)]),
+        with_signals(1, vec![signals(1)[0].clone(), pdq(20, 80)]),
+        with_signals(2, vec![empty.clone(), pdq(0, 80)]),
+        with_signals(3, vec![pdq(128, 50)]),
+    ];
+    // By a batch, and by a bulk load.
+    for more in [0, 400] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(dir.path());
+        let no = store.create_feed(&new_feed(false, b"feed")).unwrap();
+        let mut writer = store.writer(no).unwrap();
+        writer.append(&leaves).unwrap();
+        let rest: Vec<_> = (4..4 + more).map(|n| publish(n, &[])).collect();
+        writer.append(&rest).unwrap();
+        commit_signed(&mut writer);
+        drop(writer);
+        for _ in 0..2 {
+            assert_eq!(
+                (of(&signals(0)[0], &store), of(&signals(1)[0], &store)),
+                (1, 1)
+            );
+            assert_eq!(of(&pdq(128, 50), &store), 1, "of entry 3 alone");
+            assert_eq!((of(&pdq(20, 80), &store), of(&empty, &store)), (0, 0));
+            let held = |index| store.withheld(no, index).unwrap();
+            assert_eq!(held(0), [lot(Reason::LowQuality, PDQ)]);
+            assert_eq!(held(1), [lot(Reason::UnbalancedPdq, PDQ)]);
+            let whole = |reason| lot(reason, WHOLE_LEAF);
+            assert_eq!(
+                held(2),
+                [whole(Reason::EmptyInput), whole(Reason::UniformValue)]
+            );
+            assert_eq!(held(3), []);
+            let own = store.lookup_all(&[empty.index_key()]).unwrap();
+            assert_eq!(own[0].len(), 1, "whoever retracts it finds it");
+            sound(&store);
+            drop(store);
+            store = open(dir.path());
+        }
+    }
+}
+
+#[test]
+fn an_allow_list_counts_from_the_next_start_for_what_is_held_and_what_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let no = store.create_feed(&new_feed(false, b"feed")).unwrap();
+    let mut writer = store.writer(no).unwrap();
+    writer.append(&plain(4)).unwrap();
+    commit_signed(&mut writer);
+    drop(writer);
+    drop(store);
+    let listed = |signals: &[Signal]| StoreOptions {
+        allow_list: AllowList::of(signals),
+        ..options()
+    };
+    let allowed = [signals(1)[0].clone(), signals(4)[0].clone()];
+    let store = Store::open(dir.path(), &listed(&allowed)).unwrap();
+    assert_eq!(of(&signals(1)[0], &store), 0);
+    assert_eq!(of(&signals(1)[1], &store), 1, "its other signal answers");
+    let mut writer = store.writer(no).unwrap();
+    writer.append(&[publish(4, &[])]).unwrap();
+    commit_signed(&mut writer);
+    drop(writer);
+    assert_eq!(of(&signals(4)[0], &store), 0);
+    sound(&store);
+    let chosen = Chosen {
+        reason: None,
+        leaves: Some(BTreeSet::from([4])),
+    };
+    store
+        .decide_quarantine(no, &chosen, Decision::Release)
+        .unwrap();
+    drop(store);
+    let store = Store::open(dir.path(), &listed(&allowed[1..])).unwrap();
+    assert_eq!(of(&signals(1)[0], &store), 1, "no longer on the list");
+    assert_eq!(of(&signals(4)[0], &store), 1, "the operator's word stays");
+    sound(&store);
+}
+
+#[test]
+fn truncation_takes_what_was_held_back_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let no = store.create_feed(&new_feed(true, b"feed")).unwrap();
+    let mut writer = store.writer(no).unwrap();
+    writer.append(&plain(3)).unwrap();
+    commit_signed(&mut writer);
+    writer.append(&[with_signals(3, vec![pdq(0, 80)])]).unwrap();
+    writer.commit(None).unwrap();
+    writer.truncate_unsigned(3).unwrap();
+    writer.append(&[publish(3, &[])]).unwrap();
+    commit_signed(&mut writer);
+    drop(writer);
+    assert_eq!(of(&signals(3)[0], &store), 1);
+    sound(&store);
 }

@@ -100,6 +100,7 @@ impl Store {
             inner: Arc::new(inner),
         };
         store.load_feeds()?;
+        crate::gate::apply(&store.inner)?;
         Ok(store)
     }
 

@@ -5,7 +5,7 @@
 //! each row that should be there against the sum over those that are. Memory is
 //! bounded by one page and a handful of sums per feed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::heads::Head;
 use crate::index::derive::{Derived, derive};
 use crate::keys::{self, FeedNo};
 use crate::leaves::{PAGE_LEVEL, page_end};
-use crate::quarantine::{Lot, Quarantine};
+use crate::quarantine::{Lot, LotName, Marks, Quarantine};
 use crate::record::{seal, unseal_index, unseal_reference};
 use crate::store::{Inner, Store, read};
 
@@ -46,7 +46,7 @@ pub enum FindingKind {
     Entries,
     /// A reference that is not its latest version.
     References,
-    /// Leaves in quarantine that are no publish leaves, or not there.
+    /// Leaves in quarantine that are no publish leaves, or not what the gate says.
     Quarantine,
     /// Counts, or what is dead, that are not those of the leaves.
     Counts,
@@ -198,6 +198,8 @@ struct FeedCheck<'s> {
     counts: FeedCounts,
     /// Leaves that may be in quarantine.
     publishes: RoaringTreemap,
+    /// What the gate holds back.
+    gate: Marks,
     roots: BTreeMap<u64, Option<Digest>>,
     /// Leaves that are records alone.
     elided: RoaringTreemap,
@@ -221,6 +223,7 @@ impl<'s> FeedCheck<'s> {
             replaced: 0,
             counts: FeedCounts::default(),
             publishes: RoaringTreemap::new(),
+            gate: Marks::default(),
             roots: BTreeMap::new(),
             elided: RoaringTreemap::new(),
             last_elided: read(&state.live).elided.max(),
@@ -290,6 +293,9 @@ impl<'s> FeedCheck<'s> {
 
     fn leaf(&mut self, index: u64, leaf: &RawLeaf) -> Result<()> {
         let derived = derive(self.inner, self.state, index, leaf)?;
+        for lot in &derived.held {
+            self.gate.add(*lot, index);
+        }
         let counter = derived.sort.counter(&mut self.counts);
         *counter = counter.saturating_add(1);
         let mut value = Vec::new();
@@ -368,6 +374,17 @@ impl<'s> FeedCheck<'s> {
         if !same || strangers > 0 {
             let text = format!("{strangers} leaves in quarantine are no publish leaves");
             self.find(FindingKind::Quarantine, text);
+        }
+        let derived = stored.lots.keys().filter(|name| name.reason.is_derived());
+        let names: BTreeSet<LotName> = derived.chain(self.gate.0.keys()).copied().collect();
+        for name in names {
+            let said = self.gate.0.get(&name).cloned().unwrap_or_default();
+            let held = stored.lots.get(&name).map(Lot::all).unwrap_or_default();
+            let wrong = (&said ^ &held) - &self.elided;
+            if !wrong.is_empty() {
+                let text = format!("{}: {} leaves", name.reason.code(), wrong.len());
+                self.find(FindingKind::Quarantine, text);
+            }
         }
         Ok(())
     }

@@ -484,3 +484,39 @@ fn a_dry_run_counts_the_same_and_publishes_nothing() {
     );
     assert_eq!(member.head(SET), before);
 }
+
+#[test]
+fn values_that_identify_nothing_are_published_held_back_and_shown() {
+    let world = world();
+    let empty = "md5:d41d8cd98f00b204e9800998ecf8427e";
+    let zeros = format!("pdq:{}", "00".repeat(32));
+    let good = entries("good", 0..1)[0].spec();
+    let content = format!("{empty}\n{zeros}\n{good}\n");
+    let path = world.write("degenerate.txt", content).display().to_string();
+    let member = world.member("northstar");
+    let summary = member.run(&["import", "--set", SET, &path, "--json"]);
+    let summary = summary.expect(&[0]).object();
+    assert_eq!(number(&summary, "added"), 3, "{summary}");
+    assert_eq!(number(&summary, "quarantined"), 2, "{summary}");
+    let listed = member.run(&["quarantine", "list", "--entries", "10", "--json"]);
+    let listed = listed.expect(&[0]).object();
+    let reasons: Vec<String> = list(&listed, "lots")
+        .iter()
+        .map(|lot| text(lot, "reason"))
+        .collect();
+    assert_eq!(reasons, ["empty_input", "uniform_value"]);
+    assert_eq!(list(&listed, "entries").len(), 2);
+    member.run(&["lookup", empty]).expect(&[3]);
+    let release = [
+        "quarantine",
+        "release",
+        SET,
+        "--all",
+        "--reason",
+        "empty_input",
+    ];
+    member.run(&release).expect(&[0]);
+    member.run(&["lookup", empty]).expect(&[0]);
+    member.run(&["lookup", &zeros]).expect(&[3]);
+    member.run(&["verify"]).expect(&[0]);
+}

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use self::file::{FileSummary, Importer};
 use super::Context;
-use super::client::connect_or_embed;
+use super::client::{Client, connect_or_embed};
 use super::error::{CliError, Exit};
 use super::output::{Progress, count, counted, note};
 use super::values::own_set;
@@ -104,6 +104,7 @@ struct Summary {
     replaced: u64,
     unchanged: u64,
     rejected: u64,
+    quarantined: u64,
 }
 
 /// Runs the command.
@@ -147,7 +148,29 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> {
         files.push(summary);
     }
     drop(importer);
-    end(args, files, context)
+    let held = match &client {
+        Some(client) => held_back(client, &args.set.to_string())?,
+        None => 0,
+    };
+    if held > 0 {
+        let entries = counted(held, "entry", "entries");
+        context.output.line(format_args!(
+            "  ! {}: {entries} in quarantine: published, but not matched here; hashpact \
+             quarantine list says why",
+            args.set
+        ))?;
+    }
+    end(args, files, held, context)
+}
+
+/// Entries of the set that the hygiene gate holds back.
+fn held_back(client: &Client, set: &str) -> Result<u64, CliError> {
+    let request = wire::QuarantineRequest {
+        set: set.to_owned(),
+        ..wire::QuarantineRequest::default()
+    };
+    let answer = client.call(client.node().quarantine(request))?;
+    Ok(answer.lots.iter().map(|lot| lot.held).sum())
 }
 
 fn options(args: &ImportArgs) -> Result<Options, CliError> {
@@ -255,7 +278,12 @@ fn print(context: &Context, file: &FileSummary) -> Result<(), CliError> {
     Ok(())
 }
 
-fn end(args: &ImportArgs, files: Vec<FileSummary>, context: &Context) -> Result<(), CliError> {
+fn end(
+    args: &ImportArgs,
+    files: Vec<FileSummary>,
+    quarantined: u64,
+    context: &Context,
+) -> Result<(), CliError> {
     let sum = |of: fn(&FileSummary) -> u64| files.iter().map(of).sum();
     let failed = files.iter().any(|file| file.error.is_some());
     let rejected: u64 = sum(FileSummary::rejected);
@@ -267,6 +295,7 @@ fn end(args: &ImportArgs, files: Vec<FileSummary>, context: &Context) -> Result<
         replaced: sum(|file| file.replaced),
         unchanged: sum(|file| file.unchanged),
         rejected,
+        quarantined,
         files,
     })?;
     match (failed, rejected) {

@@ -3,7 +3,6 @@
 use sha2::{Digest as _, Sha512};
 
 use super::{Signal, SignalKind};
-use crate::id::Digest;
 
 /// A PDQ of a real image sets about half of its 256 bits: its coefficients are
 /// compared with their median. Outside these bounds the image was (nearly) blank.
@@ -16,6 +15,11 @@ const MD5_EMPTY: [u8; 16] = [
 const SHA1_EMPTY: [u8; 20] = [
     0xda, 0x39, 0xa3, 0xee, 0x5e, 0x6b, 0x4b, 0x0d, 0x32, 0x55, 0xbf, 0xef, 0x95, 0x60, 0x18, 0x90,
     0xaf, 0xd8, 0x07, 0x09,
+];
+
+const SHA256_EMPTY: [u8; 32] = [
+    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24,
+    0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
 ];
 
 /// Why a signal should not be enforced.
@@ -84,9 +88,7 @@ fn is_of_empty_input(kind: SignalKind, value: &[u8]) -> bool {
     match kind {
         SignalKind::Md5 => value == MD5_EMPTY,
         SignalKind::Sha1 => value == SHA1_EMPTY,
-        SignalKind::Sha256 | SignalKind::TmkPdqf | SignalKind::Url => {
-            value == Digest::of(b"").as_bytes()
-        }
+        SignalKind::Sha256 | SignalKind::TmkPdqf | SignalKind::Url => value == SHA256_EMPTY,
         SignalKind::Sha512 => value == Sha512::digest(b"").as_slice(),
         SignalKind::Pdq
         | SignalKind::PhotoDna

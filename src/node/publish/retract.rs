@@ -73,7 +73,7 @@ impl Publisher {
                 Selector::Entry(first) => self.entry(feed, *first)?,
                 Selector::Signal(signal) => self
                     .store
-                    .lookup(&[signal.index_key()])?
+                    .lookup_all(&[signal.index_key()])?
                     .into_iter()
                     .flatten()
                     .filter(|posting| posting.feed == feed.no)

@@ -9,7 +9,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::Result;
 use crate::feeds::{FeedCounts, FeedState};
+use crate::gate;
 use crate::keys::IndexKey;
+use crate::quarantine::LotName;
 use crate::record::{KillerRecord, PostingRecord};
 use crate::store::Inner;
 
@@ -26,6 +28,8 @@ pub(crate) struct Derived {
     /// The entry, where the leaf replaces earlier versions of it.
     pub(crate) replaces: Option<Replaces>,
     pub(crate) describe: Option<Bytes>,
+    /// The lots of the quarantine that the gate puts it in.
+    pub(crate) held: Vec<LotName>,
 }
 
 /// Which entry a leaf is a later version of.
@@ -81,10 +85,12 @@ pub(crate) fn derive(
         killing: None,
         replaces: None,
         describe: None,
+        held: Vec::new(),
     };
     match &leaf {
         Leaf::Publish(publish) => {
             derived.postings = postings(inner, publish, index)?;
+            derived.held = gate::lots(&inner.options.allow_list, publish);
             derived.reference = feed
                 .own
                 .then(|| (reference_digest(publish), content_digest(publish)));

@@ -23,6 +23,7 @@ use crate::families::Family;
 use crate::feeds::{self, FeedCounts, FeedState, HeadRef, Said};
 use crate::held::{self, Held};
 use crate::keys::{self, FeedNo};
+use crate::quarantine::Marks;
 use crate::record::{FeedRow, POSTING_MAX_BYTES, seal, seal_index, seal_reference};
 use crate::store::{Inner, read, write};
 use crate::watch::{Coming, UnderWay};
@@ -57,6 +58,8 @@ pub(crate) struct Outcome {
     killers: Killers,
     /// Held until look-ups see the leaves.
     under_way: Option<UnderWay>,
+    /// What the gate holds back.
+    marks: Marks,
 }
 
 /// The leaves of a commit that make others dead.
@@ -84,6 +87,7 @@ impl Indexer {
                 said: in_force.and_then(|(index, payload)| feeds::said_by(index, &payload)),
                 killers: Killers::Few(Vec::new()),
                 under_way: None,
+                marks: Marks::default(),
             },
             coming: Coming::default(),
             rows: WriteBatch::default(),
@@ -230,7 +234,13 @@ impl Outcome {
             said: done.said.clone(),
             killers: Killers::Few(Vec::new()),
             under_way: None,
+            marks: Marks::default(),
         }
+    }
+
+    /// What the gate holds back, to be made durable with the commit.
+    pub(crate) fn take_marks(&mut self) -> Marks {
+        std::mem::take(&mut self.marks)
     }
 
     fn note(&mut self, index: u64, derived: Derived) {
@@ -239,6 +249,9 @@ impl Outcome {
         counts.postings = counts.postings.saturating_add(postings);
         let count = derived.sort.counter(counts);
         *count = count.saturating_add(1);
+        for lot in &derived.held {
+            self.marks.add(*lot, index);
+        }
         if let Some(payload) = derived.describe {
             self.describe(index, payload);
         }

@@ -216,7 +216,8 @@ impl FeedWriter {
         let mut row = read(&self.state.live).row.clone();
         let indexed_from = row.indexed;
         self.pending.write(&self.inner, &mut batch)?;
-        let outcome = self.indexer.finish(&self.inner, &mut batch)?;
+        let mut outcome = self.indexer.finish(&self.inner, &mut batch)?;
+        self.beside.marks.extend(outcome.take_marks());
         row.set_frontier(self.pending.frontier());
         outcome.apply_to(&mut row);
         if let Some(head) = head {

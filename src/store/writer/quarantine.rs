@@ -91,9 +91,7 @@ pub(super) fn cut(inner: &Inner, state: &FeedState, size: u64) -> Result<()> {
                     above.advance_to(size);
                     above.collect::<RoaringTreemap>()
                 };
-                let mut gone = above(&lot.held);
-                gone |= above(&lot.released);
-                gone |= above(&lot.dropped);
+                let gone = above(&lot.all());
                 lot.held -= &gone;
                 lot.released -= &gone;
                 lot.dropped -= &gone;

@@ -79,6 +79,9 @@ impl FeedWriter {
                 let derived = derive(inner, state, index, leaf)?;
                 count(&mut counts, &derived);
                 values.note(inner, &derived.postings);
+                for lot in &derived.held {
+                    self.beside.marks.add(*lot, index);
+                }
                 killing |= derived.killer.is_some();
                 if leaf.kind == ERASE {
                     // What it names is looked at again.

@@ -1,0 +1,66 @@
+//! The operator's allow lists: files of hashes that never match.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use hashpact_core::signal::Signal;
+use hashpact_formats::{Item, Options, Reader};
+use hashpact_store::AllowList;
+
+use super::error::CliError;
+
+/// Values of all files together: some 40 MB of memory.
+const VALUES_MAX: usize = 1_000_000;
+
+/// Reads the files; every line of them has to be understood.
+///
+/// # Errors
+/// A file that cannot be read, or a line of it, named by the key of the configuration.
+pub fn read(paths: &[PathBuf]) -> Result<AllowList, CliError> {
+    let mut signals: Vec<Signal> = Vec::new();
+    for path in paths {
+        let fail = |why: String| {
+            let what = format!("quarantine.allow_lists: {}: {why}", path.display());
+            CliError::usage(what).next("one hash a line: KIND:VALUE, or a bare value")
+        };
+        let file = File::open(path).map_err(|error| fail(error.to_string()))?;
+        let name = path.to_string_lossy();
+        let reader = Reader::detect(file, &name, Options::default());
+        for item in reader.map_err(|error| fail(error.to_string()))? {
+            match item.map_err(|error| fail(error.to_string()))? {
+                Item::Record(record) => signals.extend(record.signals),
+                Item::Reject(reject) => {
+                    let (line, why) = (reject.line, reject.reason.code());
+                    return Err(fail(format!("line {line}: {why}")));
+                }
+            }
+            if signals.len() > VALUES_MAX {
+                return Err(fail(format!("more than {VALUES_MAX} values in all lists")));
+            }
+        }
+    }
+    Ok(AllowList::of(&signals))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_all_files_are_one_and_a_line_that_is_not_understood_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: String| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let one = write("one.txt", format!("{}\n", "0a".repeat(16)));
+        let two = write("two.txt", format!("SHA256:{}\n", "0b".repeat(32)));
+        assert_eq!(read(&[one.clone(), two]).unwrap().len(), 2);
+        assert!(read(&[]).unwrap().is_empty());
+        let bad = write("bad.txt", format!("{}\nnonsense\n", "0a".repeat(16)));
+        let error = read(&[one, bad]).unwrap_err().to_string();
+        assert!(error.contains("bad.txt: line 2"), "{error}");
+        assert!(!error.contains("nonsense"), "{error}");
+    }
+}

@@ -1,0 +1,149 @@
+//! The hygiene gate: which signals of an entry say nothing, or too much.
+//!
+//! A pure function of the leaf and of the operator's allow list, asked when a leaf is
+//! indexed, a member's own ones too. What it flags goes into quarantine: the kind of
+//! signal, or the entry where nothing else is left of it. When the rules or the list
+//! change, the next open applies them to all that is held; what the operator decided
+//! stays.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use hashpact_core::id::Digest;
+use hashpact_core::leaf::Publish;
+use hashpact_core::signal::{Signal, hygiene};
+use roaring::RoaringTreemap;
+use rocksdb::WriteBatch;
+
+use crate::error::Result;
+use crate::families::Family;
+use crate::index::derive::derive;
+use crate::keys::IndexKey;
+use crate::leaves::page_end;
+use crate::quarantine::{LotName, Marks, Quarantine, Reason, WHOLE_LEAF};
+use crate::store::{Inner, read};
+
+/// The version of the rules; another one is applied to all that is held.
+const RULES: &[u8] = b"hygiene rules 1";
+/// Where it stands what was applied last, in `meta`.
+const APPLIED: &[u8] = b"gate";
+
+/// Values that the operator never wants matched. Its `Debug` tells their number.
+#[derive(Clone, Default)]
+pub struct AllowList(Arc<HashSet<IndexKey>>);
+
+impl AllowList {
+    /// Of these signals.
+    pub fn of<'s>(signals: impl IntoIterator<Item = &'s Signal>) -> Self {
+        Self(Arc::new(
+            signals.into_iter().map(Signal::index_key).collect(),
+        ))
+    }
+
+    /// Values on it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing is on it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn digest(&self) -> Digest {
+        let mut keys: Vec<&IndexKey> = self.0.iter().collect();
+        keys.sort_unstable();
+        let mut bytes = RULES.to_vec();
+        keys.into_iter()
+            .for_each(|key| bytes.extend_from_slice(key));
+        Digest::of(&bytes)
+    }
+}
+
+impl std::fmt::Debug for AllowList {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AllowList({} values)", self.len())
+    }
+}
+
+/// The lots that an entry belongs to.
+pub(crate) fn lots(allowed: &AllowList, publish: &Publish) -> Vec<LotName> {
+    let flag = |signal: &Signal| {
+        let reason = if !allowed.is_empty() && allowed.0.contains(&signal.index_key()) {
+            Some(Reason::AllowList)
+        } else {
+            hygiene(signal).map(Reason::from)
+        };
+        reason.map(|reason| LotName {
+            reason,
+            kind: u8::try_from(signal.kind().number()).unwrap_or(WHOLE_LEAF),
+        })
+    };
+    let mut lots: Vec<LotName> = publish.signals.iter().filter_map(flag).collect();
+    if lots.len() == publish.signals.len() {
+        for lot in &mut lots {
+            lot.kind = WHOLE_LEAF;
+        }
+    }
+    lots.dedup();
+    lots
+}
+
+/// Applies rules and list to all that is held, where they are others than were
+/// applied last: reads every leaf, once.
+pub(crate) fn apply(inner: &Inner) -> Result<()> {
+    let digest = inner.options.allow_list.digest();
+    if inner.get(Family::Meta, APPLIED)?.as_deref() == Some(digest.as_bytes()) {
+        return Ok(());
+    }
+    for state in inner.feeds().by_no.values() {
+        let (stored, indexed) = {
+            let row = &read(&state.live).row;
+            (row.stored, row.indexed)
+        };
+        let mut marks = Marks::default();
+        let mut at = 0;
+        while at < indexed {
+            let end = page_end(at).min(indexed);
+            for (index, leaf) in (at..).zip(inner.leaves(state.no, stored, at, end)?) {
+                for lot in derive(inner, state, index, &leaf)?.held {
+                    marks.add(lot, index);
+                }
+            }
+            at = end;
+        }
+        state.change_quarantine(inner, |quarantine| reapply(quarantine, &marks))?;
+    }
+    // Crash: before, all of it is done again; after, it is done.
+    let mut batch = WriteBatch::default();
+    batch.put_cf(inner.cf(Family::Meta)?, APPLIED, digest.as_bytes());
+    inner.write_synced(batch, "applying the hygiene gate")
+}
+
+/// Puts the derived lots at what the gate says; answers all leaves concerned.
+fn reapply(
+    quarantine: &mut Quarantine,
+    marks: &Marks,
+) -> std::collections::BTreeMap<LotName, RoaringTreemap> {
+    let held = quarantine.lots.keys().filter(|n| n.reason.is_derived());
+    let names: Vec<LotName> = held.chain(marks.0.keys()).copied().collect();
+    let mut changed = std::collections::BTreeMap::new();
+    for name in names {
+        let lot = quarantine.lots.entry(name).or_default();
+        let before = lot.clone();
+        let flagged = marks.0.get(&name).cloned().unwrap_or_default();
+        lot.released &= &flagged;
+        lot.dropped &= &flagged;
+        lot.held = flagged;
+        lot.held -= &lot.released;
+        lot.held -= &lot.dropped;
+        if *lot != before {
+            let mut all = before.all();
+            all |= lot.all();
+            changed.insert(name, all);
+        }
+    }
+    changed
+}
