@@ -174,7 +174,9 @@ fn a_coalition_that_lost_its_keys_is_anchored_anew_and_keeps_its_feeds() {
     north.import("confirmed", &before);
     south.wait_hits(&before, before.len());
     let head = north.head("confirmed");
-    [north, south].map(|member| assert!(member.stop().success()));
+    for member in [north, south] {
+        assert!(member.stop().success());
+    }
 
     // The administrator's key is gone; others found the coalition again.
     let lost = world.path().join("lost");
