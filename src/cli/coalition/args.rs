@@ -281,6 +281,9 @@ pub struct MemberArgs {
 
 /// What a member is called.
 #[derive(Debug, Args)]
+#[command(override_usage = "\
+hashpact coalition rename [OPTIONS] <MEMBER>
+           <--display-name <TEXT>|--organisation <TEXT>>")]
 #[command(group(ArgGroup::new("what").required(true).multiple(true).args(["display_name", "organisation"])))]
 pub struct RenameArgs {
     /// The draft.
@@ -441,6 +444,9 @@ fn date(text: &str) -> Result<UnixMillis, String> {
 
 /// The feed key that leaked, and what still holds.
 #[derive(Debug, Args)]
+#[command(override_usage = "\
+hashpact coalition revoke-feed-key [OPTIONS] --feed <FEED> --key <KEY>
+                                        --size <LEAVES> --root <ROOT>")]
 pub struct RevokeFeedKeyArgs {
     /// The draft.
     #[command(flatten)]
