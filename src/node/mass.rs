@@ -133,26 +133,36 @@ impl Node {
 
     /// PROTOCOL 12.7: a leaf that replaces leaves of other entries than its own takes
     /// those out, as a retraction without a signature does.
+    ///
+    /// ⚠ All of them: harmless ones after it must not hide one.
     fn add_foreign(
         &self,
         feed: &FeedInfo,
         from: u64,
         recent: &mut Vec<Retraction>,
     ) -> Result<(), NodeError> {
-        for (index, named) in self.store().replacements(feed.no, from, LOOK_BACK)? {
-            let entries = self.foreign(feed.no, &named)?;
-            if entries > 0 {
-                recent.push(Retraction {
-                    index,
-                    // When it came: within the day, by how far back was looked.
-                    created_ms: self.clock().now().0,
-                    entries,
-                    set_entries: 0,
-                    signed: false,
-                });
+        let mut to = u64::MAX;
+        loop {
+            let some = self.store().replacements(feed.no, from, to, LOOK_BACK)?;
+            let more = some.len() == LOOK_BACK;
+            to = some.last().map_or(from, |(index, _)| *index);
+            for (index, named) in some {
+                let entries = self.foreign(feed.no, &named)?;
+                if entries > 0 {
+                    recent.push(Retraction {
+                        index,
+                        // When it came: within the day, by how far back was looked.
+                        created_ms: self.clock().now().0,
+                        entries,
+                        set_entries: 0,
+                        signed: false,
+                    });
+                }
+            }
+            if !more {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// How many of the leaves that one leaf replaces are of another entry than the

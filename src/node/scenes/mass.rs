@@ -191,6 +191,13 @@ fn a_leaf_that_replaces_other_entries_than_its_own_counts_as_a_mass_retraction()
     // Spread over many leaves they are.
     let spread: Vec<Vec<u64>> = (0..40).map(|n| (n * 5 + 1..n * 5 + 6).collect()).collect();
     assert_eq!(replacing(&spread), [MatchStanding::Review]);
+    // Nor do any number of harmless ones hide it.
+    let mut hidden: Vec<Vec<u64>> = vec![(1..=200).collect()];
+    for n in 0..20_000 {
+        let second = 402 + 2 * n;
+        hidden.extend([vec![300], vec![300, second]]);
+    }
+    assert_eq!(replacing(&hidden), [MatchStanding::Review]);
 }
 
 #[test]

@@ -118,8 +118,8 @@ impl Store {
 }
 
 impl Store {
-    /// The leaves from `from` on that name two or more in their `replaces`, with what
-    /// they name, the last one first, at most `limit`.
+    /// The leaves from `from` on and below `to` that name two or more in their
+    /// `replaces`, with what they name, the last one first, at most `limit`.
     ///
     /// # Errors
     /// [`StoreError::UnknownFeed`], or what RocksDB answers.
@@ -127,9 +127,10 @@ impl Store {
         &self,
         no: FeedNo,
         from: u64,
+        to: u64,
         limit: usize,
     ) -> Result<Vec<(u64, Vec<u64>)>> {
-        let indexed = self.feed(no)?.indexed;
+        let indexed = self.feed(no)?.indexed.min(to);
         let mut options = rocksdb::ReadOptions::default();
         options.set_iterate_lower_bound(keys::numbered(no, from));
         options.set_iterate_upper_bound(keys::numbered(no, indexed));
