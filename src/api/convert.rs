@@ -454,6 +454,17 @@ pub(crate) fn refused_answer(rejection: &Rejection) -> wire::Answer {
     }
 }
 
+/// Writes that an answer does not fit in its message.
+pub(crate) fn too_large_answer() -> wire::Answer {
+    wire::Answer {
+        error_code: "answer_too_large".to_owned(),
+        error: "the answers of this message are too long together; ask for this item in a smaller \
+                one"
+        .to_owned(),
+        ..wire::Answer::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -537,16 +548,5 @@ mod tests {
         assert!(matches!(by("a/b#12"), Ok(Selector::Entry(12))));
         assert!(by("a/c#12").is_err());
         assert!(by("12").is_err());
-    }
-}
-
-/// Writes that an answer does not fit in its message.
-pub(crate) fn too_large_answer() -> wire::Answer {
-    wire::Answer {
-        error_code: "answer_too_large".to_owned(),
-        error: "the answers of this message are too long together; ask for this item in a smaller \
-                one"
-        .to_owned(),
-        ..wire::Answer::default()
     }
 }

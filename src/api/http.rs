@@ -30,6 +30,10 @@ pub struct Pages {
 
 /// What `/ready` says.
 #[derive(Debug, Serialize)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "the names are those of the JSON object"
+)]
 struct Ready {
     ready: bool,
     /// Whether PDQ is answered within a distance; exact look-ups answer before it.

@@ -38,7 +38,7 @@ pub struct ListArgs {
     /// Only this set: SET of this member, or MEMBER/SET
     #[arg(value_name = "SET")]
     pub set: Option<SetReference>,
-    /// Only what waits for this reason, such as over_growth
+    /// Only what waits for this reason, such as `over_growth`
     #[arg(long, value_name = "REASON", default_value = "")]
     pub reason: String,
     /// Also the entries one by one, at most so many of up to 10,000
@@ -66,7 +66,7 @@ pub struct DecideArgs {
     /// All entries of the set that wait
     #[arg(long)]
     pub all: bool,
-    /// Only what waits for this reason, such as over_growth
+    /// Only what waits for this reason, such as `over_growth`
     #[arg(long, value_name = "REASON", default_value = "")]
     pub reason: String,
 }

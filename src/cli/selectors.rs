@@ -53,6 +53,7 @@ pub struct NotFound {
 
 impl NotFound {
     /// As JSON has them.
+    #[must_use]
     pub fn list(missing: Vec<wire::EntryRejection>) -> Vec<Self> {
         let one = |missing: wire::EntryRejection| Self {
             at: missing.line,

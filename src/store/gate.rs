@@ -56,8 +56,9 @@ impl AllowList {
         let mut keys: Vec<&IndexKey> = self.0.iter().collect();
         keys.sort_unstable();
         let mut bytes = RULES.to_vec();
-        keys.into_iter()
-            .for_each(|key| bytes.extend_from_slice(key));
+        for key in keys {
+            bytes.extend_from_slice(key);
+        }
         Digest::of(&bytes)
     }
 }

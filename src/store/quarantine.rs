@@ -360,7 +360,9 @@ impl FeedState {
         self.set_quarantine(Pending { next });
         held::refresh(inner, self)?;
         let mut leaves = RoaringTreemap::new();
-        changed.values().for_each(|indexes| leaves |= indexes);
+        for indexes in changed.values() {
+            leaves |= indexes;
+        }
         Ok(leaves.len())
     }
 }

@@ -63,7 +63,8 @@ fn what_is_held_back_is_stored_and_not_answered_also_after_a_restart() {
     // In small commits, and as a bulk load with sorted files.
     for count in [20, 400] {
         let held = feed_with(&plain(count), 10..count, Reason::OverGrowth);
-        for held in [held.reopen()] {
+        {
+            let held = held.reopen();
             assert_eq!(answers(&held.store, 9), [(9, false)]);
             assert_eq!(answers(&held.store, 10), []);
             assert_eq!(answers(&held.store, count - 1), []);
@@ -170,7 +171,8 @@ fn what_a_held_leaf_replaces_goes_on_answering_marked() {
     let mut leaves = plain(5);
     leaves.push(publish(100, &[3]));
     let held = feed_with(&leaves, 5..6, Reason::OverGrowth);
-    for held in [held.reopen()] {
+    {
+        let held = held.reopen();
         assert_eq!(answers(&held.store, 3), [(3, true)]);
         assert_eq!(answers(&held.store, 100), []);
         held.decide(&[5], Decision::Release);

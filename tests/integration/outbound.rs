@@ -147,7 +147,7 @@ impl Network {
         command
     }
 
-    fn knock(&self, from: &str, address: &str) -> String {
+    fn knock(from: &str, address: &str) -> String {
         let port = PORT.to_string();
         let output = Self::python(from, KNOCK, &[address, &port]).output();
         String::from_utf8(output.unwrap().stdout).unwrap()
@@ -242,9 +242,9 @@ fn members_behind_firewalls_publish_and_take_back_like_all_others() {
     }
     world.start_all();
     // The firewall is real: where it is not, nobody listening is said at once.
-    assert_eq!(network.knock(&north, "10.77.0.1"), "refused\n");
-    assert_eq!(network.knock(&north, "10.77.0.4"), "silence\n");
-    assert_eq!(network.knock(&booth, "10.77.0.2"), "silence\n");
+    assert_eq!(Network::knock(&north, "10.77.0.1"), "refused\n");
+    assert_eq!(Network::knock(&north, "10.77.0.4"), "silence\n");
+    assert_eq!(Network::knock(&booth, "10.77.0.2"), "silence\n");
     for owner in ["studio", "booth"] {
         let owner = world.member(owner);
         owner.create_set("own", &["all:relay"]);

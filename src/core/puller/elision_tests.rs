@@ -70,9 +70,11 @@ fn what_the_store_says_is_missing_is_pulled_again_and_whole() {
         head: held,
     };
     let asked = puller.handle(now, announced);
-    let asked = asked.iter().find_map(|action| match action {
-        Action::StartPull { span, elide, .. } => Some((*span, *elide)),
-        _ => None,
+    let asked = asked.iter().find_map(|action| {
+        let Action::StartPull { span, elide, .. } = action else {
+            return None;
+        };
+        Some((*span, *elide))
     });
     assert_eq!(asked, Some((Span { from: 512, to: 768 }, false)));
 }

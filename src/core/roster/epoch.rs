@@ -28,6 +28,9 @@ impl Opening {
     ///
     /// The newest size that is held with the root that the roster names is where the
     /// feed is cut off: what is below it stands, whoever signed for it.
+    ///
+    /// # Errors
+    /// What `root_at` answers.
     pub fn decide<E>(
         revocations: &[Revocation],
         stored: u64,

@@ -324,7 +324,10 @@ fn receipt(
     let (genesis, now) = (membership.genesis(), node.clock().now());
     let state = membership.state();
     let keys = |member, name: &Slug| {
-        let roster = state.chain.as_ref().map(|chain| chain.roster());
+        let roster = state
+            .chain
+            .as_ref()
+            .map(hashpact_core::roster::RosterChain::roster);
         let card = roster.and_then(|roster| state.cards.current(member, roster, now));
         let node = card.and_then(|card| card.card().node(name));
         node.map(|node| node.receipt_keys.clone())

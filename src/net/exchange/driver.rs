@@ -19,7 +19,7 @@ use hashpact_core::puller::{
 use hashpact_core::reject::Rejection;
 use hashpact_node::Node;
 use hashpact_node::hub::Change;
-use hashpact_store::{FeedInfo, FeedStatus};
+use hashpact_store::FeedInfo;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast, mpsc};
 use tokio::task::AbortHandle;
@@ -35,9 +35,9 @@ use super::links::Links;
 use super::pipeline::{self, Pulled, describe_of};
 use super::purging::Purger;
 use super::rejections::Rejections;
+use super::standing;
 use super::storing::{self, Desk, Pace};
 use super::view::{Board, PeerKey};
-use super::{fork, standing};
 use crate::client::Peer;
 use crate::error::NetError;
 use crate::peer::PeerIdentity;
@@ -72,13 +72,13 @@ pub(super) struct Known {
 }
 
 /// A pull under way.
-struct Job {
-    feed: FeedId,
-    peer: PeerId,
-    task: AbortHandle,
-    began: UnixMillis,
+pub(super) struct Job {
+    pub(super) feed: FeedId,
+    pub(super) peer: PeerId,
+    pub(super) task: AbortHandle,
+    pub(super) began: UnixMillis,
     /// Bytes that the peer's connection had brought then.
-    read: u64,
+    pub(super) read: u64,
 }
 
 /// A desk, with when it was last given an order.
@@ -103,7 +103,7 @@ pub(crate) struct Driver {
     ids: HashMap<PeerKey, PeerId>,
     pub(super) peers: BTreeMap<PeerId, Known>,
     pub(super) links: Links,
-    jobs: HashMap<JobId, Job>,
+    pub(super) jobs: HashMap<JobId, Job>,
     chunks: HashMap<ChunkId, Box<Pulled>>,
     next_chunk: u64,
     desks: HashMap<FeedId, Seat>,
@@ -530,48 +530,6 @@ impl Driver {
             .map_or("", |known| known.name.as_str())
     }
 
-    /// The feed stays as it was verified, and a proof is sought.
-    fn forked(
-        &mut self,
-        feed: FeedId,
-        held: Option<Head>,
-        offered: Head,
-        chunk: Option<Box<Pulled>>,
-        rejection: &Rejection,
-    ) {
-        let code = rejection.code();
-        tracing::error!(feed = %feed.0.short(), size = offered.size(), code, "the publisher forked a feed");
-        metrics::counter!("hashpact_forks_total").increment(1);
-        self.freeze(feed);
-        let Some(publisher) = self.publishers.get(&feed).copied() else {
-            return;
-        };
-        let case = fork::Case {
-            feed,
-            publisher,
-            held,
-            offered,
-            chunk,
-            links: self.links.all(),
-        };
-        let (node, report) = (Arc::clone(&self.node), self.report.clone());
-        self.tasks.spawn(async move {
-            if fork::prove(&node, case).await {
-                let _ = report.send(Inside::Proven { feed }).await;
-            }
-        });
-    }
-
-    pub(super) fn freeze(&mut self, feed: FeedId) {
-        let store = self.node.store();
-        if let Some(no) = store.feed_no(&feed)
-            && let Err(error) = store.set_feed_status(no, FeedStatus::Frozen)
-        {
-            tracing::error!(%error, code = error.code(), "freezing a feed");
-        }
-        self.desk(feed, storing::Order::Rest);
-    }
-
     fn changed(
         &mut self,
         change: Result<Change, RecvError>,
@@ -614,48 +572,6 @@ impl Driver {
         self.purger.look(&tasks);
         self.note_quiet();
         self.show();
-    }
-
-    /// Writes the feeds' rows and the lags.
-    fn show(&self) {
-        for progress in self.puller.progress() {
-            let applied = progress.applied.unwrap_or(0);
-            let best = progress.best.unwrap_or(applied);
-            let behind = best.saturating_sub(applied);
-            let from = self.jobs.values().find(|job| job.feed == progress.feed);
-            let from = from.map(|job| self.name(job.peer).to_owned());
-            let state = match (progress.frozen, behind, progress.jobs) {
-                (true, _, _) => "frozen",
-                (false, 0, _) => "caught up",
-                (false, _, 0) => "waiting",
-                (false, _, _) => "pulling",
-            };
-            self.board.feed(progress.feed, |row| {
-                row.newest = best;
-                row.state = state;
-                row.from = from;
-            });
-        }
-        self.show_lags();
-    }
-
-    fn show_lags(&self) {
-        let applied: HashMap<FeedId, u64> = self
-            .puller
-            .progress()
-            .map(|progress| (progress.feed, progress.applied.unwrap_or(0)))
-            .collect();
-        for ((peer, feed), head) in &self.announced {
-            let lag = head
-                .size()
-                .saturating_sub(applied.get(feed).copied().unwrap_or(0));
-            let labels = [
-                ("peer", self.name(*peer).to_owned()),
-                ("feed", feed.0.short()),
-            ];
-            #[expect(clippy::cast_precision_loss, reason = "a gauge; sizes are below 2^40")]
-            metrics::gauge!("hashpact_feed_lag_leaves", &labels).set(lag as f64);
-        }
     }
 
     /// A feed as the store has it.

@@ -66,11 +66,11 @@ impl Shown {
         }
     }
 
-    fn head(&self) -> Box<crate::types::Head> {
+    fn head(&self) -> crate::types::Head {
         let Announcement::Head(head) = self.forged.head(40) else {
             panic!("a head")
         };
-        head
+        *head
     }
 
     fn cosignature(&self, key: &SecretKey<Witness>, member: &str, at: UnixMillis) -> Bytes {
@@ -101,7 +101,7 @@ impl Shown {
         let mut head = self.head();
         head.cosignatures = cosignatures;
         head.receipts = receipts;
-        self.hostile.says(Announcement::Head(head));
+        self.hostile.says(Announcement::Head(Box::new(head)));
     }
 
     fn kept(&self) -> (Vec<Bytes>, Vec<Bytes>) {

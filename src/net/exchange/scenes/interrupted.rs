@@ -26,7 +26,7 @@ fn bootstrap(member: &str, peer: &Hostile) -> Bootstrap {
 async fn newcomer(coalition: &Coalition, first: Bootstrap) -> Victim {
     let node = coalition.open_unknowing(SOUTH, &[]);
     Victim::start_of(coalition, SOUTH, node, |options| {
-        options.bootstrap = vec![first]
+        options.bootstrap = vec![first];
     })
     .await
 }

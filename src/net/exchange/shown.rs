@@ -1,0 +1,51 @@
+//! What the driver shows: the board's rows of feeds, and how far peers are ahead.
+
+use std::collections::HashMap;
+
+use hashpact_core::id::FeedId;
+
+use super::driver::Driver;
+
+impl Driver {
+    /// Writes the feeds' rows and the lags.
+    pub(super) fn show(&self) {
+        for progress in self.puller.progress() {
+            let applied = progress.applied.unwrap_or(0);
+            let best = progress.best.unwrap_or(applied);
+            let behind = best.saturating_sub(applied);
+            let from = self.jobs.values().find(|job| job.feed == progress.feed);
+            let from = from.map(|job| self.name(job.peer).to_owned());
+            let state = match (progress.frozen, behind, progress.jobs) {
+                (true, _, _) => "frozen",
+                (false, 0, _) => "caught up",
+                (false, _, 0) => "waiting",
+                (false, _, _) => "pulling",
+            };
+            self.board.feed(progress.feed, |row| {
+                row.newest = best;
+                row.state = state;
+                row.from = from;
+            });
+        }
+        self.show_lags();
+    }
+
+    fn show_lags(&self) {
+        let applied: HashMap<FeedId, u64> = self
+            .puller
+            .progress()
+            .map(|progress| (progress.feed, progress.applied.unwrap_or(0)))
+            .collect();
+        for ((peer, feed), head) in &self.announced {
+            let lag = head
+                .size()
+                .saturating_sub(applied.get(feed).copied().unwrap_or(0));
+            let labels = [
+                ("peer", self.name(*peer).to_owned()),
+                ("feed", feed.0.short()),
+            ];
+            #[expect(clippy::cast_precision_loss, reason = "a gauge; sizes are below 2^40")]
+            metrics::gauge!("hashpact_feed_lag_leaves", &labels).set(lag as f64);
+        }
+    }
+}
