@@ -213,7 +213,7 @@ impl<S: FederationService> Shared<S> {
                 item = answers.next() => item,
             };
             let Some(item) = item else { return "ok" };
-            // DESIGN 6: access is decided at the start and before each chunk.
+            // PROTOCOL 15: access is decided at the start and before each chunk.
             let item = item.and_then(|item| self.check(caller, call).map(|_| item));
             let failed = item.as_ref().err().map(ServiceError::code);
             let item = item

@@ -39,8 +39,8 @@ impl Call {
         }
     }
 
-    /// Tells whether a member that is not active may make the call. DESIGN 4: so
-    /// that nobody deadlocks, any key on a known card may say hello and read the
+    /// Tells whether a member that is not active may make the call. PROTOCOL 15.2:
+    /// so that nobody deadlocks, any key on a known card may say hello and read the
     /// roster.
     #[must_use]
     pub const fn open_to_inactive(self) -> bool {

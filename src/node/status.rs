@@ -147,7 +147,7 @@ impl Node {
     }
 }
 
-/// DESIGN 4: an expired roster never disarms matching; it is said what it does.
+/// PROTOCOL 5.7: an expired roster never disarms matching; it is said what it does.
 fn notice_state(status: &mut Status, state: RosterState) {
     match state {
         RosterState::Fresh => {}

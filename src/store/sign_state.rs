@@ -320,7 +320,7 @@ impl std::fmt::Debug for SignState {
     }
 }
 
-/// DESIGN 5: the new tree must extend the recorded one.
+/// The new tree must extend the recorded one.
 fn extends(
     feed: &FeedId,
     recorded: SignedState,

@@ -326,7 +326,7 @@ impl Feed {
         limit: GrowthLimit,
         out: &mut Vec<Action>,
     ) -> Drained {
-        // DESIGN 7: the first pull brings what there is.
+        // PROTOCOL 18.1: the first pull brings what there is.
         let counts = self.applied.is_some();
         while self.buffer.contains_key(&self.next) {
             if counts && self.growth.is_capped(now, limit) {

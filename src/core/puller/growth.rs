@@ -1,6 +1,6 @@
 //! How fast a feed may grow: a leaky bucket of publish leaves, with two marks.
 //!
-//! DESIGN 7: up to the limit a leaf is taken; above it, up to the hard cap, it is
+//! PROTOCOL 18.1: up to the limit a leaf is taken; above it, up to the hard cap, it is
 //! stored and quarantined; at the cap nothing more is stored until the bucket has
 //! leaked. The first pull of a feed does not count. The level is part of what the
 //! store holds of a feed, so that neither a restart nor a new connection empties it.

@@ -176,7 +176,7 @@ impl Puller {
         if let Some(old) = feed.buffer.insert(from, held) {
             out.push(Action::Drop { chunk: old.chunk });
         }
-        // DESIGN 5: the first chunk starts at the cursor, and the root of what it
+        // PROTOCOL 13.6: the first chunk starts at the cursor, and the root of what it
         // says comes before must be the root of what is held.
         let drained = feed.drain(id, self.now, self.growth_limit, out);
         if let Drained::Odd(odd) = drained {

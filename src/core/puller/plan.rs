@@ -230,7 +230,7 @@ impl Puller {
         let mine = |job: &Job| job.feed == id && job.kind == Kind::Leaves;
         let leaves = gap.leaves().min(self.job_leaves(feed));
         if !round.opened {
-            // DESIGN 5: nothing but the first chunk, at the cursor, until it has
+            // PROTOCOL 13.6: nothing but the first chunk, at the cursor, until it has
             // proved that the head extends what is held.
             let alone = peers::running(&self.jobs, mine) == 0 && gap.from == feed.next;
             alone.then_some(())?;

@@ -159,7 +159,7 @@ impl RosterChain {
         Ok(roster)
     }
 
-    /// DESIGN 4: exactly N+1, of this coalition, and it names the digest of N.
+    /// PROTOCOL 5.2: exactly N+1, of this coalition, and it names the digest of N.
     fn check_place(&self, before: &RosterVersion, payload: &Bytes) -> Result<(), Rejection> {
         let place = Place::read(payload)?;
         if place.genesis_digest != self.genesis.as_bytes().as_slice() {

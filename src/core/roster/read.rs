@@ -83,7 +83,7 @@ impl Roster {
         }
     }
 
-    /// DESIGN 4: 1 ≤ k ≤ n, and k ≥ 2 when n ≥ 2.
+    /// PROTOCOL 5.4: 1 ≤ k ≤ n, and k ≥ 2 when n ≥ 2.
     fn check_admins(&self) -> Result<(), Rejection> {
         let (k, n) = (self.threshold, self.admins.len());
         Rejection::cap("administrators", n, ADMINS_MAX)?;

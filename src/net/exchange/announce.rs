@@ -325,7 +325,7 @@ impl Teller {
         }))
     }
 
-    /// DESIGN 6: a member that loses its grant gets that one describe leaf, with its
+    /// PROTOCOL 16.13: a member that loses its grant gets that one describe leaf, with its
     /// inclusion proof and head. Once in a watch, so that a member that was away
     /// learns of it as well.
     fn grant_ended(&mut self, reach: &Reach) -> Result<Option<Announcement>, StoreError> {

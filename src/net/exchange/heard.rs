@@ -216,7 +216,7 @@ impl Driver {
         node.is_some_and(|node| node.feed_keys.iter().any(|key| key.key == head.key))
     }
 
-    /// DESIGN 5: a head of an own feed that is ahead of what is held closes the feed
+    /// A head of an own feed that is ahead of what is held closes the feed
     /// for publishing, and its leaves are pulled back.
     fn own_head(
         &mut self,
@@ -337,7 +337,7 @@ impl Driver {
         Ok(kept.iter().any(|bytes| is_about(bytes) == Some(true)))
     }
 
-    /// DESIGN 6: a member that loses its grant gets that one describe leaf, stops
+    /// PROTOCOL 16.13: a member that loses its grant gets that one describe leaf, stops
     /// matching and drops the data.
     fn grant_ended(&mut self, ended: &GrantEnded) -> Result<(), NodeError> {
         let feed = ended.head.feed;

@@ -150,7 +150,7 @@ fn verify(node: &Node, mut parts: ChunkParts, order: &Order) -> Result<Pulled, R
     })
 }
 
-/// DESIGN 5: the feed id is a digest over publisher and first payload. The leaf
+/// PROTOCOL 2.6: the feed id is a digest over publisher and first payload. The leaf
 /// names the set, too, and with it which keys may sign its heads.
 fn check_first(node: &Node, chunk: &VerifiedChunk, order: &Order) -> Result<(), Rejection> {
     let feed = order.head.feed();

@@ -194,7 +194,7 @@ impl Desk {
         Ok(())
     }
 
-    /// DESIGN 4 and 7: what is over the growth limit, and what comes under a stale
+    /// PROTOCOL 5.7a and 18.1: what is over the growth limit, and what comes under a stale
     /// roster, is stored and proved like the rest, and does not count.
     fn hold_back(&self, writer: &mut FeedWriter, chunk: &VerifiedChunk, pace: Pace) {
         writer.note_growth(pace.growth);

@@ -21,7 +21,7 @@ use super::certificate::spki_digest;
 use crate::peer::{Expected, PeerDirectory, PeerIdentity};
 use crate::settings::CERTIFICATE_MAX_BYTES;
 
-/// What a TLS key may sign with. DESIGN 4: P-256 or Ed25519.
+/// What a TLS key may sign with. PROTOCOL 3.4: P-256 or Ed25519.
 pub(super) const ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: &[ECDSA_P256_SHA256, ED25519],
     mapping: &[
@@ -128,8 +128,8 @@ macro_rules! tls13_signatures {
     };
 }
 
-/// Takes any client whose key is on a known card. DESIGN 4: whatever its member's
-/// status, so that nobody deadlocks; what it may call is decided per call.
+/// Takes any client whose key is on a known card, whatever its member's status
+/// (PROTOCOL 15.2), so that nobody deadlocks; what it may call is decided per call.
 #[derive(Debug)]
 pub(super) struct PinnedClients {
     directory: Arc<dyn PeerDirectory>,
