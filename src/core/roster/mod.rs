@@ -292,23 +292,6 @@ impl RosterState {
         }
     }
 
-    /// Whether retractions and erasures are taken: always.
-    #[must_use]
-    pub const fn takes_retractions(self) -> bool {
-        match self {
-            Self::Fresh | Self::Grace | Self::Stale => true,
-        }
-    }
-
-    /// Whether what is held still answers look-ups: always. ⚠ An expired roster
-    /// never disarms matching.
-    #[must_use]
-    pub const fn permits_matching(self) -> bool {
-        match self {
-            Self::Fresh | Self::Grace | Self::Stale => true,
-        }
-    }
-
     /// Whether people must be told.
     #[must_use]
     pub const fn alarms(self) -> bool {
