@@ -5,6 +5,7 @@ mod bounds;
 mod elision;
 mod epochs;
 mod equivocations;
+mod forged;
 mod gossip;
 mod hostile;
 mod hostile_chunks;
