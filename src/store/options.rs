@@ -1,6 +1,6 @@
 //! What an operator may set about the store, and the options of the whole database.
 
-use rocksdb::Options;
+use rocksdb::{Env, Options};
 
 use crate::gate::AllowList;
 
@@ -48,6 +48,11 @@ impl StoreOptions {
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         options.set_max_background_jobs(self.background_jobs);
+        // Compactions give way to who asks; without the handle they run as all else.
+        if let Ok(mut env) = Env::new() {
+            env.lower_thread_pool_cpu_priority();
+            options.set_env(&env);
+        }
         options.set_db_write_buffer_size(self.write_buffer_bytes);
         // A start reads at most this much of the log back.
         options.set_max_total_wal_size(64 << 20);

@@ -17,7 +17,7 @@ use hashpact_core::leaf::{LeafBody, RawLeaf};
 use hashpact_core::page;
 use hashpact_net::exchange::directory::Directory;
 use hashpact_net::exchange::serve::NodeService;
-use hashpact_net::exchange::{Heard, Inbox};
+use hashpact_net::exchange::{Bulk, Heard, Inbox};
 use hashpact_net::types::{
     Announcement, Answers, Incoming, NodeInfo, PullPart, PullRequest, RosterItem,
 };
@@ -63,7 +63,12 @@ impl Hostile {
         let (inbox, heard) = Inbox::new();
         let altered = Arc::new(AtomicU64::new(0));
         let service = Arc::new(Altering {
-            honest: NodeService::new(node, inbox, CancellationToken::new()),
+            honest: NodeService::new(
+                node,
+                inbox,
+                Bulk::start().map_err(CliError::failed)?,
+                CancellationToken::new(),
+            ),
             altered: Arc::clone(&altered),
         });
         let stop = CancellationToken::new();

@@ -21,12 +21,13 @@ use hashpact_node::Node;
 use hashpact_node::hub::Change;
 use hashpact_store::FeedInfo;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::beside::Beside;
+use super::bulk::Bulk;
 use super::directory::Snapshots;
 use super::epochs::Epochs;
 use super::inbox::Heard;
@@ -62,6 +63,7 @@ pub(crate) struct Parts {
     pub(crate) board: Arc<Board>,
     pub(crate) rejections: Arc<Rejections>,
     pub(crate) tasks: TaskTracker,
+    pub(crate) bulk: Arc<Bulk>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -99,7 +101,7 @@ pub(crate) struct Driver {
     stop: CancellationToken,
     pub(super) puller: Puller,
     wake: Option<UnixMillis>,
-    verifiers: Arc<Semaphore>,
+    bulk: Arc<Bulk>,
     ids: HashMap<PeerKey, PeerId>,
     pub(super) peers: BTreeMap<PeerId, Known>,
     pub(super) links: Links,
@@ -126,7 +128,6 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
             snapshots: Snapshots::of(&parts.node),
             purger: Purger::new(&parts.node),
@@ -140,7 +141,7 @@ impl Driver {
             stop: parts.stop,
             puller: Puller::new(parts.settings, rand::random()),
             wake: None,
-            verifiers: Arc::new(Semaphore::new(cores)),
+            bulk: parts.bulk,
             ids: HashMap::new(),
             peers: BTreeMap::new(),
             links: Links::default(),
@@ -435,7 +436,7 @@ impl Driver {
             Arc::clone(&self.node),
             link,
             order,
-            Arc::clone(&self.verifiers),
+            Arc::clone(&self.bulk),
             self.report.clone(),
         );
         let task = self.tasks.spawn(pull).abort_handle();
@@ -507,7 +508,7 @@ impl Driver {
                 feed,
                 publisher,
                 own,
-                self.report.clone(),
+                (Arc::clone(&self.bulk), self.report.clone()),
             ),
             used: UnixMillis(0),
         });

@@ -10,6 +10,7 @@
 mod allowed;
 pub mod announce;
 mod beside;
+mod bulk;
 mod busy;
 mod dial;
 pub mod directory;
@@ -37,6 +38,7 @@ mod start;
 mod storing;
 mod view;
 
+pub use bulk::Bulk;
 pub use dial::Bootstrap;
 pub use inbox::{Heard, Inbox, Said};
 pub use start::{Exchange, ExchangeOptions};

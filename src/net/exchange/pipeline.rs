@@ -1,7 +1,7 @@
 //! One pull: from the peer's stream to verified chunks.
 //!
 //! Receiving, verifying and storing overlap: a stream is read by its own task,
-//! chunks are verified on blocking threads (as many at once as there are cores, at
+//! chunks are verified on [bulk](Bulk) threads (as many at once as there are cores, at
 //! most two per pull), and go to the driver in order. What waits is bounded: two
 //! chunks per pull here, the stream's window before, the puller's window after.
 
@@ -15,9 +15,9 @@ use hashpact_core::leaf::{self, DESCRIBE, Describe, Leaf, RawLeaf};
 use hashpact_core::puller::{ChunkFacts, Head, JobId, Span};
 use hashpact_core::reject::Rejection;
 use hashpact_node::Node;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::spawn_blocking;
+use tokio::sync::mpsc;
 
+use super::bulk::Bulk;
 use super::busy::busy;
 use super::inside::Inside;
 use crate::client::Peer;
@@ -51,11 +51,11 @@ pub(crate) async fn pull(
     node: Arc<Node>,
     peer: Peer,
     order: Order,
-    verifiers: Arc<Semaphore>,
+    bulk: Arc<Bulk>,
     driver: mpsc::Sender<Inside>,
 ) {
     let job = order.job;
-    let end = match run(node, peer, order, verifiers, &driver).await {
+    let end = match run(node, peer, order, bulk, &driver).await {
         Ok(()) => Inside::PullEnded { job },
         Err(NetError::Rejected(rejection)) => Inside::PullRejected { job, rejection },
         Err(error) => Inside::PullFailed { job, error },
@@ -68,7 +68,7 @@ async fn run(
     node: Arc<Node>,
     peer: Peer,
     order: Order,
-    verifiers: Arc<Semaphore>,
+    bulk: Arc<Bulk>,
     driver: &mpsc::Sender<Inside>,
 ) -> Result<(), NetError> {
     let request = PullRequest {
@@ -82,7 +82,7 @@ async fn run(
     };
     let job = order.job;
     let parts = peer.pull(&request).await?;
-    let mut chunks = Box::pin(verified(node, parts, Arc::new(order), verifiers));
+    let mut chunks = Box::pin(verified(node, parts, Arc::new(order), bulk));
     while let Some(pulled) = chunks.next().await {
         let pulled = Box::new(pulled?);
         if driver.send(Inside::Pulled { job, pulled }).await.is_err() {
@@ -97,12 +97,12 @@ fn verified(
     node: Arc<Node>,
     parts: impl Stream<Item = Result<PullPart, NetError>> + Send,
     order: Arc<Order>,
-    verifiers: Arc<Semaphore>,
+    bulk: Arc<Bulk>,
 ) -> impl Stream<Item = Result<Pulled, NetError>> + Send {
     parts
         .map(move |part| {
             let (node, order) = (Arc::clone(&node), Arc::clone(&order));
-            let verifiers = Arc::clone(&verifiers);
+            let bulk = Arc::clone(&bulk);
             async move {
                 let parts = match part? {
                     PullPart::Chunk(parts) => parts,
@@ -113,8 +113,11 @@ fn verified(
                     }
                 };
                 let stopping = |_| NetError::Closed("stopping".to_owned());
-                let permit = verifiers.acquire_owned().await.map_err(stopping)?;
-                let verified = spawn_blocking(move || {
+                let permit = Arc::clone(&bulk.verifiers)
+                    .acquire_owned()
+                    .await
+                    .map_err(stopping)?;
+                let verified = bulk.run(move || {
                     let verified = busy("verify", || verify(&node, parts, &order));
                     drop(permit);
                     verified

@@ -15,6 +15,7 @@ use hashpact_node::Node;
 use tokio_util::sync::CancellationToken;
 
 use super::announce;
+use super::bulk::Bulk;
 use super::directory::Snapshots;
 use super::documents;
 use super::inbox::Inbox;
@@ -76,10 +77,15 @@ pub struct NodeService {
 impl NodeService {
     /// Serves `node` until `stop`; what peers announce goes into `inbox`.
     #[must_use]
-    pub fn new(node: Arc<Node>, inbox: Inbox, stop: CancellationToken) -> Arc<Self> {
+    pub fn new(
+        node: Arc<Node>,
+        inbox: Inbox,
+        bulk: Arc<Bulk>,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
         let snapshots = Arc::new(Snapshots::of(&node));
         Arc::new(Self {
-            pulls: Pulls::new(Arc::clone(&node), Arc::clone(&snapshots)),
+            pulls: Pulls::new(Arc::clone(&node), Arc::clone(&snapshots), bulk),
             node,
             inbox,
             snapshots,

@@ -19,9 +19,9 @@ use hashpact_core::reject::Rejection;
 use hashpact_node::Node;
 use hashpact_store::StoreError;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::spawn_blocking;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::bulk::Bulk;
 use super::directory::Snapshots;
 use super::reach::Reach;
 use crate::service::ServiceError;
@@ -39,14 +39,16 @@ pub(crate) struct Pulls {
     node: Arc<Node>,
     snapshots: Arc<Snapshots>,
     readers: Arc<Semaphore>,
+    bulk: Arc<Bulk>,
 }
 
 impl Pulls {
-    pub(crate) fn new(node: Arc<Node>, snapshots: Arc<Snapshots>) -> Self {
+    pub(crate) fn new(node: Arc<Node>, snapshots: Arc<Snapshots>, bulk: Arc<Bulk>) -> Self {
         Self {
             node,
             snapshots,
             readers: Arc::new(Semaphore::new(READERS_MAX)),
+            bulk,
         }
     }
 
@@ -60,6 +62,7 @@ impl Pulls {
             node: Arc::clone(&self.node),
             snapshots: Arc::clone(&self.snapshots),
             readers: Arc::clone(&self.readers),
+            bulk: Arc::clone(&self.bulk),
             caller,
             request,
             at_head: OnceLock::new(),
@@ -89,6 +92,7 @@ struct Pull {
     node: Arc<Node>,
     snapshots: Arc<Snapshots>,
     readers: Arc<Semaphore>,
+    bulk: Arc<Bulk>,
     caller: MemberNumber,
     request: PullRequest,
     /// What is dead at the head asked for, once it matters.
@@ -215,14 +219,14 @@ impl Pull {
         }
     }
 
-    /// Runs what reads the database on a blocking thread, in turn.
+    /// Runs what reads the database on a bulk thread, in turn.
     async fn reading<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> Result<T, ServiceError> + Send + 'static,
     ) -> Result<T, ServiceError> {
         let turn = Arc::clone(&self.readers).acquire_owned().await;
         let turn = turn.map_err(|_| ServiceError::Unavailable)?;
-        let read = spawn_blocking(move || {
+        let read = self.bulk.run(move || {
             let read = read();
             drop(turn);
             read

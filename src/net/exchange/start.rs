@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::bulk::Bulk;
 use super::dial::{Bootstrap, Dialling};
 use super::directory::{Directory, Snapshots};
 use super::driver::{Driver, Parts};
@@ -87,6 +88,7 @@ pub struct Exchange {
     connections: Arc<Connections>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
+    bulk: Arc<Bulk>,
     grace: Duration,
     #[cfg(test)]
     rejections: Arc<Rejections>,
@@ -121,6 +123,7 @@ impl Exchange {
             connections: Connections::new(),
             tasks: TaskTracker::new(),
             shutdown,
+            bulk: Bulk::start()?,
             grace: options.grace,
             #[cfg(test)]
             rejections: Arc::clone(&rejections),
@@ -152,6 +155,7 @@ impl Exchange {
             board: Arc::clone(&exchange.board),
             rejections: Arc::clone(&rejections),
             tasks: exchange.tasks.clone(),
+            bulk: Arc::clone(&exchange.bulk),
             stop: exchange.shutdown.clone(),
         };
         let (handle, driver) = (Handle::current(), Driver::new(parts));
@@ -192,7 +196,8 @@ impl Exchange {
     /// Answers the calls on every connection that enters.
     fn serve(&self, node: &Arc<Node>, identity: Identity, inbox: Inbox) -> Entrance {
         let (entrance, entering) = Entrance::new();
-        let service = NodeService::new(Arc::clone(node), inbox, self.shutdown.clone());
+        let (bulk, stop) = (Arc::clone(&self.bulk), self.shutdown.clone());
+        let service = NodeService::new(Arc::clone(node), inbox, bulk, stop);
         // What has not ended by half of the grace is cut, with time to spare.
         let (stop, grace) = (self.shutdown.clone(), self.grace / 2);
         self.tasks.spawn(async move {

@@ -19,6 +19,7 @@ use hashpact_store::{FeedKind, FeedStatus, FeedWriter, NewFeed, StoreError};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use super::bulk::Bulk;
 use super::busy::busy;
 use super::epochs;
 use super::inside::Inside;
@@ -64,6 +65,7 @@ pub(crate) struct Desk {
     publisher: MemberNumber,
     /// This node's own feed, which comes back.
     own: bool,
+    bulk: Arc<Bulk>,
     driver: mpsc::Sender<Inside>,
     queue: Mutex<Queue>,
 }
@@ -91,7 +93,7 @@ impl Desk {
         feed: FeedId,
         publisher: MemberNumber,
         own: bool,
-        driver: mpsc::Sender<Inside>,
+        (bulk, driver): (Arc<Bulk>, mpsc::Sender<Inside>),
     ) -> Arc<Self> {
         let queue = Mutex::default();
         Arc::new(Self {
@@ -99,6 +101,7 @@ impl Desk {
             feed,
             publisher,
             own,
+            bulk,
             driver,
             queue,
         })
@@ -110,7 +113,7 @@ impl Desk {
         queue.orders.push_back(order);
         if !std::mem::replace(&mut queue.running, true) {
             let desk = Arc::clone(self);
-            tasks.spawn_blocking(move || desk.run());
+            tasks.spawn_blocking_on(move || desk.run(), self.bulk.handle());
         }
     }
 

@@ -196,7 +196,12 @@ impl Hostile {
         let (inbox, mut heard) = Inbox::new();
         tokio::spawn(async move { while heard.recv().await.is_some() {} });
         let liar = Arc::new(Liar {
-            truth: NodeService::new(Arc::clone(&node), inbox, CancellationToken::new()),
+            truth: NodeService::new(
+                Arc::clone(&node),
+                inbox,
+                crate::exchange::bulk::Bulk::start().unwrap(),
+                CancellationToken::new(),
+            ),
             script: Mutex::new(script),
             later: broadcast::channel(4_096).0,
             pulls: AtomicUsize::new(0),

@@ -408,7 +408,11 @@ pub(crate) fn all_of(node: &Node, feed: &FeedId) -> PullRequest {
 }
 
 pub(crate) fn pulls(node: &Arc<Node>) -> Pulls {
-    Pulls::new(Arc::clone(node), Arc::new(Snapshots::of(node)))
+    Pulls::new(
+        Arc::clone(node),
+        Arc::new(Snapshots::of(node)),
+        crate::exchange::bulk::Bulk::start().unwrap(),
+    )
 }
 
 pub(crate) async fn pull(

@@ -43,6 +43,7 @@ async fn served(coalition: &Coalition) -> Served {
     let service = NodeService::new(
         Arc::clone(&node),
         inbox,
+        crate::exchange::bulk::Bulk::start().unwrap(),
         tokio_util::sync::CancellationToken::new(),
     );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
