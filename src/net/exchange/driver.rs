@@ -1,15 +1,13 @@
 //! The one owner of the core's puller: tells it what happened, does what it asks.
 //!
-//! Runs on a thread of its own, beside the async reactor: signatures of heads are
-//! checked here and documents stored, and nobody's stream waits for it. Everything
-//! long (a pull, verifying, storing) is a task elsewhere that reports back.
-//!
-//! Nothing here waits for anybody who waits for it: orders to desks are queued,
-//! reports come over one bounded channel that only this thread reads.
+//! A state machine over the node: told of peers, of what they say, of changes, of
+//! time and of what became of its errands, it decides what is taken, what is asked
+//! of whom and what is kept. Everything long (a pull, verifying, storing) and
+//! everything that needs a connection leaves as an [`Errand`]; it waits for nothing
+//! and draws no chance. Blocking: documents and small rows are stored here.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use hashpact_core::access::Snapshot;
 use hashpact_core::id::{Digest, FeedId, MemberNumber, UnixMillis};
@@ -20,51 +18,28 @@ use hashpact_core::reject::Rejection;
 use hashpact_node::Node;
 use hashpact_node::hub::Change;
 use hashpact_store::FeedInfo;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, mpsc};
-use tokio::task::AbortHandle;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::beside::Beside;
-use super::bulk::Bulk;
 use super::directory::Snapshots;
 use super::epochs::Epochs;
-use super::inbox::Heard;
-use super::inside::Inside;
-use super::links::Links;
+use super::errand::Errand;
+use super::inside::Done;
 use super::pipeline::{self, Pulled, describe_of};
-use super::purging::Purger;
 use super::rejections::Rejections;
 use super::standing;
-use super::storing::{self, Desk, Pace};
+use super::storing::{self, Pace};
 use super::view::{Board, PeerKey};
-use crate::client::Peer;
 use crate::error::NetError;
 use crate::peer::PeerIdentity;
-
-/// Between looks at what only time changes: the board, desks that rest, expiries.
-const TIDY: Duration = Duration::from_millis(500);
-/// A peer that was asked for leaves and brought nothing for so long is left for
-/// another, if there is one: long enough for a busy disk.
-const QUIET_MS: u64 = 3_000;
-/// What pings and words on a watch bring meanwhile; a chunk is more.
-const QUIET_BYTES: u64 = 4 * 1024;
-/// A desk without an order for so long gives its writer back.
-const DESK_REST_MS: u64 = 3_000;
 
 /// What a driver is made of.
 pub(crate) struct Parts {
     pub(crate) node: Arc<Node>,
     pub(crate) settings: Settings,
-    pub(crate) heard: mpsc::Receiver<Heard>,
-    pub(crate) reports: mpsc::Receiver<Inside>,
-    pub(crate) report: mpsc::Sender<Inside>,
+    /// Of the puller's jitter.
+    pub(crate) seed: u64,
     pub(crate) board: Arc<Board>,
     pub(crate) rejections: Arc<Rejections>,
-    pub(crate) tasks: TaskTracker,
-    pub(crate) bulk: Arc<Bulk>,
-    pub(crate) stop: CancellationToken,
 }
 
 /// A peer, whether connected or not.
@@ -77,16 +52,6 @@ pub(super) struct Known {
 pub(super) struct Job {
     pub(super) feed: FeedId,
     pub(super) peer: PeerId,
-    pub(super) task: AbortHandle,
-    pub(super) began: UnixMillis,
-    /// Bytes that the peer's connection had brought then.
-    pub(super) read: u64,
-}
-
-/// A desk, with when it was last given an order.
-struct Seat {
-    desk: Arc<Desk>,
-    used: UnixMillis,
 }
 
 pub(crate) struct Driver {
@@ -94,32 +59,26 @@ pub(crate) struct Driver {
     pub(super) snapshots: Snapshots,
     pub(super) board: Arc<Board>,
     pub(super) rejections: Arc<Rejections>,
-    pub(super) tasks: TaskTracker,
-    pub(super) report: mpsc::Sender<Inside>,
-    heard: mpsc::Receiver<Heard>,
-    reports: mpsc::Receiver<Inside>,
-    stop: CancellationToken,
     pub(super) puller: Puller,
     wake: Option<UnixMillis>,
-    bulk: Arc<Bulk>,
+    errands: Vec<Errand>,
     ids: HashMap<PeerKey, PeerId>,
     pub(super) peers: BTreeMap<PeerId, Known>,
-    pub(super) links: Links,
-    pub(super) jobs: HashMap<JobId, Job>,
+    /// Peers that can be called.
+    pub(super) reached: BTreeSet<PeerId>,
+    pub(super) jobs: BTreeMap<JobId, Job>,
     chunks: HashMap<ChunkId, Box<Pulled>>,
     next_chunk: u64,
-    desks: HashMap<FeedId, Seat>,
     pub(super) publishers: HashMap<FeedId, MemberNumber>,
     /// Own feeds that came from a peer's head: they are written as own.
     pub(super) returning: HashSet<FeedId>,
     /// The newest head of each feed that each connected peer announced.
-    pub(super) announced: HashMap<(PeerId, FeedId), Head>,
+    pub(super) announced: BTreeMap<(PeerId, FeedId), Head>,
     pub(super) denied: hashpact_core::puller::Denied,
     /// Feeds and epochs of which there is evidence of a fork.
     pub(super) proven: HashSet<(FeedId, u32)>,
     /// Rosters that were asked for because a peer named them.
     pub(super) asked_for: HashSet<Digest>,
-    purger: Purger,
     /// What new epochs wait for.
     pub(super) epochs: Epochs,
     /// Cosignatures and receipts that wait for their heads.
@@ -130,28 +89,21 @@ impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             snapshots: Snapshots::of(&parts.node),
-            purger: Purger::new(&parts.node),
             node: parts.node,
             board: parts.board,
             rejections: parts.rejections,
-            tasks: parts.tasks,
-            report: parts.report,
-            heard: parts.heard,
-            reports: parts.reports,
-            stop: parts.stop,
-            puller: Puller::new(parts.settings, rand::random()),
+            puller: Puller::new(parts.settings, parts.seed),
             wake: None,
-            bulk: parts.bulk,
+            errands: Vec::new(),
             ids: HashMap::new(),
             peers: BTreeMap::new(),
-            links: Links::default(),
-            jobs: HashMap::new(),
+            reached: BTreeSet::new(),
+            jobs: BTreeMap::new(),
             chunks: HashMap::new(),
             next_chunk: 0,
-            desks: HashMap::new(),
             publishers: HashMap::new(),
             returning: HashSet::new(),
-            announced: HashMap::new(),
+            announced: BTreeMap::new(),
             denied: hashpact_core::puller::Denied::default(),
             proven: HashSet::new(),
             asked_for: HashSet::new(),
@@ -160,33 +112,28 @@ impl Driver {
         }
     }
 
-    /// Drives until told to stop. What was pulled and not made durable is, then.
-    pub(crate) async fn run(mut self) {
-        let mut changes = self.node.hub().watch();
-        self.begin();
-        let mut tidy = tokio::time::interval(TIDY);
-        tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            let wake = self.until_wake();
-            // Reports first: a link is up before its peer is heard.
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => break,
-                Some(inside) = self.reports.recv() => self.take(inside),
-                change = changes.recv() => self.changed(change, &mut changes),
-                () = tokio::time::sleep(wake), if self.wake.is_some() => {
-                    self.wake = None;
-                    self.tell(Event::Tick);
-                }
-                _ = tidy.tick() => self.tidy(),
-                Some(heard) = self.heard.recv() => self.hear(heard),
-            }
-        }
-        self.end();
+    /// Takes the errands that came up, in order.
+    pub(crate) fn errands(&mut self) -> Vec<Errand> {
+        std::mem::take(&mut self.errands)
+    }
+
+    pub(super) fn errand(&mut self, errand: Errand) {
+        self.errands.push(errand);
+    }
+
+    /// When it wants to be told of the time, by [`tick`](Self::tick).
+    pub(crate) const fn wake(&self) -> Option<UnixMillis> {
+        self.wake
+    }
+
+    /// Tells of the time that it asked for.
+    pub(crate) fn tick(&mut self) {
+        self.wake = None;
+        self.tell(Event::Tick);
     }
 
     /// Tells the puller of all that is held.
-    fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         for feed in self.node.store().feeds() {
             self.publishers.insert(feed.id, feed.publisher);
             if !feed.own {
@@ -195,16 +142,6 @@ impl Driver {
         }
         self.access_changed();
         self.epochs_changed();
-    }
-
-    fn end(&mut self) {
-        for job in self.jobs.values() {
-            job.task.abort();
-        }
-        let tasks = self.tasks.clone();
-        for seat in self.desks.values() {
-            seat.desk.order(&tasks, storing::Order::Rest);
-        }
     }
 
     /// Says what the store holds of a feed.
@@ -219,7 +156,7 @@ impl Driver {
     }
 
     /// The puller's name of a peer, the same for as long as the exchange runs.
-    pub(super) fn peer_id(&mut self, peer: &PeerIdentity) -> PeerId {
+    pub(crate) fn peer_id(&mut self, peer: &PeerIdentity) -> PeerId {
         let key = (peer.member, peer.node.clone());
         if let Some(id) = self.ids.get(&key) {
             return *id;
@@ -231,22 +168,21 @@ impl Driver {
         id
     }
 
-    fn take(&mut self, inside: Inside) {
-        match inside {
-            Inside::LinkUp { peer } => self.link_up(*peer),
-            Inside::LinkDown { peer, connection } => self.link_down(&peer, connection),
-            Inside::Pulled { job, pulled } => self.pulled(job, pulled),
-            Inside::PullEnded { job } => {
+    /// Takes in what became of an errand.
+    pub(crate) fn take(&mut self, done: Done) {
+        match done {
+            Done::Pulled { job, pulled } => self.pulled(job, pulled),
+            Done::PullEnded { job } => {
                 self.jobs.remove(&job);
                 self.tell(Event::StreamEnded { job });
             }
-            Inside::PullRejected { job, rejection } => {
+            Done::PullRejected { job, rejection } => {
                 self.jobs.remove(&job);
                 self.tell(Event::ChunkRejected { job, rejection });
             }
-            Inside::PullFailed { job, error } => self.pull_failed(job, &error),
-            Inside::Stored { feed, chunk } => self.tell(Event::ChunkStored { feed, chunk }),
-            Inside::ElisionsChecked {
+            Done::PullFailed { job, error } => self.pull_failed(job, &error),
+            Done::Stored { feed, chunk } => self.tell(Event::ChunkStored { feed, chunk }),
+            Done::ElisionsChecked {
                 feed,
                 size,
                 unjustified,
@@ -257,13 +193,12 @@ impl Driver {
                 unjustified,
                 held,
             }),
-            Inside::StoreFailed { feed } => self.store_failed(feed),
-            Inside::Applied { feed, head } => self.applied(feed, &head),
-            Inside::Differs { head } => self.differs(head),
-            Inside::EpochOpened { feed } => self.epoch_opened(feed),
-            Inside::Proven { feed } => self.node.hub().tell(Change::Evidence(feed)),
-            Inside::Dropped { feed } => {
-                self.desks.remove(&feed);
+            Done::StoreFailed { feed } => self.store_failed(feed),
+            Done::Applied { feed, head } => self.applied(feed, &head),
+            Done::Differs { head } => self.differs(head),
+            Done::EpochOpened { feed } => self.epoch_opened(feed),
+            Done::Proven { feed } => self.node.hub().tell(Change::Evidence(feed)),
+            Done::Dropped { feed } => {
                 self.publishers.remove(&feed);
                 self.board.keep_feeds(|kept| *kept != feed);
                 self.tell(Event::FeedGone { feed });
@@ -271,20 +206,20 @@ impl Driver {
         }
     }
 
-    fn link_up(&mut self, peer: Peer) {
-        let id = self.peer_id(peer.identity());
-        let member = peer.identity().member;
-        if self.links.add(id, peer) {
-            self.tell(Event::PeerUp { peer: id, member });
-        }
+    /// The first connection to call a peer on stands.
+    pub(crate) fn link_up(&mut self, peer: &PeerIdentity) {
+        let id = self.peer_id(peer);
+        self.reached.insert(id);
+        let member = peer.member;
+        self.tell(Event::PeerUp { peer: id, member });
     }
 
-    fn link_down(&mut self, peer: &PeerIdentity, connection: u64) {
+    /// The last one is gone.
+    pub(crate) fn link_down(&mut self, peer: &PeerIdentity) {
         let id = self.peer_id(peer);
-        if self.links.remove(id, connection) {
-            self.announced.retain(|(peer, _), _| *peer != id);
-            self.tell(Event::PeerDown { peer: id });
-        }
+        self.reached.remove(&id);
+        self.announced.retain(|(peer, _), _| *peer != id);
+        self.tell(Event::PeerDown { peer: id });
     }
 
     fn pulled(&mut self, job: JobId, pulled: Box<Pulled>) {
@@ -356,7 +291,7 @@ impl Driver {
                 elide,
             } => {
                 let publisher = self.publishers.get(&feed).copied();
-                let (Some(link), Some(publisher)) = (self.links.get(peer), publisher) else {
+                let Some(publisher) = publisher.filter(|_| self.reached.contains(&peer)) else {
                     let failure = Failure::Cut;
                     return Some(Event::StreamFailed { job, failure });
                 };
@@ -369,12 +304,12 @@ impl Driver {
                     span,
                     elide,
                 };
-                self.start_pull(link.clone(), peer, order);
+                self.jobs.insert(job, Job { feed, peer });
+                self.errand(Errand::Pull { peer, order });
             }
             Action::CancelPull { job } => {
-                if let Some(job) = self.jobs.remove(&job) {
-                    job.task.abort();
-                }
+                self.jobs.remove(&job);
+                self.errand(Errand::CancelPull { job });
             }
             Action::Store {
                 feed,
@@ -418,52 +353,15 @@ impl Driver {
                 rejection,
             } => self.throttled(feed, until, &rejection),
             // A silent watch is begun anew, and says all heads again.
-            Action::Ask { peer } => {
-                if let Some(link) = self.links.get(peer) {
-                    link.connection().cut();
-                }
-            }
+            Action::Ask { peer } => self.errand(Errand::Cut { peer }),
             Action::Wake { at } => self.wake = Some(at),
         }
         None
     }
 
-    fn start_pull(&mut self, link: Peer, peer: PeerId, order: pipeline::Order) {
-        let (job, feed) = (order.job, order.head.feed());
-        let read = link.connection().traffic().read();
-        metrics::counter!("hashpact_pulls_total").increment(1);
-        let pull = pipeline::pull(
-            Arc::clone(&self.node),
-            link,
-            order,
-            Arc::clone(&self.bulk),
-            self.report.clone(),
-        );
-        let task = self.tasks.spawn(pull).abort_handle();
-        let began = self.node.clock().now();
-        let started = Job {
-            feed,
-            peer,
-            task,
-            began,
-            read,
-        };
-        self.jobs.insert(job, started);
-    }
-
-    /// Tells the puller of streams whose connections brought nothing since they began.
-    fn note_quiet(&mut self) {
-        let now = self.node.clock().now();
-        let quiet = |job: &Job| {
-            let read = self.links.get(job.peer);
-            let read = read.map_or(0, |link| link.connection().traffic().read());
-            now.since(job.began) >= QUIET_MS && read.saturating_sub(job.read) < QUIET_BYTES
-        };
-        let jobs = self.jobs.iter().filter(|(_, job)| quiet(job));
-        let jobs: Vec<JobId> = jobs.map(|(id, _)| *id).collect();
-        for job in jobs {
-            self.tell(Event::Quiet { job });
-        }
+    /// Tells of a stream whose connection brought nothing since it began.
+    pub(crate) fn quiet(&mut self, job: JobId) {
+        self.tell(Event::Quiet { job });
     }
 
     fn store(&mut self, feed: FeedId, chunk: ChunkId, over_growth: u64, growth: Growth) {
@@ -502,18 +400,12 @@ impl Driver {
             return;
         };
         let own = self.returning.contains(&feed);
-        let seat = self.desks.entry(feed).or_insert_with(|| Seat {
-            desk: Desk::new(
-                Arc::clone(&self.node),
-                feed,
-                publisher,
-                own,
-                (Arc::clone(&self.bulk), self.report.clone()),
-            ),
-            used: UnixMillis(0),
+        self.errand(Errand::Desk {
+            feed,
+            publisher,
+            own,
+            order,
         });
-        seat.used = self.node.clock().now();
-        seat.desk.order(&self.tasks, order);
     }
 
     pub(super) fn reject(&self, peer: PeerId, feed: Option<FeedId>, rejection: &Rejection) {
@@ -531,19 +423,15 @@ impl Driver {
             .map_or("", |known| known.name.as_str())
     }
 
-    fn changed(
-        &mut self,
-        change: Result<Change, RecvError>,
-        from: &mut broadcast::Receiver<Change>,
-    ) {
+    /// Something changed in the node; `None` where it is not known what.
+    pub(crate) fn changed(&mut self, change: Option<Change>) {
         match change {
-            Ok(Change::Head(_) | Change::Evidence(_) | Change::Equivocation) => {}
-            Ok(Change::Suspension | Change::Access) => self.access_changed(),
-            Ok(Change::Roster | Change::Card(_)) | Err(RecvError::Lagged(_)) => {
+            Some(Change::Head(_) | Change::Evidence(_) | Change::Equivocation) => {}
+            Some(Change::Suspension | Change::Access) => self.access_changed(),
+            Some(Change::Roster | Change::Card(_)) | None => {
                 self.access_changed();
                 self.epochs_changed();
             }
-            Err(RecvError::Closed) => *from = self.node.hub().watch(),
         }
     }
 
@@ -552,26 +440,11 @@ impl Driver {
         self.snapshots.newest()
     }
 
-    fn until_wake(&self) -> Duration {
-        let now = self.node.clock().now();
-        Duration::from_millis(self.wake.map_or(0, |at| at.since(now)))
-    }
-
-    fn tidy(&mut self) {
+    /// Looks at what only time changes.
+    pub(crate) fn tidy(&mut self) {
         if let Err(error) = self.node.follow_roster() {
             tracing::error!(%error, code = error.code(), "following the roster's age");
         }
-        let now = self.node.clock().now();
-        let tasks = self.tasks.clone();
-        self.desks.retain(|_, seat| {
-            let idle = now.since(seat.used) >= DESK_REST_MS;
-            if idle && !seat.desk.is_at_rest() && seat.desk.is_quiet() {
-                seat.desk.order(&tasks, storing::Order::Rest);
-            }
-            !idle || !seat.desk.is_at_rest()
-        });
-        self.purger.look(&tasks);
-        self.note_quiet();
         self.show();
     }
 

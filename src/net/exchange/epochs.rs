@@ -4,8 +4,7 @@
 //! extends exactly that. Here the leaves beyond go, a frozen feed thaws, and heads
 //! that came before the roster, or while leaves are cut off, are heard again.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
 
 use hashpact_core::checkpoint::SignedCheckpoint;
 use hashpact_core::id::FeedId;
@@ -16,9 +15,9 @@ use hashpact_core::verified::Verified;
 use hashpact_node::hub::Change;
 use hashpact_node::{Node, NodeError};
 use hashpact_store::{FeedInfo, FeedStatus, FeedWriter};
-use tokio::task::spawn_blocking;
 
 use super::driver::Driver;
+use super::errand::Errand;
 use super::pipeline::NO_FEED_KEY;
 use super::storing;
 use crate::types;
@@ -32,7 +31,7 @@ const LATER_MAX: usize = 4_096;
 #[derive(Default)]
 pub(super) struct Epochs {
     /// Heads of epochs that are not open here yet, without what stood beside them.
-    later: HashMap<(PeerId, FeedId), types::Head>,
+    later: BTreeMap<(PeerId, FeedId), types::Head>,
     /// Feeds that a desk is moving to another epoch.
     opening: HashSet<FeedId>,
 }
@@ -53,8 +52,7 @@ impl Driver {
     /// Takes all feeds to the epochs that the roster has opened, own ones too, and
     /// hears heads again that waited for it.
     pub(super) fn epochs_changed(&mut self) {
-        let node = Arc::clone(&self.node);
-        self.tasks.spawn(spawn_own(node));
+        self.errand(Errand::OpenOwnEpochs);
         for feed in self.node.store().feeds() {
             let open = self.node.membership().epoch(feed.id);
             if !feed.own && feed.status != FeedStatus::Dropping && open > feed.epoch {
@@ -172,14 +170,6 @@ pub(super) fn may_hold_later(rejection: &Rejection) -> bool {
         return got > open;
     }
     matches!(rejection, Rejection::Unknown { what, .. } if *what == NO_FEED_KEY)
-}
-
-/// Takes own feeds to their epochs, on a thread for the store.
-async fn spawn_own(node: Arc<Node>) {
-    let opened = spawn_blocking(move || node.publisher().open_epochs());
-    if let Ok(Err(error)) = opened.await {
-        tracing::error!(%error, code = error.code(), "opening an epoch of an own set");
-    }
 }
 
 /// Moves a pulled feed to its newest epoch. Blocking.

@@ -15,9 +15,10 @@ use tokio::task::spawn_blocking;
 
 use super::pipeline::{Pulled, coalition, describe_of};
 use crate::client::Peer;
-use crate::types::{PullPart, PullRequest};
+use crate::types::{ProofParts, PullPart, PullRequest};
 
 /// Two heads of one feed that do not agree.
+#[derive(Debug)]
 pub(crate) struct Case {
     pub(crate) feed: FeedId,
     pub(crate) publisher: MemberNumber,
@@ -26,51 +27,119 @@ pub(crate) struct Case {
     pub(crate) offered: Head,
     /// A chunk at the cursor, proved against `offered`.
     pub(crate) chunk: Option<Box<Pulled>>,
-    /// Whom a proof can be asked from.
-    pub(crate) links: Vec<Peer>,
 }
 
 /// The ranges of the larger tree that evidence consists of.
+#[derive(Debug)]
 struct Ranges {
     before: Vec<Digest>,
     between: Vec<Digest>,
 }
 
-/// Makes evidence, checks it as anybody will, and stores it; answers whether there
-/// is some.
-pub(crate) async fn prove(node: &Arc<Node>, case: Case) -> bool {
-    let Some((smaller, larger)) = notes(node, &case).await else {
-        return false;
-    };
-    let found = match at_hand(node, &case, &smaller, &larger).await {
-        Some(ranges) => Some(ranges),
-        None => from_peers(&case, &smaller, &larger).await,
-    };
-    let Some(ranges) = found else {
-        tracing::warn!(feed = %case.feed.0.short(), "nobody within reach proves the fork");
-        return false;
-    };
-    let evidence = ForkEvidence {
-        feed: case.feed,
-        smaller: smaller.note,
-        larger: larger.note,
-        before: ranges.before,
-        between: ranges.between,
-        node_cards: cards(node, case.publisher),
-    };
-    let (node, publisher) = (Arc::clone(node), case.publisher);
-    let stored = spawn_blocking(move || {
-        check(&node, publisher, &evidence)?;
-        Ok::<_, NodeError>(node.store().put_evidence(&evidence.encode())?)
-    });
-    match stored.await {
-        Ok(Ok(new)) => new,
-        Ok(Err(error)) => {
-            tracing::warn!(feed = %case.feed.0.short(), %error, code = error.code(), "no evidence");
-            false
-        }
-        Err(_) => false,
+/// The search for the proof of one fork, step by step.
+pub(crate) struct Search {
+    case: Case,
+    smaller: Noted,
+    larger: Noted,
+    found: Option<Ranges>,
+}
+
+impl Search {
+    /// Begins with what is at hand; `None` without a head that is held. Blocking.
+    pub(crate) fn begin(node: &Node, case: Case) -> Option<Self> {
+        let (smaller, larger) = notes(node, &case)?;
+        let found = at_hand(node, &case, &smaller, &larger);
+        Some(Self {
+            case,
+            smaller,
+            larger,
+            found,
+        })
     }
+
+    /// What to ask a peer for, while there is no proof: one without leaves.
+    pub(crate) fn request(&self) -> Option<PullRequest> {
+        self.found.is_none().then_some(PullRequest {
+            feed: self.case.feed,
+            from: self.smaller.size,
+            to: self.larger.size,
+            head_size: self.larger.size,
+            head_root: self.larger.root,
+            proof_only: true,
+            elide_dead: false,
+        })
+    }
+
+    /// Takes what a peer answered.
+    pub(crate) fn answered(&mut self, part: PullPart) {
+        if let PullPart::Proof(proof) = part
+            && proof.from == self.smaller.size
+        {
+            self.found = ranges(proof, self.larger.size);
+        }
+    }
+
+    /// Makes evidence, checks it as anybody will, and stores it; answers whether
+    /// there is some that is new. Blocking.
+    pub(crate) fn finish(self, node: &Node) -> bool {
+        let Some(ranges) = self.found else {
+            tracing::warn!(feed = %self.case.feed.0.short(), "nobody within reach proves the fork");
+            return false;
+        };
+        let evidence = ForkEvidence {
+            feed: self.case.feed,
+            smaller: self.smaller.note,
+            larger: self.larger.note,
+            before: ranges.before,
+            between: ranges.between,
+            node_cards: cards(node, self.case.publisher),
+        };
+        let stored = check(node, self.case.publisher, &evidence)
+            .map_err(NodeError::from)
+            .and_then(|_| Ok(node.store().put_evidence(&evidence.encode())?));
+        match stored {
+            Ok(new) => new,
+            Err(error) => {
+                let feed = evidence.feed.0.short();
+                tracing::warn!(%feed, %error, code = error.code(), "no evidence");
+                false
+            }
+        }
+    }
+}
+
+/// The ranges of a proof up to a size, if they meet.
+fn ranges(proof: ProofParts, size: u64) -> Option<Ranges> {
+    let mut between = CompactRange::from_hashes(proof.from, proof.to, proof.range).ok()?;
+    let after = CompactRange::from_hashes(proof.to, size, proof.after).ok()?;
+    between.merge(&after).ok()?;
+    Some(Ranges {
+        before: proof.before,
+        between: between.hashes().to_vec(),
+    })
+}
+
+/// Seeks the proof of a fork, at hand or from one peer after the other; answers
+/// whether there is new evidence.
+pub(crate) async fn prove(node: &Arc<Node>, case: Case, links: Vec<Peer>) -> bool {
+    let at_node = Arc::clone(node);
+    let begun = spawn_blocking(move || Search::begin(&at_node, case)).await;
+    let Ok(Some(mut search)) = begun else {
+        return false;
+    };
+    for link in links {
+        let Some(request) = search.request() else {
+            break;
+        };
+        if let Ok(mut parts) = link.pull(&request).await
+            && let Some(Ok(part)) = parts.next().await
+        {
+            search.answered(part);
+        }
+    }
+    let node = Arc::clone(node);
+    let finished = spawn_blocking(move || search.finish(&node));
+    finished.await.unwrap_or(false)
 }
 
 /// Checks evidence with all keys that the publisher ever had.
@@ -132,10 +201,10 @@ impl From<&Head> for Noted {
 
 /// Both notes, the smaller one first; of one size, the held one is last: its tree is
 /// the one at hand.
-async fn notes(node: &Arc<Node>, case: &Case) -> Option<(Noted, Noted)> {
+fn notes(node: &Node, case: &Case) -> Option<(Noted, Noted)> {
     let held = match &case.held {
         Some(head) => Noted::from(head),
-        None => applied(node, case.feed).await?,
+        None => applied(node, case.feed)?,
     };
     let offered = Noted::from(&case.offered);
     Some(if held.size < offered.size {
@@ -145,23 +214,19 @@ async fn notes(node: &Arc<Node>, case: &Case) -> Option<(Noted, Noted)> {
     })
 }
 
-async fn applied(node: &Arc<Node>, feed: FeedId) -> Option<Noted> {
-    let node = Arc::clone(node);
-    let read = spawn_blocking(move || {
-        let store = node.store();
-        let head = store.applied_head(store.feed_no(&feed)?).ok()??;
-        Some(Noted {
-            size: head.at().size,
-            root: head.at().root,
-            note: head.note().clone(),
-        })
-    });
-    read.await.ok()?
+fn applied(node: &Node, feed: FeedId) -> Option<Noted> {
+    let store = node.store();
+    let head = store.applied_head(store.feed_no(&feed)?).ok()??;
+    Some(Noted {
+        size: head.at().size,
+        root: head.at().root,
+        note: head.note().clone(),
+    })
 }
 
 /// The ranges as the chunk has them, or, where the larger tree is the one that is
 /// held, as the store has.
-async fn at_hand(node: &Arc<Node>, case: &Case, smaller: &Noted, larger: &Noted) -> Option<Ranges> {
+fn at_hand(node: &Node, case: &Case, smaller: &Noted, larger: &Noted) -> Option<Ranges> {
     if let Some(pulled) = &case.chunk
         && pulled.chunk.from == smaller.size
         && larger.root == case.offered.root()
@@ -174,49 +239,15 @@ async fn at_hand(node: &Arc<Node>, case: &Case, smaller: &Noted, larger: &Noted)
             between: between.hashes().to_vec(),
         });
     }
-    let (node, feed) = (Arc::clone(node), case.feed);
-    let (m, n, root) = (smaller.size, larger.size, larger.root);
-    let read = spawn_blocking(move || {
-        let store = node.store();
-        let no = store.feed_no(&feed)?;
-        if store.root_at(no, n).ok()? != root {
-            return None;
-        }
-        Some(Ranges {
-            before: store.frontier(no, m).ok()?.hashes().to_vec(),
-            between: store.range(no, m, n).ok()?.hashes().to_vec(),
-        })
-    });
-    read.await.ok()?
-}
-
-/// Asks one peer after the other for the proof without leaves.
-async fn from_peers(case: &Case, smaller: &Noted, larger: &Noted) -> Option<Ranges> {
-    let request = PullRequest {
-        feed: case.feed,
-        from: smaller.size,
-        to: larger.size,
-        head_size: larger.size,
-        head_root: larger.root,
-        proof_only: true,
-        elide_dead: false,
-    };
-    for link in &case.links {
-        let Ok(mut parts) = link.pull(&request).await else {
-            continue;
-        };
-        if let Some(Ok(PullPart::Proof(proof))) = parts.next().await {
-            let mut between = CompactRange::from_hashes(proof.from, proof.to, proof.range).ok()?;
-            let after = CompactRange::from_hashes(proof.to, larger.size, proof.after).ok()?;
-            if between.merge(&after).is_ok() && proof.from == smaller.size {
-                return Some(Ranges {
-                    before: proof.before,
-                    between: between.hashes().to_vec(),
-                });
-            }
-        }
+    let (store, m, n) = (node.store(), smaller.size, larger.size);
+    let no = store.feed_no(&case.feed)?;
+    if store.root_at(no, n).ok()? != larger.root {
+        return None;
     }
-    None
+    Some(Ranges {
+        before: store.frontier(no, m).ok()?.hashes().to_vec(),
+        between: store.range(no, m, n).ok()?.hashes().to_vec(),
+    })
 }
 
 /// The card that names the keys.

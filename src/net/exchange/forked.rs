@@ -1,15 +1,13 @@
 //! What the driver does about a publisher with two histories: it holds the feed and
 //! seeks a proof.
 
-use std::sync::Arc;
-
 use hashpact_core::id::FeedId;
 use hashpact_core::puller::Head;
 use hashpact_core::reject::Rejection;
 use hashpact_store::FeedStatus;
 
 use super::driver::Driver;
-use super::inside::Inside;
+use super::errand::Errand;
 use super::pipeline::Pulled;
 use super::{fork, storing};
 
@@ -36,14 +34,8 @@ impl Driver {
             held,
             offered,
             chunk,
-            links: self.links.all(),
         };
-        let (node, report) = (Arc::clone(&self.node), self.report.clone());
-        self.tasks.spawn(async move {
-            if fork::prove(&node, case).await {
-                let _ = report.send(Inside::Proven { feed }).await;
-            }
-        });
+        self.errand(Errand::Prove(Box::new(case)));
     }
 
     pub(super) fn freeze(&mut self, feed: FeedId) {

@@ -3,8 +3,6 @@
 //! Each is verified here, by the core, before the puller or the store hears of it.
 //! Heads of this node's own feeds go to the publisher: they say whether it may sign.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use hashpact_core::access::Grants;
 use hashpact_core::checkpoint::SignedCheckpoint;
@@ -22,6 +20,7 @@ use hashpact_store::FeedInfo;
 use super::documents_in;
 use super::driver::Driver;
 use super::epochs;
+use super::errand::Errand;
 use super::fork;
 use super::inbox::{Heard, Said};
 use super::pipeline::{read_describe, verify_head};
@@ -36,7 +35,7 @@ const ASKED_MAX: usize = 256;
 
 impl Driver {
     /// Takes in one thing that a peer said.
-    pub(super) fn hear(&mut self, heard: Heard) {
+    pub(crate) fn hear(&mut self, heard: Heard) {
         let Heard { peer, said } = heard;
         let id = self.peer_id(&peer);
         let watches = metrics::gauge!("hashpact_watches");
@@ -104,9 +103,9 @@ impl Driver {
         if version < held_version || held_digest == Some(digest) {
             return;
         }
-        let Some(link) = self.links.get(peer).cloned() else {
+        if !self.reached.contains(&peer) {
             return;
-        };
+        }
         if self.asked_for.len() >= ASKED_MAX {
             self.asked_for.clear();
         }
@@ -116,17 +115,7 @@ impl Driver {
             return;
         }
         let from = version.min(held_version.saturating_add(1));
-        let (node, rejections) = (Arc::clone(&self.node), Arc::clone(&self.rejections));
-        let name = self.name(peer).to_owned();
-        self.tasks.spawn(async move {
-            let taken = match link.roster(from).await {
-                Ok(documents) => documents_in::take_in(&node, &rejections, &name, documents).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = taken {
-                tracing::info!(peer = name, code = error.code(), %error, "asking for the roster");
-            }
-        });
+        self.errand(Errand::AskRoster { peer, from });
     }
 
     fn show_roster(&self, peer: PeerId, version: u64) {
@@ -251,7 +240,7 @@ impl Driver {
         }
         let pair = (peer, feed);
         let is_new = !self.announced.contains_key(&pair);
-        if self.links.reaches(peer) && (!is_new || self.announced.len() < ANNOUNCED_MAX) {
+        if self.reached.contains(&peer) && (!is_new || self.announced.len() < ANNOUNCED_MAX) {
             self.announced.insert(pair, head.clone());
         }
         if is_new && self.deny_pair(peer, feed) {

@@ -9,13 +9,20 @@ use crate::client::Peer;
 use crate::error::NetError;
 use crate::peer::PeerIdentity;
 
-/// What tasks tell the driver.
+/// What comes in from tasks: links, and what became of errands.
 #[derive(Debug)]
 pub(crate) enum Inside {
     /// A connection to call a peer on stands, and its watch begins.
     LinkUp { peer: Box<Peer> },
     /// It is gone.
     LinkDown { peer: PeerIdentity, connection: u64 },
+    /// Something that was ordered was done, or failed.
+    Done(Done),
+}
+
+/// What became of an errand.
+#[derive(Debug)]
+pub(crate) enum Done {
     /// A pull brought a chunk, which was verified.
     Pulled { job: JobId, pulled: Box<Pulled> },
     /// A pull's stream ended well.

@@ -43,11 +43,6 @@ impl Links {
         ways.iter().rev().find(stands).or_else(|| ways.last())
     }
 
-    /// Whether there is a way to call a peer.
-    pub(crate) fn reaches(&self, id: PeerId) -> bool {
-        self.0.contains_key(&id)
-    }
-
     /// One way to call each peer.
     pub(crate) fn all(&self) -> Vec<Peer> {
         let ids = self.0.keys();

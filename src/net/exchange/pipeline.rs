@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _};
 use hashpact_core::checkpoint;
-use hashpact_core::chunk::{self, ChunkParts, PinnedHead, VerifiedChunk};
+use hashpact_core::chunk::{self, PinnedHead, VerifiedChunk};
 use hashpact_core::id::{CoalitionName, Digest, FeedId, MemberNumber, Slug};
 use hashpact_core::leaf::{self, DESCRIBE, Describe, Leaf, RawLeaf};
 use hashpact_core::puller::{ChunkFacts, Head, JobId, Span};
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::bulk::Bulk;
 use super::busy::busy;
-use super::inside::Inside;
+use super::inside::{Done, Inside};
 use crate::client::Peer;
 use crate::error::NetError;
 use crate::types::{PullPart, PullRequest};
@@ -46,6 +46,21 @@ pub(crate) struct Order {
     pub(crate) elide: bool,
 }
 
+impl Order {
+    /// The call that is made for it.
+    pub(crate) const fn request(&self) -> PullRequest {
+        PullRequest {
+            feed: self.head.feed(),
+            from: self.span.from,
+            to: self.span.to,
+            head_size: self.head.size(),
+            head_root: self.head.root(),
+            proof_only: false,
+            elide_dead: self.elide,
+        }
+    }
+}
+
 /// Carries one pull out, and tells the driver of every chunk and of the end.
 pub(crate) async fn pull(
     node: Arc<Node>,
@@ -56,12 +71,12 @@ pub(crate) async fn pull(
 ) {
     let job = order.job;
     let end = match run(node, peer, order, bulk, &driver).await {
-        Ok(()) => Inside::PullEnded { job },
-        Err(NetError::Rejected(rejection)) => Inside::PullRejected { job, rejection },
-        Err(error) => Inside::PullFailed { job, error },
+        Ok(()) => Done::PullEnded { job },
+        Err(NetError::Rejected(rejection)) => Done::PullRejected { job, rejection },
+        Err(error) => Done::PullFailed { job, error },
     };
     // Without a driver the exchange has stopped.
-    let _ = driver.send(end).await;
+    let _ = driver.send(Inside::Done(end)).await;
 }
 
 async fn run(
@@ -71,21 +86,14 @@ async fn run(
     bulk: Arc<Bulk>,
     driver: &mpsc::Sender<Inside>,
 ) -> Result<(), NetError> {
-    let request = PullRequest {
-        feed: order.head.feed(),
-        from: order.span.from,
-        to: order.span.to,
-        head_size: order.head.size(),
-        head_root: order.head.root(),
-        proof_only: false,
-        elide_dead: order.elide,
-    };
+    let request = order.request();
     let job = order.job;
     let parts = peer.pull(&request).await?;
     let mut chunks = Box::pin(verified(node, parts, Arc::new(order), bulk));
     while let Some(pulled) = chunks.next().await {
         let pulled = Box::new(pulled?);
-        if driver.send(Inside::Pulled { job, pulled }).await.is_err() {
+        let pulled = Inside::Done(Done::Pulled { job, pulled });
+        if driver.send(pulled).await.is_err() {
             return Ok(());
         }
     }
@@ -104,21 +112,14 @@ fn verified(
             let (node, order) = (Arc::clone(&node), Arc::clone(&order));
             let bulk = Arc::clone(&bulk);
             async move {
-                let parts = match part? {
-                    PullPart::Chunk(parts) => parts,
-                    PullPart::Proof(_) => {
-                        return Err(
-                            Rejection::invalid("pull", "a proof where leaves are due").into()
-                        );
-                    }
-                };
+                let part = part?;
                 let stopping = |_| NetError::Closed("stopping".to_owned());
                 let permit = Arc::clone(&bulk.verifiers)
                     .acquire_owned()
                     .await
                     .map_err(stopping)?;
                 let verified = bulk.run(move || {
-                    let verified = busy("verify", || verify(&node, parts, &order));
+                    let verified = busy("verify", || verify(&node, part, &order));
                     drop(permit);
                     verified
                 });
@@ -130,7 +131,16 @@ fn verified(
 }
 
 /// All checks of one chunk. Blocking.
-fn verify(node: &Node, mut parts: ChunkParts, order: &Order) -> Result<Pulled, Rejection> {
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn verify(node: &Node, part: PullPart, order: &Order) -> Result<Pulled, Rejection> {
+    let mut parts = match part {
+        PullPart::Chunk(parts) => parts,
+        PullPart::Proof(_) => {
+            return Err(Rejection::invalid("pull", "a proof where leaves are due"));
+        }
+    };
     let head = PinnedHead {
         size: order.head.size(),
         root: order.head.root(),

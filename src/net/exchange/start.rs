@@ -16,7 +16,8 @@ use tokio_util::task::TaskTracker;
 use super::bulk::Bulk;
 use super::dial::{Bootstrap, Dialling};
 use super::directory::{Directory, Snapshots};
-use super::driver::{Driver, Parts};
+use super::driver::Parts;
+use super::hands::Runner;
 use super::inbox::Inbox;
 use super::rejections::Rejections;
 use super::serve::NodeService;
@@ -149,19 +150,23 @@ impl Exchange {
         let parts = Parts {
             node: Arc::clone(&node),
             settings: options.pull.clone(),
+            seed: rand::random(),
+            board: Arc::clone(&exchange.board),
+            rejections: Arc::clone(&rejections),
+        };
+        let runner = Runner {
+            parts,
             heard,
             reports,
             report: report.clone(),
-            board: Arc::clone(&exchange.board),
-            rejections: Arc::clone(&rejections),
             tasks: exchange.tasks.clone(),
             bulk: Arc::clone(&exchange.bulk),
             stop: exchange.shutdown.clone(),
         };
-        let (handle, driver) = (Handle::current(), Driver::new(parts));
+        let handle = Handle::current();
         exchange
             .tasks
-            .spawn_blocking(move || handle.block_on(driver.run()));
+            .spawn_blocking(move || handle.block_on(runner.run()));
         let dialler = Dialler::new(identity, clock);
         let dialling = Dialling {
             dialler: match options.proxy.clone() {

@@ -16,13 +16,10 @@ use hashpact_node::hub::Change;
 use hashpact_node::{Node, NodeError};
 use hashpact_store::quarantine::Reason;
 use hashpact_store::{FeedKind, FeedStatus, FeedWriter, NewFeed, StoreError};
-use tokio::sync::mpsc;
-use tokio_util::task::TaskTracker;
 
-use super::bulk::Bulk;
 use super::busy::busy;
 use super::epochs;
-use super::inside::Inside;
+use super::inside::Done;
 use super::pipeline::{describe_of, read_describe, verify_head};
 use super::standing::spans;
 
@@ -65,8 +62,7 @@ pub(crate) struct Desk {
     publisher: MemberNumber,
     /// This node's own feed, which comes back.
     own: bool,
-    bulk: Arc<Bulk>,
-    driver: mpsc::Sender<Inside>,
+    tell: Box<dyn Fn(Done) + Send + Sync>,
     queue: Mutex<Queue>,
 }
 
@@ -93,7 +89,7 @@ impl Desk {
         feed: FeedId,
         publisher: MemberNumber,
         own: bool,
-        (bulk, driver): (Arc<Bulk>, mpsc::Sender<Inside>),
+        tell: impl Fn(Done) + Send + Sync + 'static,
     ) -> Arc<Self> {
         let queue = Mutex::default();
         Arc::new(Self {
@@ -101,20 +97,17 @@ impl Desk {
             feed,
             publisher,
             own,
-            bulk,
-            driver,
+            tell: Box::new(tell),
             queue,
         })
     }
 
-    /// Queues an order, and puts a thread to the desk if there is none.
-    pub(crate) fn order(self: &Arc<Self>, tasks: &TaskTracker, order: Order) {
+    /// Queues an order; answers whether somebody is to [`run`](Self::run) the desk.
+    #[must_use]
+    pub(crate) fn queue_order(&self, order: Order) -> bool {
         let mut queue = self.queue();
         queue.orders.push_back(order);
-        if !std::mem::replace(&mut queue.running, true) {
-            let desk = Arc::clone(self);
-            tasks.spawn_blocking_on(move || desk.run(), self.bulk.handle());
-        }
+        !std::mem::replace(&mut queue.running, true)
     }
 
     /// Whether nothing is to do and no writer is held.
@@ -132,7 +125,8 @@ impl Desk {
         !self.queue().running
     }
 
-    fn run(&self) {
+    /// Carries orders out until there are none. Blocking.
+    pub(crate) fn run(&self) {
         let mut work = self.queue().work.take().unwrap_or_default();
         loop {
             let order = {
@@ -174,7 +168,7 @@ impl Desk {
             // What was appended and is not durable goes with the writer.
             work.writer = None;
             work.failed = true;
-            self.tell(Inside::StoreFailed { feed: self.feed });
+            self.tell(Done::StoreFailed { feed: self.feed });
         }
     }
 
@@ -190,7 +184,7 @@ impl Desk {
             self.hold_back(writer, verified, pace);
         }
         busy("store", || writer.append_verified(verified))?;
-        self.tell(Inside::Stored {
+        self.tell(Done::Stored {
             feed: self.feed,
             chunk,
         });
@@ -224,7 +218,7 @@ impl Desk {
         let hold_back = stale.then_some(Reason::StaleRoster);
         let count = busy("store", || writer.refill(verified, hold_back))?;
         metrics::counter!("hashpact_refilled_leaves_total").increment(count);
-        self.tell(Inside::Stored {
+        self.tell(Done::Stored {
             feed: self.feed,
             chunk,
         });
@@ -246,7 +240,7 @@ impl Desk {
         #[expect(clippy::cast_precision_loss, reason = "a gauge; counts are below 2^40")]
         metrics::gauge!("hashpact_missing_leaves", "feed" => self.feed.0.short())
             .set(missing as f64);
-        self.tell(Inside::ElisionsChecked {
+        self.tell(Done::ElisionsChecked {
             feed: self.feed,
             size: head.size(),
             unjustified: spans(&elisions.unjustified),
@@ -272,7 +266,7 @@ impl Desk {
         {
             epochs::give_up(&self.node, writer, &before)?;
             work.writer = None;
-            self.tell(Inside::EpochOpened { feed: self.feed });
+            self.tell(Done::EpochOpened { feed: self.feed });
             return Ok(());
         }
         let kept = hashpact_store::Head::new(&verified, self.node.clock().now());
@@ -289,7 +283,7 @@ impl Desk {
         if before.describe.as_ref().map(|d| d.0) != after.describe.as_ref().map(|d| d.0) {
             self.node.hub().tell(Change::Access);
         }
-        self.tell(Inside::Applied {
+        self.tell(Done::Applied {
             feed: self.feed,
             head,
         });
@@ -302,7 +296,7 @@ impl Desk {
             epochs::open(&self.node, writer, why)?;
             work.writer = None;
         }
-        self.tell(Inside::EpochOpened { feed: self.feed });
+        self.tell(Done::EpochOpened { feed: self.feed });
         Ok(())
     }
 
@@ -315,7 +309,7 @@ impl Desk {
             return Ok(());
         };
         if store.root_at(no, head.size())? != head.root() {
-            self.tell(Inside::Differs { head });
+            self.tell(Done::Differs { head });
         }
         Ok(())
     }
@@ -334,7 +328,7 @@ impl Desk {
             store.set_feed_status(no, FeedStatus::Silent)?;
             store.drop_feed(no)?;
         }
-        self.tell(Inside::Dropped { feed: self.feed });
+        self.tell(Done::Dropped { feed: self.feed });
         Ok(())
     }
 
@@ -373,9 +367,8 @@ impl Desk {
         }
     }
 
-    fn tell(&self, inside: Inside) {
-        // Without a driver the exchange has stopped; the store has what counts.
-        let _ = self.driver.blocking_send(inside);
+    fn tell(&self, done: Done) {
+        (self.tell)(done);
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
