@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hashpact_core::reject::Rejection;
 use hashpact_node::NodeError;
+use hashpact_node::caller::Role;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::{Code, Status};
 
@@ -89,6 +90,17 @@ pub(crate) fn overloaded(wait: Duration) -> Status {
     let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     status.metadata_mut().insert(RETRY_AFTER_MS, wait.into());
     status
+}
+
+/// A status for a call that needs another role.
+pub(crate) fn not_allowed(role: Role, needed: Role) -> Status {
+    let text = format!(
+        "the role {} may not make this call, which takes {}; whoever runs the node gives roles \
+         (api.clients in its configuration)",
+        role.name(),
+        needed.name()
+    );
+    coded(Code::PermissionDenied, "not_allowed", text)
 }
 
 /// A status for a task of ours that ended before it answered.

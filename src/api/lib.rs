@@ -3,7 +3,8 @@
 //! In scope: the gRPC service `hashpact.node.v1` over a Unix socket ([`socket`]) or
 //! in process ([`embedded`]), and `/live`, `/ready` and `/metrics` over HTTP
 //! ([`http`]). A method is five steps: who calls, convert, call the node, convert,
-//! audit. Messages stop at `convert`.
+//! audit. Messages stop at `convert`. What a caller may call is decided in one table
+//! (`access`), before any method sees the call.
 //!
 //! Trust: the socket is the permission. It lies in a folder that nobody else may
 //! write to, and only its owner can open it; who can is an operator. What comes in is
@@ -13,6 +14,7 @@
 pub mod http;
 pub mod socket;
 
+mod access;
 mod asking;
 mod convert;
 mod embedded;
@@ -21,6 +23,7 @@ mod error;
 mod import;
 mod quarantine;
 mod service;
+mod serving;
 mod status;
 
 pub use self::asking::LOOKUP_MAX;
@@ -28,6 +31,7 @@ pub use self::convert::{basis_name, media_name};
 pub use self::embedded::{Embedded, embedded};
 pub use self::error::{ApiError, CODE, RETRY_AFTER_MS};
 pub use self::service::{About, NodeService, SELECTORS_MAX};
+pub use self::serving::{DoorLimits, serve_incoming};
 
 #[cfg(test)]
 mod tests;
@@ -35,6 +39,9 @@ mod tests;
 /// A message on the local socket, each way: 10,000 answers, or 4,096 entries with
 /// all that an entry may have.
 pub const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// The service's definition, as reflection tells it.
+pub(crate) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/node.binpb"));
 
 /// Messages and stubs of the service, as generated. The command line speaks them.
 #[expect(

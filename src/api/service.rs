@@ -1,7 +1,8 @@
 //! The service `hashpact.node.v1.Node` over a [`Node`].
 //!
 //! Each method: convert → call the node, on a thread that may wait → convert →
-//! audit. Who calls is whoever could open the socket.
+//! audit. Who calls, and that it may, was decided at the door ([`crate::access`]); the
+//! request carries its [`Caller`](hashpact_node::caller::Caller) as an extension.
 
 use std::sync::Arc;
 
@@ -53,6 +54,11 @@ impl NodeService {
             node,
             about: Arc::new(about),
         }
+    }
+
+    /// The node that is served.
+    pub(crate) fn node(&self) -> Arc<Node> {
+        Arc::clone(&self.node)
     }
 
     /// The gRPC server over it, with the limits of the local socket.

@@ -9,12 +9,14 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use hashpact_node::caller::Caller;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::Server;
+use tonic::transport::server::UdsConnectInfo;
 
 use crate::error::ApiError;
 use crate::service::NodeService;
+use crate::serving::{DoorLimits, serve_incoming};
 
 /// Nobody but the owner may open it.
 const MODE: u32 = 0o600;
@@ -75,12 +77,14 @@ impl Socket {
             return Ok(());
         };
         tracing::info!(path = %self.path.display(), "the local API answers");
-        Server::builder()
-            .add_service(service.server())
-            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
-            .await
-            .map_err(|error| ApiError::Server(error.to_string()))
+        let incoming = UnixListenerStream::new(listener);
+        serve_incoming(incoming, service, caller, DoorLimits::LOCAL, shutdown).await
     }
+}
+
+/// Whoever could open the socket, by the system's word.
+fn caller(connection: &UdsConnectInfo) -> Caller {
+    Caller::socket(connection.peer_cred.map(|user| user.uid()))
 }
 
 impl Drop for Socket {

@@ -1,5 +1,7 @@
 //! The service over a real node and store, spoken to as the command line does.
 
+#[path = "access_tests.rs"]
+mod access;
 #[path = "asking_tests.rs"]
 mod asked;
 

@@ -4,6 +4,7 @@
 //! interfaces (`hashpact-api`), which convert and call.
 
 pub mod blast;
+pub mod caller;
 pub mod card;
 pub mod clock;
 mod erasing;
