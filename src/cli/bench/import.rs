@@ -122,11 +122,17 @@ fn generate(path: &Path, count: u64) -> Result<u64, CliError> {
 /// Makes a node hold entries `0..count`, without a file: what other measurements
 /// begin with.
 pub(super) fn fill(node: &Arc<Node>, count: u64) -> Result<Duration, CliError> {
+    fill_range(node, 0..count)
+}
+
+/// Makes a node hold these entries.
+pub(super) fn fill_range(node: &Arc<Node>, numbers: Range<u64>) -> Result<Duration, CliError> {
+    let count = numbers.end.saturating_sub(numbers.start);
     say(format!("publishing {} entries", output::count(count)));
     let began = Instant::now();
     let (sender, batches) = sync_channel(AHEAD);
     std::thread::scope(|scope| {
-        let maker = scope.spawn(move || make(0..count, &sender));
+        let maker = scope.spawn(move || make(numbers, &sender));
         let (outcome, _) = publish(node, &batches, count)?;
         drop(batches);
         maker.join().map_err(|_| lost())??;

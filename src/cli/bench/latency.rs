@@ -16,7 +16,8 @@ pub(super) struct Latency {
     p50: f64,
     p90: f64,
     p99: f64,
-    max: f64,
+    p999: f64,
+    pub(super) max: f64,
 }
 
 impl Times {
@@ -36,16 +37,17 @@ impl Times {
     pub(super) fn latency(&self) -> Latency {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
-        let at = |percent: usize| {
-            let rank = (sorted.len() * percent).div_ceil(100).max(1) - 1;
+        let at = |thousandths: usize| {
+            let rank = (sorted.len() * thousandths).div_ceil(1_000).max(1) - 1;
             let time = sorted.get(rank).copied().unwrap_or_default();
             rounded(time.as_secs_f64() * 1_000.0)
         };
         Latency {
-            p50: at(50),
-            p90: at(90),
-            p99: at(99),
-            max: at(100),
+            p50: at(500),
+            p90: at(900),
+            p99: at(990),
+            p999: at(999),
+            max: at(1_000),
         }
     }
 }
@@ -53,6 +55,11 @@ impl Times {
 impl Latency {
     pub(super) fn line(&self) -> String {
         format!("{:.2} / {:.2} ms", self.p50, self.p99)
+    }
+
+    /// Median and tail.
+    pub(super) fn tail(&self) -> String {
+        format!("{:.2} / {:.2} / {:.2} ms", self.p50, self.p99, self.p999)
     }
 }
 
@@ -70,6 +77,7 @@ mod tests {
             p50: 100.0,
             p90: 180.0,
             p99: 198.0,
+            p999: 200.0,
             max: 200.0,
         };
         assert_eq!(times.latency(), expected);

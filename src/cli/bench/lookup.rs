@@ -11,6 +11,7 @@ use hashpact_node::Node;
 use hashpact_store::StoreOptions;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -107,16 +108,7 @@ async fn ask(
     asking: Asking,
 ) -> Result<(Asked, Asked), CliError> {
     let path = dir.join("api.sock");
-    let socket = Socket::bind(&path).await.map_err(CliError::failed)?;
-    let about = About {
-        software: SOFTWARE.to_owned(),
-        certificate_expires: None,
-    };
-    let (stop, stopped) = oneshot::channel::<()>();
-    let service = NodeService::new(Arc::clone(node), about);
-    let server = tokio::spawn(socket.serve(service, async {
-        let _ = stopped.await;
-    }));
+    let door = Door::open(node, &path).await?;
     let time = Duration::from_secs(u64::from(asking.seconds));
     say(format!("asking in batches of {}", asking.batch));
     let batches = batches(&path, entries, asking.batch, time).await?;
@@ -125,12 +117,40 @@ async fn ask(
         asking.streams
     ));
     let singles = singles(&path, entries, asking.streams, time).await?;
-    let _ = stop.send(());
-    let outcome = tokio::time::timeout(Duration::from_secs(10), server).await;
-    if let Ok(Ok(ended)) = outcome {
-        ended.map_err(CliError::failed)?;
-    }
+    door.close().await?;
     Ok((batches, singles))
+}
+
+/// The local API of a node, on a socket.
+pub(super) struct Door {
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<Result<(), CliError>>,
+}
+
+impl Door {
+    pub(super) async fn open(node: &Arc<Node>, path: &Path) -> Result<Self, CliError> {
+        let socket = Socket::bind(path).await.map_err(CliError::failed)?;
+        let about = About {
+            software: SOFTWARE.to_owned(),
+            certificate_expires: None,
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let service = NodeService::new(Arc::clone(node), about);
+        let serving = socket.serve(service, async {
+            let _ = stopped.await;
+        });
+        let server = tokio::spawn(async { serving.await.map_err(CliError::failed) });
+        Ok(Self { stop, server })
+    }
+
+    pub(super) async fn close(self) -> Result<(), CliError> {
+        let _ = self.stop.send(());
+        let outcome = tokio::time::timeout(Duration::from_secs(10), self.server).await;
+        if let Ok(Ok(ended)) = outcome {
+            ended?;
+        }
+        Ok(())
+    }
 }
 
 async fn batches(path: &Path, entries: u64, batch: u32, time: Duration) -> Result<Asked, CliError> {

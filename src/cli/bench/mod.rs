@@ -11,6 +11,8 @@ mod limit;
 mod lookup;
 mod machine;
 mod meters;
+mod mixed;
+mod pdq;
 mod pull;
 mod serve;
 mod watch;
@@ -44,7 +46,7 @@ const SAMPLE: u64 = 2_000;
 const REMOVALS_MAX: u32 = 50;
 const BETWEEN_REMOVALS: Duration = Duration::from_millis(20);
 
-/// Measure this machine: import, pull, watch, look-up
+/// Measure this machine: import, pull, watch, look-up, near values
 ///
 /// An entry is one SHA-256 and one PDQ signal with quality, classification, one
 /// label and times. Figures are printed as lines, or as one object with --json.
@@ -100,6 +102,24 @@ pub enum BenchCommand {
         #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3_600))]
         seconds: u32,
     },
+    /// The index of PDQ values: near ones found, beside a linear scan
+    Pdq(pdq::PdqArgs),
+    /// Look-ups at half their rate while a set is pulled
+    ///
+    /// First each kind of look-up is measured alone, then at half of that rate with
+    /// nothing beside it, then at the same rate while a set of as many entries is
+    /// pulled by the node that answers. The other node is on this machine too.
+    Mixed {
+        /// How much
+        #[command(flatten)]
+        common: CommonArgs,
+        /// Streams that ask for one signal at a time
+        #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=256))]
+        streams: u32,
+        /// How long to measure without a pull, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+        seconds: u32,
+    },
     /// The other node of a measurement; run by the others
     #[command(hide = true)]
     Serve,
@@ -145,6 +165,12 @@ pub fn run(args: BenchArgs, context: &Context) -> Result<(), CliError> {
             rate,
             seconds,
         } => watch::run(&common, rate, seconds, context),
+        BenchCommand::Pdq(args) => pdq::run(&args, context),
+        BenchCommand::Mixed {
+            common,
+            streams,
+            seconds,
+        } => mixed::run(&common, streams, seconds, context),
         BenchCommand::Serve => serve::run(),
     }
 }

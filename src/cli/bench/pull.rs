@@ -18,9 +18,12 @@ use super::meters::Meters;
 use super::serve::{self, Serving, Upstream};
 use super::{Bench, CommonArgs, Disk, per_second, rounded, say, seconds};
 use crate::cli::error::CliError;
-use crate::cli::trial::Trial;
+use crate::cli::trial::{Seat, Trial};
 use crate::cli::{Context, output};
 
+const LEAVES: &str = "hashpact_pulled_leaves_total";
+const READ: &str = "hashpact_wire_read_bytes_total";
+const BUSY: &str = "hashpact_pull_busy_microseconds_total";
 /// Between looks at how far it is.
 const LOOK: Duration = Duration::from_millis(5);
 /// A pull that is slower than this is given up.
@@ -130,6 +133,28 @@ fn run_limit(trial: &Trial, port: u16, dir: &Path, entries: u64) -> Result<Limit
     runtime.block_on(limit)
 }
 
+/// Counters before a pull, where nodes pulled before in this process.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    leaves: f64,
+    read: f64,
+    verify: f64,
+    store: f64,
+    commit: f64,
+}
+
+impl Before {
+    pub(super) fn of(meters: &Meters) -> Self {
+        Self {
+            leaves: meters.sum(LEAVES, ""),
+            read: meters.sum(READ, ""),
+            verify: meters.sum(BUSY, "verify"),
+            store: meters.sum(BUSY, "store"),
+            commit: meters.sum(BUSY, "commit"),
+        }
+    }
+}
+
 /// The reading node, at work.
 pub(super) struct Running {
     pub(super) node: Arc<Node>,
@@ -144,7 +169,11 @@ pub(super) struct Running {
 impl Running {
     pub(super) fn start(trial: &Trial, dir: &Path) -> Result<Self, CliError> {
         let seat = trial.seat(1)?;
-        let node = trial.open(seat, dir, StoreOptions::default())?;
+        Self::on(trial.open(seat, dir, StoreOptions::default())?, seat)
+    }
+
+    /// Starts the exchange of a node that is open.
+    pub(super) fn on(node: Arc<Node>, seat: &Seat) -> Result<Self, CliError> {
         let runtime = Runtime::new().map_err(CliError::failed)?;
         let stop = CancellationToken::new();
         Memory::reset_peak();
@@ -164,8 +193,18 @@ impl Running {
     /// Waits until the whole set is here, answers and rests.
     pub(super) fn pull(&mut self, meters: &Meters, entries: u64) -> Result<Pulled, CliError> {
         say("pulling");
+        self.pull_more(meters, &Before::default(), entries)
+    }
+
+    /// The same where so many leaves were pulled before, by other nodes.
+    pub(super) fn pull_more(
+        &mut self,
+        meters: &Meters,
+        before: &Before,
+        entries: u64,
+    ) -> Result<Pulled, CliError> {
         let leaves = super::count_of(entries + 1);
-        let pulled = || meters.sum("hashpact_pulled_leaves_total", "");
+        let pulled = || meters.sum(LEAVES, "") - before.leaves;
         let patience = PATIENCE + Duration::from_secs(entries / LEAST_PER_SECOND);
         self.wait_until(patience, || pulled() > 0.0)?;
         let connected = Instant::now();
@@ -178,9 +217,8 @@ impl Running {
         let settle = super::settle(&self.node)?;
         let elapsed = self.began.elapsed();
         self.memory = Memory::here();
-        let busy =
-            |stage| rounded(meters.sum("hashpact_pull_busy_microseconds_total", stage) / 1e6);
-        let read = meters.sum("hashpact_wire_read_bytes_total", "");
+        let busy = |stage, before| rounded((meters.sum(BUSY, stage) - before) / 1e6);
+        let read = meters.sum(READ, "") - before.read;
         Ok(Pulled {
             elapsed_s: seconds(elapsed),
             stages: Stages {
@@ -188,9 +226,9 @@ impl Running {
                 receive_s: seconds(received - connected),
                 index_s: seconds(indexed - received),
                 settle_s: seconds(settle),
-                verify_busy_s: busy("verify"),
-                store_busy_s: busy("store"),
-                commit_busy_s: busy("commit"),
+                verify_busy_s: busy("verify", before.verify),
+                store_busy_s: busy("store", before.store),
+                commit_busy_s: busy("commit", before.commit),
             },
             wire_bytes_per_entry: rounded(read / super::count_of(entries)),
             cpu_s: rounded(cpu_seconds() - self.cpu),

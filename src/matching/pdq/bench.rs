@@ -2,6 +2,8 @@
 //!
 //! Everything is made from a seed, so that a run can be repeated.
 
+use std::ops::RangeInclusive;
+
 use super::index::linear;
 use super::value::{Words, to_bytes, to_words};
 use super::{DEFAULT_DISTANCE, PdqIndex};
@@ -140,43 +142,77 @@ impl Reference {
         queries: &[[u8; 32]],
         max: u32,
     ) -> Result<usize, Mismatch> {
-        let mut batch = vec![Vec::new(); queries.len()];
-        let _ = index.query_batch(queries, max, |query, value, distance| {
-            if let Some(found) = batch.get_mut(query) {
-                found.push((*value, distance));
-            }
-        });
+        self.check_each(index, queries, max..=max)
+    }
+
+    /// As [`check`](Self::check), at each of several distances; each query is scanned for once.
+    ///
+    /// # Errors
+    ///
+    /// The first [`Mismatch`].
+    pub fn check_each(
+        &self,
+        index: &PdqIndex,
+        queries: &[[u8; 32]],
+        distances: RangeInclusive<u32>,
+    ) -> Result<usize, Mismatch> {
+        let all: Vec<Vec<([u8; 32], u32)>> = queries
+            .iter()
+            .map(|query| {
+                let mut near = Vec::new();
+                self.query(query, *distances.end(), |value, distance| {
+                    near.push((*value, distance));
+                });
+                near.sort_unstable();
+                near
+            })
+            .collect();
         let mut matches = 0;
-        for (number, (query, found)) in queries.iter().zip(batch).enumerate() {
-            let mut expected = Vec::new();
-            self.query(query, max, |value, distance| {
-                expected.push((*value, distance));
-            });
-            expected.sort_unstable();
-            let mut single = Vec::new();
-            let _ = index.query(query, max, |value, distance| {
-                single.push((*value, distance));
-            });
-            for mut found in [single, found] {
-                found.sort_unstable();
-                if found != expected {
-                    let wrong = found
-                        .iter()
-                        .filter(|found| expected.binary_search(found).is_err())
-                        .count();
-                    let (found, expected) = (found.len(), expected.len());
-                    return Err(Mismatch {
-                        query: number,
-                        distance: max,
-                        found,
-                        expected,
-                        wrong,
-                    });
+        for max in distances {
+            let mut batch = vec![Vec::new(); queries.len()];
+            let _ = index.query_batch(queries, max, |query, value, distance| {
+                if let Some(found) = batch.get_mut(query) {
+                    found.push((*value, distance));
                 }
+            });
+            for (number, ((query, found), all)) in queries.iter().zip(batch).zip(&all).enumerate() {
+                let within = all.iter().filter(|(_, distance)| *distance <= max);
+                let expected: Vec<_> = within.copied().collect();
+                let mut single = Vec::new();
+                let _ = index.query(query, max, |value, distance| {
+                    single.push((*value, distance));
+                });
+                for mut found in [single, found] {
+                    found.sort_unstable();
+                    if found != expected {
+                        return Err(Mismatch::of(number, max, &found, &expected));
+                    }
+                }
+                matches += expected.len();
             }
-            matches += expected.len();
         }
         Ok(matches)
+    }
+}
+
+impl Mismatch {
+    fn of(
+        query: usize,
+        distance: u32,
+        found: &[([u8; 32], u32)],
+        expected: &[([u8; 32], u32)],
+    ) -> Self {
+        let wrong = found
+            .iter()
+            .filter(|found| expected.binary_search(found).is_err())
+            .count();
+        Self {
+            query,
+            distance,
+            found: found.len(),
+            expected: expected.len(),
+            wrong,
+        }
     }
 }
 
