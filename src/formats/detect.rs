@@ -1,6 +1,7 @@
 //! Tells the format of a file from its beginning and its name.
 
 use crate::delimited::is_header;
+use crate::links::is_plain_link;
 
 /// The formats that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub enum Format {
     List,
     /// VICS JSON 1.x or 2.0.
     Vics,
+    /// One link a line, of which only a digest is kept.
+    Urls,
 }
 
 impl Format {
@@ -24,6 +27,7 @@ impl Format {
             "jsonl" | "ndjson" | "json-lines" => Self::JsonLines,
             "list" | "plain" | "txt" => Self::List,
             "vics" => Self::Vics,
+            "urls" | "url" | "links" => Self::Urls,
             _ => return None,
         })
     }
@@ -36,6 +40,7 @@ impl Format {
             Self::JsonLines => "jsonl",
             Self::List => "list",
             Self::Vics => "vics",
+            Self::Urls => "urls",
         }
     }
 }
@@ -58,6 +63,7 @@ pub fn detect(first: &[u8], file_name: &str) -> Format {
     let line = lines.find(|line| !line.is_empty() && !line.starts_with(b"#"));
     match line {
         Some(line) if is_header(line) => Format::Csv,
+        Some(_) if is_list_of_links(text) => Format::Urls,
         _ => match extension.as_str() {
             "csv" | "tsv" => Format::Csv,
             "jsonl" | "ndjson" => Format::JsonLines,
@@ -65,6 +71,18 @@ pub fn detect(first: &[u8], file_name: &str) -> Format {
             _ => Format::List,
         },
     }
+}
+
+/// Whether every whole line of the beginning is a link and nothing else. ⚠ One that is
+/// not sure is not guessed: what is published is for ever.
+fn is_list_of_links(text: &[u8]) -> bool {
+    let whole = match text.iter().rposition(|byte| *byte == b'\n') {
+        Some(end) if text.len() >= crate::DETECT_BYTES / 2 => text.get(..end).unwrap_or(text),
+        _ => text,
+    };
+    let lines = whole.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let mut lines = lines.filter(|line| !line.is_empty() && !line.starts_with(b"#"));
+    lines.all(is_plain_link)
 }
 
 /// A VICS document is one value, its beginning names itself; a line is an object.
@@ -108,6 +126,22 @@ mod tests {
             ),
             ("{\"odata.metadata\":\"x\"".to_owned(), "x", Format::Vics),
             ("[{\"MediaID\":1}]".to_owned(), "x", Format::Vics),
+            (
+                "# made by x\n\nhttps://a.example/b\nHTTP://c.example\n".to_owned(),
+                "x",
+                Format::Urls,
+            ),
+            // A link beside something else, or something else beside links, is nothing that
+            // is guessed.
+            (format!("https://a.example/b,{hash}\n"), "x", Format::List),
+            (format!("https://a.example/b\n{hash}\n"), "x", Format::List),
+            ("https://a.example/b c\n".to_owned(), "x", Format::List),
+            ("a.example/b\n".to_owned(), "x", Format::List),
+            (
+                "url,md5\nhttps://a.example/b,\n".to_owned(),
+                "x",
+                Format::Csv,
+            ),
             (String::new(), "x", Format::List),
             (String::new(), "x.CSV", Format::Csv),
         ] {

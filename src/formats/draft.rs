@@ -6,6 +6,7 @@ use hashpact_core::signal::{Signal, SignalKind};
 use crate::cell;
 use crate::field::{Field, kind_named};
 use crate::limits::{LABEL_MAX_BYTES, LABELS_MAX, REFERENCE_MAX_BYTES, SIGNALS_MAX};
+use crate::links;
 use crate::options::Options;
 use crate::record::Record;
 use crate::reject::RejectReason;
@@ -80,6 +81,9 @@ impl Draft {
 
     /// Takes a signal of a kind that is known; the same one again is dropped.
     pub(crate) fn signal(&mut self, kind: SignalKind, text: &str) -> Result<(), RejectReason> {
+        if kind == SignalKind::Url && links::is_link(text.as_bytes()) {
+            return self.push(links::signal(text.as_bytes())?);
+        }
         self.push(parse_signal(kind, text)?)
     }
 

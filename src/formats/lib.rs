@@ -1,7 +1,7 @@
 //! Readers and writers of the files in which hash lists travel.
 //!
 //! In scope: CSV, JSON Lines, plain lists (also what `md5sum` and its relatives
-//! print) and VICS JSON 1.x and 2.0 in; CSV and JSON Lines out; the rejects file.
+//! print), lists of links and VICS JSON 1.x and 2.0 in; CSV and JSON Lines out; the rejects file.
 //! All of it streams: memory does not grow with the file, a line or an entry.
 //!
 //! Out of scope: opening files, duplicates, what an entry means. The caller hands
@@ -11,6 +11,9 @@
 //! exactly one record or one reject, or is counted as header, comment or blank;
 //! see [`Counters::is_balanced`]. A row with one bad signal is refused whole: half
 //! a row is often a shifted row, and it can be mended and imported again.
+//!
+//! ⚠ Of a link only its digest leaves this crate; a reject holds no link either, unless
+//! the caller asks for it.
 //!
 //! Signal values stand in [`Record::signals`] and [`Reject::original`] only, never
 //! in a reason, a warning, an error or a `Debug` form. File names, paths and EXIF
@@ -25,6 +28,7 @@ mod field;
 mod jsonl;
 mod limits;
 mod lines;
+mod links;
 mod list;
 mod options;
 mod reader;
@@ -33,6 +37,7 @@ mod reject;
 mod rejects;
 mod split;
 mod time;
+mod urls;
 mod vics;
 
 pub use detect::{Format, detect};

@@ -11,6 +11,7 @@ use hashpact_core::signal::{Signal, SignalKind};
 use crate::draft::{Draft, parse_spec, utf8};
 use crate::field::kind_named;
 use crate::lines::{Line, Lines};
+use crate::links::is_link;
 use crate::options::Options;
 use crate::record::{Counters, Item, Record};
 use crate::reject::{FatalError, Reject, RejectReason};
@@ -70,6 +71,9 @@ fn record(line: &[u8], number: u64, options: &Options) -> Result<Record, RejectR
         Some(end) => line.split_at_checked(end).unwrap_or((line, &[])),
         None => (line, &[][..]),
     };
+    if is_link(first) {
+        return Err(RejectReason::Link);
+    }
     // What is not UTF-8 can only be a file name, which nobody reads.
     let text = utf8(first, "value")?;
     if text.contains(':') {

@@ -19,6 +19,8 @@ pub struct Options {
     /// The country whose categories a VICS file uses, where its context does not
     /// say so.
     pub vics_country: Option<String>,
+    /// Whether rejects of a list of links keep the line. ⚠ A link is content-like.
+    pub keep_links: bool,
     /// Columns (by name, letter case does not matter) to fields, before the names
     /// of [`Field::parse`].
     pub(crate) columns: Vec<(String, Field)>,
@@ -33,6 +35,7 @@ impl Default for Options {
             has_header: true,
             kind: None,
             vics_country: None,
+            keep_links: false,
             columns: Vec::new(),
             constants: Vec::new(),
         }

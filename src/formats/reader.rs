@@ -10,6 +10,7 @@ use crate::list::List;
 use crate::options::Options;
 use crate::record::{Counters, Item, Warning};
 use crate::reject::FatalError;
+use crate::urls::Urls;
 use crate::vics::Vics;
 
 /// Reads one file: an iterator of items, which ends after the first error.
@@ -27,6 +28,7 @@ enum Input<R> {
     JsonLines(JsonLines<R>),
     List(List<R>),
     Vics(Box<Vics<R>>),
+    Urls(Urls<R>),
 }
 
 impl<R: Read> Reader<R> {
@@ -41,6 +43,7 @@ impl<R: Read> Reader<R> {
                 Format::JsonLines => Input::JsonLines(JsonLines::new(input)),
                 Format::List => Input::List(List::new(input)),
                 Format::Vics => Input::Vics(Box::new(Vics::new(input))),
+                Format::Urls => Input::Urls(Urls::new(input)),
             },
             counters: Counters::default(),
             warnings: Vec::new(),
@@ -94,6 +97,7 @@ impl<R: Read> Iterator for Reader<R> {
             Input::JsonLines(input) => input.next(options, counters, &mut self.warnings),
             Input::List(input) => input.next(options, counters),
             Input::Vics(input) => input.next(options, counters),
+            Input::Urls(input) => input.next(options, counters),
         };
         match &next {
             Ok(Some(Item::Record(_))) => counters.records += 1,

@@ -115,6 +115,15 @@ pub enum RejectReason {
     /// A line of which no part looks like a signal.
     #[error("no signal is recognised in the line")]
     Unrecognised,
+    /// A line that is a link, in a file that is read as a list of hashes.
+    #[error("the line is a link: read the file with --format urls, which keeps digests only")]
+    Link,
+    /// A line of a list of links that is none, or not of a page on a host.
+    #[error("not a link that an entry can be made of: {why}")]
+    BadUrl {
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// No signal in the row.
     #[error("no signal")]
     NoSignal,
@@ -193,6 +202,8 @@ impl RejectReason {
             Self::UnknownKind => "unknown_kind",
             Self::AmbiguousKind { .. } => "ambiguous_kind",
             Self::Unrecognised => "unrecognised",
+            Self::Link => "link",
+            Self::BadUrl { .. } => "bad_url",
             Self::NoSignal => "no_signal",
             Self::TooManySignals => "too_many_signals",
             Self::TooManyLabels => "too_many_labels",

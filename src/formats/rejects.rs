@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use crate::cell;
 use crate::limits::ORIGINAL_MAX_BYTES;
+use crate::links;
 use crate::reject::Reject;
 
 /// Writes rejects as CSV with the columns `line`, `reason` and `original`.
@@ -12,8 +13,11 @@ use crate::reject::Reject;
 /// The reason begins with its code. The original is text for people: what is not
 /// printable is written as `\x` and two digits, a backslash twice, and a cell that
 /// a spreadsheet would take for a formula gets an apostrophe in front.
+///
+/// ⚠ What looks like a link, or like a part of one, is left out of it.
 pub struct RejectsWriter<W: Write> {
     csv: csv::Writer<W>,
+    keep_links: bool,
 }
 
 impl<W: Write> RejectsWriter<W> {
@@ -25,7 +29,17 @@ impl<W: Write> RejectsWriter<W> {
         let mut csv = csv::Writer::from_writer(output);
         csv.write_record(["line", "reason", "original"])
             .map_err(cell::write_error)?;
-        Ok(Self { csv })
+        Ok(Self {
+            csv,
+            keep_links: false,
+        })
+    }
+
+    /// Leaves links in what is written: the operator has asked for them.
+    #[must_use]
+    pub fn keep_links(mut self) -> Self {
+        self.keep_links = true;
+        self
     }
 
     /// Adds a reject.
@@ -48,7 +62,11 @@ impl<W: Write> RejectsWriter<W> {
         reason: &str,
         original: &[u8],
     ) -> io::Result<()> {
-        let mut text = printable(original);
+        let mut text = if self.keep_links {
+            printable(original)
+        } else {
+            printable(&links::left_out(original))
+        };
         if original.len() == ORIGINAL_MAX_BYTES {
             text.push_str(" [cut off here]");
         }
@@ -117,6 +135,21 @@ mod tests {
                 "7,no_signal: no signal,a\\x00\\xff\\\\\\x0ab",
             ]
         );
+    }
+
+    #[test]
+    fn links_are_left_out_unless_they_are_asked_for() {
+        let line = b"7;https://secret.example/a,b;A1";
+        let write = |keep: bool| {
+            let rejects = RejectsWriter::new(Vec::new()).unwrap();
+            let mut rejects = if keep { rejects.keep_links() } else { rejects };
+            let reject = Reject::new(7, RejectReason::NoSignal, line);
+            rejects.write(&reject).unwrap();
+            String::from_utf8(rejects.finish().unwrap()).unwrap()
+        };
+        assert!(!write(false).contains("secret"));
+        assert!(write(false).contains("[link left out]"));
+        assert!(write(true).contains("https://secret.example/a,b"));
     }
 
     #[test]

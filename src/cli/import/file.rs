@@ -30,6 +30,8 @@ pub(super) struct Importer<'a> {
     pub(super) client: Option<&'a Client>,
     pub(super) set: String,
     pub(super) format: Option<Format>,
+    /// Whether the rejects file may hold links.
+    pub(super) keep_links: bool,
     pub(super) options: Options,
     pub(super) basis: Basis,
     pub(super) progress: Progress,
@@ -99,7 +101,10 @@ impl Importer<'_> {
     pub(super) fn file(&mut self, path: &Path, rejects: &Path) -> Result<FileSummary, CliError> {
         self.progress.name(path.display().to_string());
         let transfer = Transfer {
-            rejects: Arc::new(Mutex::new(Rejects::new(rejects.to_owned()))),
+            rejects: Arc::new(Mutex::new(Rejects::new(
+                rejects.to_owned(),
+                self.keep_links,
+            ))),
             in_flight: InFlight::default(),
             bytes: Arc::default(),
         };

@@ -24,8 +24,9 @@ use super::values::own_set;
 /// Bring files of hashes into a set and publish them
 ///
 /// Takes CSV (columns by header), JSON Lines, plain lists (one hash a line, and
-/// what md5sum and sha256sum print) and VICS JSON 1.3 and 2.0. File names, paths
-/// and EXIF are dropped while reading. An entry is known by its source reference,
+/// what md5sum and sha256sum print), VICS JSON 1.3 and 2.0, and links, one a line,
+/// of which only digests are kept. File names, paths and EXIF are dropped while
+/// reading. An entry is known by its source reference,
 /// else by its signals: the same again adds nothing, a changed one replaces.
 ///
 /// Every line is accounted for: added, replaced, unchanged or rejected. Where a
@@ -62,6 +63,9 @@ pub struct ImportArgs {
     /// Where rejected lines go: line, reason, original [default: FILE.rejects.csv]
     #[arg(long, value_name = "FILE")]
     pub rejects: Option<PathBuf>,
+    /// Write links into the rejects file; else they are left out
+    #[arg(long)]
+    pub rejects_with_links: bool,
     /// Read and check everything, and publish nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -80,6 +84,8 @@ pub enum FormatArg {
     List,
     /// VICS JSON 1.3 or 2.0
     Vics,
+    /// One link a line; only digests are kept
+    Urls,
 }
 
 impl FormatArg {
@@ -90,6 +96,7 @@ impl FormatArg {
             Self::Jsonl => Some(Format::JsonLines),
             Self::List => Some(Format::List),
             Self::Vics => Some(Format::Vics),
+            Self::Urls => Some(Format::Urls),
         }
     }
 }
@@ -136,6 +143,7 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> {
         client: client.as_ref(),
         set: args.set.to_string(),
         format: args.format.format(),
+        keep_links: args.rejects_with_links,
         options,
         basis,
         progress: Progress::bytes(total_bytes(&args.files)),
@@ -176,6 +184,7 @@ fn held_back(client: &Client, set: &str) -> Result<u64, CliError> {
 fn options(args: &ImportArgs) -> Result<Options, CliError> {
     let mut options = Options::default();
     options.kind = args.kind;
+    options.keep_links = args.rejects_with_links;
     options.vics_country.clone_from(&args.vics_country);
     let wrong = |option: &str, error: &OptionsError| CliError::usage(format!("{option}: {error}"));
     for column in &args.columns {

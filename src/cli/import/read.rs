@@ -303,7 +303,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("in.txt");
         std::fs::write(&path, text).unwrap();
-        let rejects = Arc::new(Mutex::new(Rejects::new(folder.path().join("rejects.csv"))));
+        let rejects = Arc::new(Mutex::new(Rejects::new(
+            folder.path().join("rejects.csv"),
+            false,
+        )));
         let reading = Reading {
             path,
             format: Some(Format::List),
@@ -353,7 +356,7 @@ mod tests {
             options: Options::default(),
             basis: Basis::Human,
             bytes: Arc::default(),
-            rejects: Arc::new(Mutex::new(Rejects::new(PathBuf::new()))),
+            rejects: Arc::new(Mutex::new(Rejects::new(PathBuf::new(), false))),
             in_flight: Arc::default(),
             send: None,
         };

@@ -14,6 +14,7 @@ const REJECTS_HEADER: &[u8] = b"line,reason,original\n";
 /// Counts rejected lines and writes them down.
 pub(super) struct Rejects {
     path: PathBuf,
+    keep_links: bool,
     writer: Option<RejectsWriter<BufWriter<File>>>,
     /// Lines that the reader refused.
     pub(super) by_reader: u64,
@@ -22,9 +23,10 @@ pub(super) struct Rejects {
 }
 
 impl Rejects {
-    pub(super) const fn new(path: PathBuf) -> Self {
+    pub(super) const fn new(path: PathBuf, keep_links: bool) -> Self {
         Self {
             path,
+            keep_links,
             writer: None,
             by_reader: 0,
             by_node: 0,
@@ -74,7 +76,12 @@ impl Rejects {
                 file.set_permissions(Permissions::from_mode(0o600))?;
                 file.set_len(0)?;
             }
-            self.writer = Some(RejectsWriter::new(BufWriter::new(file))?);
+            let writer = RejectsWriter::new(BufWriter::new(file))?;
+            self.writer = Some(if self.keep_links {
+                writer.keep_links()
+            } else {
+                writer
+            });
         }
         self.writer
             .as_mut()
@@ -110,14 +117,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("input.csv");
         std::fs::write(&path, "id,md5\n").unwrap();
-        let error = Rejects::new(path.clone())
+        let error = Rejects::new(path.clone(), false)
             .refused((7, "invalid", "no"), "MD5:00")
             .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "id,md5\n");
         for replaced in ["", "line,reason,original\n3,old,x\n"] {
             std::fs::write(&path, replaced).unwrap();
-            let mut rejects = Rejects::new(path.clone());
+            let mut rejects = Rejects::new(path.clone(), false);
             rejects.refused((7, "invalid", "no"), "MD5:00").unwrap();
             rejects.finish().unwrap();
             let text = std::fs::read_to_string(&path).unwrap();
@@ -131,7 +138,7 @@ mod tests {
     fn there_is_no_file_without_a_reject_and_one_for_the_owner_with() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.rejects.csv");
-        let mut rejects = Rejects::new(path.clone());
+        let mut rejects = Rejects::new(path.clone(), false);
         assert_eq!(rejects.finish().unwrap(), None);
         assert!(!path.exists());
         rejects.refused((7, "invalid", "no"), "MD5:00").unwrap();

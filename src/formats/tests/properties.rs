@@ -13,7 +13,13 @@ use hashpact_formats::{
 };
 use proptest::prelude::*;
 
-const FORMATS: [Format; 4] = [Format::Csv, Format::JsonLines, Format::List, Format::Vics];
+const FORMATS: [Format; 5] = [
+    Format::Csv,
+    Format::JsonLines,
+    Format::List,
+    Format::Vics,
+    Format::Urls,
+];
 
 /// Text made of what the formats are made of, so that it gets deep into them.
 fn fragments() -> impl Strategy<Value = Vec<u8>> {
@@ -53,6 +59,9 @@ fn fragments() -> impl Strategy<Value = Vec<u8>> {
         "\"odata.metadata\":\"x#Cases\"",
         "PDQ:",
         "MD5 (",
+        "https://",
+        "a.example",
+        "/b?c",
         "é",
     ]);
     prop::collection::vec(fragment, 0..60).prop_map(|parts| parts.concat().into_bytes())
