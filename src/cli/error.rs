@@ -17,6 +17,8 @@ pub enum Exit {
     /// Done, but not for all that was given: lines were rejected, files could not
     /// be read, or nothing that was asked for is known.
     Partial = 3,
+    /// A scan found something that is known.
+    Known = 10,
 }
 
 impl From<Exit> for ExitCode {

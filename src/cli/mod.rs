@@ -22,6 +22,7 @@ pub mod init;
 pub mod keys;
 pub mod logging;
 pub mod lookup;
+pub mod media;
 mod new_files;
 pub mod open;
 pub mod output;
@@ -34,6 +35,7 @@ mod re_anchor;
 pub mod retract;
 pub mod roster;
 pub mod run;
+pub mod scan;
 pub mod selectors;
 pub mod set;
 pub mod status;
@@ -56,7 +58,7 @@ use output::Output;
 /// the clear.
 ///
 /// Exit codes: 0 done; 1 failed; 2 wrong call or configuration; 3 done, but not
-/// for all that was given.
+/// for all that was given; 10 a scan found something known.
 #[derive(Debug, Parser)]
 #[command(
     name = "hashpact",
@@ -106,6 +108,7 @@ enum Command {
     Erase(erase::EraseArgs),
     Export(export::ExportArgs),
     Lookup(lookup::LookupArgs),
+    Scan(scan::ScanArgs),
     Hash(hash::HashArgs),
     Quarantine(quarantine::QuarantineArgs),
     Card(card::CardArgs),
@@ -233,6 +236,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Erase(args) => erase::run(&args, context),
         Command::Export(args) => export::run(&args, context),
         Command::Lookup(args) => lookup::run(&args, context),
+        Command::Scan(args) => scan::run(&args, context),
         Command::Hash(args) => hash::run(args, context),
         Command::Quarantine(args) => quarantine::run(&args, context),
         Command::Coalition(args) => coalition::run(args, context),

@@ -26,6 +26,7 @@ mod keys;
 mod outbound;
 mod proofs;
 mod restore;
+mod scan;
 mod secrets;
 mod world;
 

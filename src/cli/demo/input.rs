@@ -11,7 +11,7 @@ use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
 use crate::cli::error::CliError;
-use crate::cli::hash::hash_path;
+use crate::cli::media::digests_of;
 
 /// Where dpkg keeps the checksums of what it installed.
 const DPKG: &str = "/var/lib/dpkg/info";
@@ -119,7 +119,7 @@ fn hash_usr(writer: &mut impl Write) -> io::Result<(u64, HashedFiles)> {
             if kind.is_dir() {
                 folders.push(path);
             } else if kind.is_file() && files.len() < USR_FILES_MAX {
-                let Ok(hashes) = hash_path(&path, |_| ()) else {
+                let Ok(hashes) = digests_of(&path) else {
                     continue;
                 };
                 writeln!(writer, "{}  {}", hashes.md5, path.display())?;
@@ -141,7 +141,7 @@ fn pick(candidates: Vec<(PathBuf, Vec<u8>)>) -> Vec<RealFile> {
         if !small {
             continue;
         }
-        let same = hash_path(&path, |_| ()).is_ok_and(|now| now.md5 == HEXLOWER.encode(&md5));
+        let same = digests_of(&path).is_ok_and(|now| now.md5 == HEXLOWER.encode(&md5));
         if same {
             files.push(RealFile { path, md5 });
         }

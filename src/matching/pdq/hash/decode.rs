@@ -140,6 +140,26 @@ pub(super) fn luma(file: &[u8], limits: &Limits) -> Result<Luma, ImageError> {
     luma_of_rgb(pixels.width(), pixels.height(), pixels.as_raw())
 }
 
+/// Says whether a file begins as one of the kinds that are decoded.
+#[must_use]
+pub fn is_picture(start: &[u8]) -> bool {
+    format_of(start).is_some()
+}
+
+/// The pixels that a file claims to have, for whoever shares out memory before decoding. Nothing is decoded.
+///
+/// # Errors
+///
+/// [`ImageError`] where the header cannot be read, or claims more than the limits.
+pub fn claimed_pixels(file: &[u8], limits: &Limits) -> Result<u64, ImageError> {
+    let format = format_of(file).ok_or(ImageError::Unsupported)?;
+    let claimed = catch_unwind(AssertUnwindSafe(|| {
+        let (width, height) = opened(file, format, limits)?.dimensions();
+        Ok(u64::from(width) * u64::from(height))
+    }));
+    claimed.map_err(|_| ImageError::Malformed)?
+}
+
 /// Tells the kind of a file by its first bytes, if it is on the list.
 fn format_of(file: &[u8]) -> Option<ImageFormat> {
     let format = image::guess_format(file).ok()?;
@@ -158,9 +178,22 @@ fn decode(file: &[u8], format: ImageFormat, limits: &Limits) -> Result<DynamicIm
     if format == ImageFormat::Jpeg && !jpeg_ends(file) {
         return Err(ImageError::Truncated);
     }
+    let mut decoder = opened(file, format, limits)?;
+    let mut left = limits.for_decoder();
+    left.reserve(decoder.total_bytes())?;
+    decoder.set_limits(left)?;
+    Ok(DynamicImage::from_decoder(decoder)?)
+}
+
+/// Reads the header, and holds what it claims against the limits.
+fn opened<'f>(
+    file: &'f [u8],
+    format: ImageFormat,
+    limits: &Limits,
+) -> Result<impl ImageDecoder + 'f, ImageError> {
     let mut reader = ImageReader::with_format(Cursor::new(file), format);
     reader.limits(limits.for_decoder());
-    let mut decoder = reader.into_decoder()?;
+    let decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
     if width > limits.max_side || height > limits.max_side || pixels > limits.max_pixels {
@@ -172,10 +205,7 @@ fn decode(file: &[u8], format: ImageFormat, limits: &Limits) -> Result<DynamicIm
     if decoder.total_bytes() > limits.decoder_max_bytes {
         return Err(ImageError::TooMuchMemory);
     }
-    let mut left = limits.for_decoder();
-    left.reserve(decoder.total_bytes())?;
-    decoder.set_limits(left)?;
-    Ok(DynamicImage::from_decoder(decoder)?)
+    Ok(decoder)
 }
 
 impl Limits {

@@ -15,7 +15,7 @@ mod decode;
 mod tests;
 mod transform;
 
-pub use decode::{ImageError, Limits};
+pub use decode::{ImageError, Limits, claimed_pixels, is_picture};
 use transform::{Frequencies, Luma};
 
 /// Smallest side that is hashed, upstream's.

@@ -1,0 +1,301 @@
+//! What the node answers, as it is printed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use hashpact_api::{RETRY_AFTER_MS, wire};
+use hashpact_matching::pdq::{DEFAULT_DISTANCE, MAX_DISTANCE};
+use serde::Serialize;
+use tonic::Code;
+
+use super::item::{Asked, Item};
+use crate::cli::client::{Client, failed};
+use crate::cli::error::CliError;
+use crate::cli::output::{Output, stamp};
+
+/// Columns of an item's name in the lines for people.
+const ITEM_WIDTH: usize = 26;
+/// How often a busy node is asked again, and how long each wait is where it says
+/// nothing: a minute or more in all.
+const ATTEMPTS: u32 = 600;
+const WAIT: Duration = Duration::from_millis(100);
+
+/// How near a match may be.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct NearArgs {
+    /// PDQ and frames of videos: bits that may differ, 0 to 64; 0 asks for the very
+    /// value
+    #[arg(long, value_name = "BITS", default_value_t = DEFAULT_DISTANCE,
+        value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_DISTANCE)))]
+    pub(crate) distance: u32,
+    /// Videos: how many of its frames a known video must have at least
+    #[arg(long, value_name = "PERCENT", default_value_t = 80,
+        value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) video_query_percent: u32,
+    /// Videos: how many of the known video's frames it must have at least
+    #[arg(long, value_name = "PERCENT", default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(crate) video_compared_percent: u32,
+}
+
+/// What is known of an item.
+#[derive(Serialize)]
+pub(in crate::cli) struct ItemObject {
+    pub(in crate::cli) item: String,
+    /// The bytes of a name that is no text, in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    item_bytes: Option<String>,
+    pub(in crate::cli) known: bool,
+    /// Whether there are more matches than these.
+    more: bool,
+    pub(in crate::cli) matches: Vec<MatchObject>,
+    /// Why a picture or video was asked for by its digests only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) not_seen: Option<NotSeen>,
+}
+
+#[derive(Serialize)]
+pub(in crate::cli) struct NotSeen {
+    pub(in crate::cli) code: &'static str,
+    error: String,
+    #[serde(skip)]
+    pub(in crate::cli) is_passing: bool,
+}
+
+#[derive(Serialize)]
+pub(in crate::cli) struct MatchObject {
+    signal: String,
+    /// How a picture was turned, or what of a link the entry covers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aspect: Option<String>,
+    distance: u32,
+    /// Videos: of its frames, those that the known video has, in percent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query_percent: Option<u32>,
+    /// Videos: of the known video's frames, those that it has, in percent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compared_percent: Option<u32>,
+    pub(in crate::cli) entry: String,
+    set: String,
+    index: u64,
+    publisher: String,
+    publisher_number: u32,
+    publisher_name: String,
+    contact_name: String,
+    contact_email: String,
+    contact_phone: String,
+    pub(in crate::cli) classification: String,
+    basis: String,
+    media_kind: String,
+    published: Option<String>,
+    quality: Option<u32>,
+    standing: String,
+}
+
+/// What answers say beside matches.
+#[derive(Default)]
+pub(in crate::cli) struct Told {
+    /// Whether the node said that near matches are not all to be had.
+    pub(in crate::cli) incomplete: bool,
+    pub(in crate::cli) publishers: BTreeMap<String, wire::Publisher>,
+    /// What was wrong with single signals, without their values.
+    pub(in crate::cli) wrong: Vec<String>,
+}
+
+/// Asks for all signals of items, and puts the answers together. A busy node is asked
+/// again when it says.
+pub(in crate::cli) fn ask(
+    client: &Client,
+    near: &NearArgs,
+    items: Vec<Item>,
+    told: &mut Told,
+) -> Result<Vec<ItemObject>, CliError> {
+    let signals = items.iter().flat_map(|item| &item.signals);
+    let request = wire::MatchRequest {
+        max_distance: Some(near.distance),
+        signals: signals
+            .map(|asked| wire::Signal {
+                kind: asked.signal.kind().number(),
+                value: asked.signal.value().clone(),
+                quality: None,
+            })
+            .collect(),
+    };
+    let response = call(client, request)?;
+    told.incomplete |= !response.near_ready || response.near_pending > 0;
+    let mut answers = response.answers.into_iter();
+    let objects = items.into_iter().map(|item| {
+        let answers: Vec<wire::Answer> = answers.by_ref().take(item.signals.len()).collect();
+        together(item, answers, told)
+    });
+    Ok(objects.collect())
+}
+
+fn call(client: &Client, request: wire::MatchRequest) -> Result<wire::MatchResponse, CliError> {
+    let mut attempt = 0;
+    loop {
+        let status = match client.wait(client.node().r#match(request.clone())) {
+            Ok(response) => return Ok(response.into_inner()),
+            Err(status) => status,
+        };
+        attempt += 1;
+        if status.code() != Code::ResourceExhausted || attempt == ATTEMPTS {
+            return Err(failed(&status));
+        }
+        let told = status.metadata().get(RETRY_AFTER_MS);
+        let told = told.and_then(|wait| wait.to_str().ok()?.parse().ok());
+        thread::sleep(
+            told.map_or(WAIT, Duration::from_millis)
+                .clamp(WAIT, WAIT * 100),
+        );
+    }
+}
+
+fn together(item: Item, answers: Vec<wire::Answer>, told: &mut Told) -> ItemObject {
+    let (mut matches, mut more) = (Vec::new(), false);
+    for (asked, answer) in item.signals.iter().zip(answers) {
+        if !answer.error_code.is_empty() {
+            let kind = asked.signal.kind();
+            told.wrong
+                .push(format!("a signal of kind {kind}: {}", answer.error));
+        }
+        more |= answer.more;
+        for found in answer.matches {
+            matches.push(object(asked, found, &mut told.publishers));
+        }
+    }
+    ItemObject {
+        item: item.name,
+        item_bytes: item.bytes,
+        known: !matches.is_empty(),
+        more,
+        matches,
+        not_seen: item.not_seen.map(|error| NotSeen {
+            code: error.code,
+            is_passing: error.is_passing(),
+            error: error.reason,
+        }),
+    }
+}
+
+fn object(
+    asked: &Asked,
+    found: wire::Match,
+    publishers: &mut BTreeMap<String, wire::Publisher>,
+) -> MatchObject {
+    let publisher = found.publisher.unwrap_or_default();
+    publishers
+        .entry(publisher.slug.clone())
+        .or_insert_with(|| publisher.clone());
+    MatchObject {
+        signal: format!("{}:{}", asked.signal.kind(), asked.signal.to_text()),
+        aspect: asked.aspect.clone(),
+        distance: found.distance,
+        query_percent: None,
+        compared_percent: None,
+        entry: found.entry,
+        set: found.set,
+        index: found.index,
+        publisher: publisher.slug,
+        publisher_number: publisher.number,
+        publisher_name: publisher.display_name,
+        contact_name: publisher.contact_name,
+        contact_email: publisher.contact_email,
+        contact_phone: publisher.contact_phone,
+        classification: found.classification,
+        basis: found.basis,
+        media_kind: found.media_kind,
+        published: stamp(found.published_ms),
+        quality: found.quality,
+        standing: found.standing,
+    }
+}
+
+impl ItemObject {
+    /// Prints it for people: a line for each entry, the nearest match of it.
+    pub(in crate::cli) fn lines(&self, output: &Output) -> Result<(), CliError> {
+        let name = clip(&self.item);
+        if !self.known {
+            return output.line(format_args!("{name:<ITEM_WIDTH$}  not known"));
+        }
+        let mut shown = BTreeSet::new();
+        for found in &self.matches {
+            if shown.insert(&found.entry) {
+                output.line(format_args!("{name:<ITEM_WIDTH$}  {}", found.line()))?;
+            }
+        }
+        if self.more {
+            output.line(format_args!("{:<ITEM_WIDTH$}  and more", ""))?;
+        }
+        Ok(())
+    }
+}
+
+impl MatchObject {
+    fn line(&self) -> String {
+        let class = match self.classification.as_str() {
+            "" => "-",
+            class => class,
+        };
+        let published = self.published.as_deref();
+        let day = published.and_then(|time| time.get(..10)).unwrap_or("-");
+        let mut line = format!("{class:<8}  {day}  {}", self.entry);
+        // Writing to a String cannot fail.
+        if self.distance > 0 {
+            let _ = write!(line, "  {} bits off", self.distance);
+        }
+        if let Some(percent) = self.query_percent.filter(|percent| *percent < 100) {
+            let _ = write!(line, "  {percent} % of its frames");
+        }
+        if let Some(aspect) = self
+            .aspect
+            .as_deref()
+            .filter(|aspect| *aspect != "original")
+        {
+            let _ = write!(line, "  ({aspect})");
+        }
+        if self.standing != "active" {
+            line.push_str("  review");
+        }
+        line
+    }
+}
+
+/// The beginning of a long name, without what a terminal would take for a command.
+fn clip(name: &str) -> String {
+    let plain = |letter: char| {
+        if letter.is_control() {
+            '\u{fffd}'
+        } else {
+            letter
+        }
+    };
+    if name.chars().count() <= ITEM_WIDTH {
+        return name.chars().map(plain).collect();
+    }
+    let start = name.chars().map(plain);
+    let start: String = start.take(ITEM_WIDTH.saturating_sub(1)).collect();
+    format!("{start}…")
+}
+
+/// Says on standard error what answers lack.
+#[must_use]
+pub(in crate::cli) const fn still_loading() -> &'static str {
+    "the node is still loading PDQ signals: near matches may be missing; ask again when /ready \
+     says near_ready"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_are_clipped_and_no_name_drives_a_terminal() {
+        assert_eq!(clip("short"), "short");
+        assert_eq!(clip(&"x".repeat(100)).chars().count(), ITEM_WIDTH);
+        assert_eq!(clip("a\x1b[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+    }
+}
