@@ -421,6 +421,7 @@ impl wire::node_server::Node for NodeService {
             without_other: radius.without_other,
             with_one_other: radius.with_one_other,
             examples: radius.examples,
+            examples_with_one_other: radius.examples_with_one_other,
         }))
     }
 

@@ -63,6 +63,7 @@ pub(crate) fn peer(node: &Node, peer: PeerView) -> wire::Peer {
         last_error,
         roster_version: peer.roster_version,
         software: peer.software,
+        certificate_expires_ms: peer.certificate_expires.0,
     }
 }
 

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashpact_core::id::Digest;
+use hashpact_core::id::{Digest, UnixMillis};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -187,7 +187,11 @@ impl Acceptor {
         let traffic = socket.traffic();
         let handshake = TlsAcceptor::from(self.tls.clone()).accept(socket);
         let mut stream = TlsStream::from(handshake.await.map_err(handshake_error)?);
-        let (key, caller) = tune(&mut stream)?;
+        let Met {
+            key,
+            caller,
+            certificate_expires,
+        } = tune(&mut stream)?;
         let peer = self.identity.directory.peer_of(&key);
         let peer = peer.ok_or(NetError::Refused(Refusal::UnknownKey(key)))?;
         let new = NewConnection {
@@ -195,6 +199,7 @@ impl Acceptor {
             caller,
             peer,
             own_key,
+            certificate_expires,
             address,
             traffic,
             cut,
@@ -245,11 +250,19 @@ pub(crate) fn retire(connection: &Connection, settings: &Settings) {
     });
 }
 
+/// What a handshake told.
+pub(crate) struct Met {
+    /// The key that the peer proved to hold.
+    pub(crate) key: Digest,
+    /// Which side calls.
+    pub(crate) caller: CallingSide,
+    /// When the certificate that carries the key runs out: shown, and no more.
+    pub(crate) certificate_expires: Option<UnixMillis>,
+}
+
 /// What both sides do after a handshake: the protocol is read, the buffer of TLS
 /// bounded, and the key that the peer proved to hold is named.
-pub(crate) fn tune(
-    stream: &mut TlsStream<Metered<TcpStream>>,
-) -> Result<(Digest, CallingSide), NetError> {
+pub(crate) fn tune(stream: &mut TlsStream<Metered<TcpStream>>) -> Result<Met, NetError> {
     let buffer = Some(TLS_BUFFER_BYTES);
     match stream {
         TlsStream::Client(stream) => stream.get_mut().1.set_buffer_limit(buffer),
@@ -263,7 +276,11 @@ pub(crate) fn tune(
     };
     let key = tls::spki_digest(certificate);
     let key = key.map_err(|error| NetError::Handshake(std::io::Error::other(error)))?;
-    Ok((key, caller))
+    Ok(Met {
+        key,
+        caller,
+        certificate_expires: tls::not_after(certificate),
+    })
 }
 
 /// Tells our own refusal of a certificate from every other failure.

@@ -21,7 +21,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::accept::{handshake_error, tune};
+use crate::accept::{Met, handshake_error, tune};
 use crate::connections::{Connection, Direction, Listed, NewConnection};
 use crate::error::NetError;
 use crate::io::{Metered, Traffic};
@@ -172,13 +172,18 @@ impl Dialler {
         let connector = TlsConnector::from(Arc::new(config));
         let stream = connector.connect(name, socket).await;
         let mut stream = TlsStream::from(stream.map_err(handshake_error)?);
-        let (key, agreed) = tune(&mut stream)?;
+        let Met {
+            key,
+            caller: agreed,
+            certificate_expires,
+        } = tune(&mut stream)?;
         if agreed != caller {
             return Err(NetError::Protocol);
         }
         let facts = Facts {
             caller,
             own_key,
+            certificate_expires,
             address,
             traffic,
             cut,
@@ -256,6 +261,7 @@ struct Secured {
 struct Facts {
     caller: CallingSide,
     own_key: Digest,
+    certificate_expires: Option<UnixMillis>,
     address: SocketAddr,
     traffic: Arc<Traffic>,
     cut: CancellationToken,
@@ -268,6 +274,7 @@ impl Facts {
             caller: self.caller,
             peer,
             own_key: self.own_key,
+            certificate_expires: self.certificate_expires,
             address: self.address,
             traffic: self.traffic,
             cut: self.cut,

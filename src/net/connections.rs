@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hashpact_core::id::Digest;
+use hashpact_core::id::{Digest, UnixMillis};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::error::NetError;
@@ -53,6 +53,8 @@ pub struct Connection {
     pub peer: PeerIdentity,
     /// The TLS key that this node proved to hold.
     pub own_key: Digest,
+    /// When the peer's certificate runs out, by what it says: shown, and no more.
+    pub certificate_expires: Option<UnixMillis>,
     /// From or to where.
     pub address: SocketAddr,
     traffic: Arc<Traffic>,
@@ -190,6 +192,7 @@ impl Connections {
             caller: new.caller,
             peer: new.peer,
             own_key: new.own_key,
+            certificate_expires: new.certificate_expires,
             address: new.address,
             traffic: new.traffic,
             cut: new.cut,
@@ -242,6 +245,7 @@ pub(crate) struct NewConnection {
     pub(crate) caller: CallingSide,
     pub(crate) peer: PeerIdentity,
     pub(crate) own_key: Digest,
+    pub(crate) certificate_expires: Option<UnixMillis>,
     pub(crate) address: SocketAddr,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) cut: CancellationToken,

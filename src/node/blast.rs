@@ -32,6 +32,8 @@ pub struct BlastRadius {
     pub with_one_other: u64,
     /// Some of those without another voice.
     pub examples: Vec<String>,
+    /// Some of those with one other.
+    pub examples_with_one_other: Vec<String>,
 }
 
 impl Node {
@@ -118,7 +120,12 @@ impl Node {
                     radius.examples.push(name);
                 }
             }
-            1 => radius.with_one_other = radius.with_one_other.saturating_add(1),
+            1 => {
+                radius.with_one_other = radius.with_one_other.saturating_add(1);
+                if radius.examples_with_one_other.len() < EXAMPLES_MAX {
+                    radius.examples_with_one_other.push(name);
+                }
+            }
             _ => {}
         }
         Ok(())

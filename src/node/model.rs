@@ -310,6 +310,8 @@ pub struct PeerView {
     pub roster_version: u64,
     /// What it says it runs.
     pub software: String,
+    /// When the certificate that it showed last runs out; 0 where it showed none.
+    pub certificate_expires: UnixMillis,
 }
 
 /// How pulling a feed stands.

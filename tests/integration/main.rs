@@ -23,6 +23,7 @@ mod erase;
 mod exchange;
 mod import;
 mod keys;
+mod observer;
 mod outbound;
 mod proofs;
 mod restore;

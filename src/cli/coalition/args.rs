@@ -40,7 +40,7 @@ pub enum CoalitionCommand {
     /// Draft: let a suspended or removed member take part again
     Reinstate(MemberArgs),
     /// Draft: remove members; what they said stays attributed to them
-    Remove(MemberArgs),
+    Remove(RemoveArgs),
     /// Draft: change a member's name for people
     Rename(RenameArgs),
     /// Draft: say what a member may do; replaces the roles that it has
@@ -69,6 +69,12 @@ pub enum CoalitionCommand {
     Publish(PublishArgs),
     /// Admit, sign and publish in one step, where all keys needed are at hand
     Add(AddArgs),
+    /// Show who takes part, as the node of --config sees it: no set is named
+    ///
+    /// For observers: a member with the role observe runs a node and hears of no feed.
+    /// Per node: reached or not, when it was heard last, its version and that of the
+    /// roster it holds, until when card and certificate go, receipts that are overdue.
+    Status(StatusArgs),
     /// Take newer versions, cards and suspensions from other copies of the roster
     Update(UpdateArgs),
     /// Show a roster file: version, administrators, members, expiry, signatures
@@ -249,7 +255,7 @@ pub struct SuspendArgs {
     #[arg(value_name = "MEMBER", value_parser = slug)]
     pub member: Slug,
     /// Why, for people
-    #[arg(long, value_name = "TEXT", required_unless_present = "lasting")]
+    #[arg(long, value_name = "TEXT", required_unless_present_any = ["lasting", "preview"])]
     pub reason: Option<String>,
     /// How many days, at most 7
     #[arg(long = "for-days", value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=7))]
@@ -266,6 +272,31 @@ pub struct SuspendArgs {
     /// Draft it instead: until the administrators decide otherwise
     #[arg(long)]
     pub lasting: bool,
+    /// Only show what hangs on it at the node of --config; cuts nobody off
+    #[arg(long)]
+    pub preview: bool,
+}
+
+/// How to show the coalition.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Show it again every so many seconds, until stopped
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub watch: Option<u64>,
+}
+
+/// Whom to remove.
+#[derive(Debug, Args)]
+pub struct RemoveArgs {
+    /// The draft.
+    #[command(flatten)]
+    pub draft: DraftArgs,
+    /// The members
+    #[arg(required = true, value_name = "MEMBER", value_parser = slug)]
+    pub members: Vec<Slug>,
+    /// Only show what hangs on them at the node of --config; drafts nothing
+    #[arg(long)]
+    pub preview: bool,
 }
 
 /// Members of the roster.

@@ -11,8 +11,8 @@ use hashpact_node::clock::Clock;
 
 use super::args::{
     AddAdminArgs, AdminKey, AdmitArgs, DEFAULT_DAYS, DraftArgs, GroupArgs, GroupCommand,
-    MemberArgs, RemoveAdminArgs, RenameArgs, RenewArgs, RevokeFeedKeyArgs, RotateIdentityArgs,
-    SetLimitsArgs, SetRoleArgs, SetThresholdArgs, SuspendArgs,
+    MemberArgs, RemoveAdminArgs, RemoveArgs, RenameArgs, RenewArgs, RevokeFeedKeyArgs,
+    RotateIdentityArgs, SetLimitsArgs, SetRoleArgs, SetThresholdArgs, SuspendArgs,
 };
 use super::draft::{RENEW_WINDOW_MS, Sheet};
 use super::state::day;
@@ -58,7 +58,7 @@ pub(super) fn suspend(args: &SuspendArgs, context: &Context) -> Result<(), CliEr
     })
 }
 
-pub(super) fn remove(args: &MemberArgs, context: &Context) -> Result<(), CliError> {
+pub(super) fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
     change(&args.draft, context, |sheet| {
         let removed = |member| set_status(sheet, member, MemberStatus::Removed);
         args.members.iter().try_for_each(removed)

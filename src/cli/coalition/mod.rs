@@ -20,13 +20,14 @@ mod show;
 mod sign;
 mod signed;
 mod state;
+mod status;
 mod suspend;
 mod warn;
 
 pub use args::{CoalitionArgs, CoalitionCommand};
 
-use super::Context;
 use super::error::CliError;
+use super::{Context, preview};
 
 /// The roster's file in the administrators' folder.
 pub const ROSTER_FILE: &str = "roster.hashpact";
@@ -40,6 +41,10 @@ pub fn run(args: CoalitionArgs, context: &Context) -> Result<(), CliError> {
         CoalitionCommand::Init(args) => found::run(&args, context),
         CoalitionCommand::Key(args) => found::key(&args, context),
         CoalitionCommand::Add(args) => add::run(&args, context),
+        CoalitionCommand::Suspend(args) if args.preview => {
+            preview::of_all(std::slice::from_ref(&args.member), context)
+        }
+        CoalitionCommand::Remove(args) if args.preview => preview::of_all(&args.members, context),
         CoalitionCommand::Suspend(args) if !args.lasting => suspend::run(&args, context),
         CoalitionCommand::Review(args) => review::run(&args, context),
         CoalitionCommand::Sign(args) => sign::run(&args, context),
@@ -51,6 +56,7 @@ pub fn run(args: CoalitionArgs, context: &Context) -> Result<(), CliError> {
         CoalitionCommand::Suspend(args) => change::suspend(&args, context),
         CoalitionCommand::Reinstate(args) => change::reinstate(&args, context),
         CoalitionCommand::Remove(args) => change::remove(&args, context),
+        CoalitionCommand::Status(args) => status::run(&args, context),
         CoalitionCommand::Rename(args) => change::rename(args, context),
         CoalitionCommand::SetRole(args) => change::set_role(&args, context),
         CoalitionCommand::SetLimits(args) => change::set_limits(&args, context),

@@ -328,6 +328,7 @@ impl Dialling {
         self.board.tried(key);
         self.board.peer(key, |row| {
             row.state = "connected";
+            row.certificate_expires = peer.connection().certificate_expires.unwrap_or_default();
             row.last_error = (String::new(), String::new());
         });
         tracing::info!(peer = %peer.identity(), "connected");
@@ -541,6 +542,7 @@ fn row(key: &PeerKey, slug: Slug, endpoints: &[Endpoint], state: &'static str) -
         last_error: (String::new(), String::new()),
         roster_version: 0,
         software: String::new(),
+        certificate_expires: UnixMillis(0),
     }
 }
 

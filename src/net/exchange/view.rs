@@ -142,6 +142,7 @@ mod tests {
             last_error: (String::new(), String::new()),
             roster_version: 0,
             software: String::new(),
+            certificate_expires: UnixMillis(0),
         }
     }
 

@@ -77,6 +77,8 @@ async fn what_a_removed_member_said_stays_attributed_and_counts_as_the_receiver_
         (10, 8, 2)
     );
     assert_eq!((radius.sets.len(), radius.examples.len()), (1, 8));
+    let deciding = ["west/theirs#9", "west/theirs#10"];
+    assert_eq!(radius.examples_with_one_other, deciding);
     set_status(&north.node, WEST, MemberStatus::Removed);
     until("south has the roster", || suspended(&south, WEST)).await;
     for one in [&north, &south] {

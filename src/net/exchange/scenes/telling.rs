@@ -205,3 +205,72 @@ async fn a_watcher_that_falls_behind_starts_again_from_the_state() {
     assert_eq!(feeds(&[next(&mut said).await]), [feed]);
     assert!(is_quiet(&mut said).await);
 }
+
+/// Gives a member other roles.
+fn set_roles(node: &Node, member: u32, roles: Vec<Role>) {
+    let chain = node.membership().roster().unwrap();
+    let now = node.clock().now();
+    let mut roster = Roster::after(chain.current(), chain.genesis(), now, 365 * DAY_MS);
+    roster
+        .change_member(number(member), |member| member.roles = roles)
+        .unwrap();
+    node.membership().accept_roster(signed(&roster)).unwrap();
+}
+
+#[tokio::test]
+async fn an_observer_is_told_of_no_feed_even_of_one_that_is_granted_to_it_or_to_all() {
+    let coalition = Coalition::new();
+    let north = coalition.open(NORTH);
+    let granted = create_set(&north, "granted", &[("south", true), ("all", false)]);
+    let lost = create_set(&north, "lost", &[("south", false)]);
+    publish(&north, "granted", 0, 5);
+    // While it subscribes it hears of both.
+    assert_eq!(
+        feeds(&snapshot_of(&mut watch(&north, SOUTH)).await).len(),
+        2
+    );
+    set_roles(&north, SOUTH, vec![Role::Observe]);
+    let mut live = watch(&north, SOUTH);
+    let tells_of_feeds = |said: &Announcement| match said {
+        Announcement::Head(_) | Announcement::GrantEnded(_) | Announcement::Evidence(_) => true,
+        Announcement::Roster { .. }
+        | Announcement::NodeCard(_)
+        | Announcement::Suspension(_)
+        | Announcement::SnapshotEnd
+        | Announcement::Alive { .. }
+        | Announcement::DocumentEvidence(_) => false,
+    };
+    let said = snapshot_of(&mut live).await;
+    assert!(!said.iter().any(tells_of_feeds), "{said:?}");
+    let cards = said
+        .iter()
+        .filter(|i| matches!(i, Announcement::NodeCard(_)));
+    assert_eq!(cards.count(), 4, "it hears who takes part");
+    // Nor when something happens to them.
+    publish(&north, "granted", 5, 9);
+    change_grants(&north, "lost", &[("west", false)], &["south"]);
+    create_set(&north, "new", &[("all", false)]);
+    assert!(is_quiet(&mut live).await);
+    for feed in [granted, lost] {
+        let request = all_of(&north, &feed);
+        let no_such = PullRequest {
+            feed: FeedId(Digest::of(b"no such feed")),
+            ..request
+        };
+        for proof_only in [false, true] {
+            let ask = |request: PullRequest| {
+                pull(
+                    &north,
+                    SOUTH,
+                    PullRequest {
+                        proof_only,
+                        ..request
+                    },
+                )
+            };
+            let refused = ask(request).await;
+            assert!(refused.is_err());
+            assert_eq!(refused, ask(no_such).await);
+        }
+    }
+}
