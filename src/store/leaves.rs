@@ -337,13 +337,15 @@ impl Inner {
         let mut at = from;
         while at < to {
             let end = page_end(at).min(to);
-            if at < tail_from {
-                let leaves = page::decode(&self.page_wire(no, at / PAGE_LEAVES)?)
-                    .map_err(|_| StoreError::corrupt("a page cannot be read"))?;
-                let skip = in_page(at);
-                out.extend(leaves.into_iter().skip(skip).take(span(at, end)));
-            } else {
+            let held = out.len();
+            if at >= tail_from {
                 self.tail_leaves(no, at, end, &mut out)?;
+            }
+            // ⚠ What the tail has no more is in a page: the batch that fills one takes
+            // its leaves from the tail, maybe since `stored` was read.
+            if out.len().saturating_sub(held) < span(at, end) {
+                out.truncate(held);
+                self.paged_leaves(no, at, end, &mut out)?;
             }
             at = end;
         }
@@ -352,6 +354,16 @@ impl Inner {
         } else {
             Err(StoreError::corrupt("leaves are missing"))
         }
+    }
+
+    /// Leaves within one page that is whole.
+    fn paged_leaves(&self, no: FeedNo, from: u64, to: u64, out: &mut Vec<RawLeaf>) -> Result<()> {
+        let page = self.get(Family::Pages, keys::numbered(no, from / PAGE_LEAVES))?;
+        let page = page.ok_or(StoreError::corrupt("leaves are missing"))?;
+        let leaves = page::decode(&Bytes::from(page))
+            .map_err(|_| StoreError::corrupt("a page cannot be read"))?;
+        out.extend(leaves.into_iter().skip(in_page(from)).take(span(from, to)));
+        Ok(())
     }
 
     fn tail_leaves(&self, no: FeedNo, from: u64, to: u64, out: &mut Vec<RawLeaf>) -> Result<()> {
@@ -455,5 +467,50 @@ const fn in_range(from: u64, to: u64, held: u64) -> Result<()> {
         Ok(())
     } else {
         Err(StoreError::OutOfRange { from, to, held })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hashpact_core::id::{FeedId, MemberNumber};
+    use hashpact_core::leaf::PUBLISH;
+
+    use super::*;
+    use crate::{FeedKind, NewFeed, StoreOptions};
+
+    fn leaf(number: u64) -> RawLeaf {
+        RawLeaf::new(PUBLISH, Bytes::copy_from_slice(&number.to_be_bytes()))
+    }
+
+    #[test]
+    fn leaves_are_read_by_who_saw_them_in_the_tail_before_their_page_was_full() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &StoreOptions::default()).unwrap();
+        let new = NewFeed {
+            id: FeedId(Digest::of(b"feed")),
+            publisher: MemberNumber::new(1).unwrap(),
+            own: true,
+            kind: FeedKind::HashSet,
+        };
+        let no = store.create_feed(&new).unwrap();
+        let mut writer = store.writer(no).unwrap();
+        let leaves: Vec<RawLeaf> = (0..600).map(leaf).collect();
+        writer.append(&leaves[..200]).unwrap();
+        writer.sync().unwrap();
+        let (seen, before) = (store.inner.stored(no).unwrap(), store.root_at(no, 200));
+        assert_eq!(seen, 200);
+        // Another thread goes on with what it knew.
+        writer.append(&leaves[200..]).unwrap();
+        writer.sync().unwrap();
+        for (from, to) in [(0, 200), (7, 8), (199, 200)] {
+            let read = store.inner.leaves(no, seen, from, to).unwrap();
+            assert_eq!(read, leaves[at(from)..at(to)], "{from} to {to}");
+        }
+        let range = CompactRange::fetch(0, 200, |node| store.inner.node(no, seen, node));
+        assert_eq!(range.unwrap().root(), before.ok());
+    }
+
+    fn at(index: u64) -> usize {
+        usize::try_from(index).unwrap()
     }
 }
