@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use hashpact_core::card::{CardState, Endpoint, EndpointPolicy, KeyOwner};
 use hashpact_core::id::{MemberNumber, Slug, UnixMillis};
 use hashpact_core::limits::CLOCK_SKEW_MS;
@@ -34,7 +35,7 @@ use super::serve::node_info;
 use super::view::{Board, PeerKey};
 use crate::accept::Entrance;
 use crate::client::{Dialler, Peer};
-use crate::connections::{Connection, Connections};
+use crate::connections::{Connection, Connections, Direction};
 use crate::error::NetError;
 use crate::peer::Expected;
 use crate::service::ServiceError;
@@ -317,7 +318,12 @@ impl Dialling {
             peer: peer.clone(),
         };
         let (member, _) = *key;
-        let said = announcements(Arc::clone(&self.node), member);
+        let mut said = announcements(Arc::clone(&self.node), member);
+        if peer.connection().direction == Direction::Inbound {
+            // PROTOCOL 19.7a: only the peer can dial another, so it is told so.
+            let over = peer.connection().renewal_asked();
+            said = Box::pin(said.take_until(over));
+        }
         let heard = match peer.watch(said).await {
             Err(error) if is_inactive(&error) => {
                 self.ask_roster(peer).await?;

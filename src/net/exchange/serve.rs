@@ -20,6 +20,7 @@ use super::directory::Snapshots;
 use super::documents;
 use super::inbox::Inbox;
 use super::served::Pulls;
+use crate::connections::Direction;
 use crate::service::{Call, Caller, FederationService, ServiceError};
 use crate::settings::MESSAGE_MAX_BYTES;
 use crate::types::{Announcement, Answers, Incoming, NodeInfo, PullPart, PullRequest, RosterItem};
@@ -110,11 +111,19 @@ impl NodeService {
         let told = self.stop.child_token();
         let until = told.clone().cancelled_owned();
         let incoming: Incoming<Announcement> = Box::pin(incoming.take_until(until));
-        let (inbox, peer, ended) = (self.inbox.clone(), caller.peer.clone(), heard.clone());
+        let (inbox, connection) = (self.inbox.clone(), caller.clone());
+        let (ended, by_us) = (heard.clone(), told.clone());
         tokio::spawn(async move {
             let ended = ended.drop_guard();
-            if let Some(error) = inbox.listen(&peer, incoming).await {
-                tracing::debug!(%peer, code = error.code(), "a watch ended");
+            let peer = &connection.peer;
+            match inbox.listen(peer, incoming).await {
+                Some(error) => tracing::debug!(%peer, code = error.code(), "a watch ended"),
+                // PROTOCOL 19.7a: on a connection that this node dialled to be called on,
+                // the peer asks for another one so.
+                None if connection.direction == Direction::Outbound && !by_us.is_cancelled() => {
+                    connection.ask_renewal();
+                }
+                None => {}
             }
             drop(ended);
         });

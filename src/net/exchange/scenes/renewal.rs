@@ -57,6 +57,16 @@ async fn connections_are_renewed_under_load_and_no_pull_fails() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_to_be_called_on_are_renewed_under_load_and_no_pull_fails() {
+    renewed_to_be_called_on(NORTH).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_calls_on_what_a_peer_dialled_gets_another_when_it_asks_and_no_pull_fails() {
+    renewed_to_be_called_on(SOUTH).await;
+}
+
+/// North dials to be called, and one of both asks for another connection.
+async fn renewed_to_be_called_on(asks: u32) {
     let mut live = Live::new();
     let (north, south) = (live.run_outbound_only(NORTH).await, live.run(SOUTH).await);
     create_set(&north.node, "confirmed", &[("all", false)]);
@@ -73,7 +83,8 @@ async fn connections_to_be_called_on_are_renewed_under_load_and_no_pull_fails() 
     publish_in_parts(&north, &[&south], || {
         turn += 1;
         if turn == 2 {
-            north.exchange.connections().renew(|_| true);
+            let asking = if asks == NORTH { &north } else { &south };
+            asking.exchange.connections().renew(|_| true);
         }
     })
     .await;

@@ -146,6 +146,39 @@ async fn leaves_are_relayed_only_under_a_relay_grant_and_proofs_to_any_reader() 
 }
 
 #[tokio::test]
+async fn a_relay_serves_nobody_beyond_what_the_publisher_lets_it_read() {
+    let coalition = Coalition::new();
+    let (north, west) = (coalition.open(NORTH), coalition.open(WEST));
+    let feed = create_set(&north, "set", &[("west", true)]);
+    publish(&north, "set", 0, 500);
+    bring(&north, &west, &feed, false).await;
+    let before = all_of(&west, &feed);
+    // Who has no grant of the publisher gets nothing of a relay either.
+    for caller in [SOUTH, WITNESS] {
+        assert_eq!(pull(&west, caller, before).await, Err(NOT_FOUND));
+    }
+    change_grants(&north, "set", &[("south", false)], &[]);
+    // A grant that the relay has not applied yet is none there.
+    assert_eq!(pull(&west, SOUTH, before).await, Err(NOT_FOUND));
+    bring(&north, &west, &feed, false).await;
+    let granted = all_of(&west, &feed);
+    assert!(pull(&west, SOUTH, granted).await.is_ok());
+    // Nothing is served beyond the head that the relay has applied.
+    publish(&north, "set", 500, 510);
+    let beyond = all_of(&north, &feed);
+    assert_eq!(pull(&west, SOUTH, beyond).await, Err(NOT_FOUND));
+    // What the publisher took back is taken back at the relay, for older heads too.
+    change_grants(&north, "set", &[], &["south"]);
+    bring(&north, &west, &feed, false).await;
+    for head in [before, granted, all_of(&west, &feed)] {
+        for proof_only in [false, true] {
+            let request = PullRequest { proof_only, ..head };
+            assert_eq!(pull(&west, SOUTH, request).await, Err(NOT_FOUND));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_witness_gets_proofs_and_never_leaves() {
     let coalition = Coalition::new();
     let north = coalition.open(NORTH);
