@@ -34,14 +34,11 @@ pub(super) async fn found(world: &mut World, stage: &Stage<'_>) -> Result<(), Cl
         format_args!("an administrator founds {COALITION}"),
         format_args!("genesis {short}…"),
     )?;
-    for who in Who::ALL {
+    for who in Who::FOUNDERS {
         init(world, who, &genesis).await?;
     }
     stage.say("northstar, harbor and lumen make their keys and ask to be enrolled")?;
-    let requests: Vec<String> = world
-        .members()
-        .map(|member| member.request().display().to_string())
-        .collect();
+    let requests = Who::FOUNDERS.map(|who| world.member(who).request().display().to_string());
     let mut line = vec!["coalition", "add", "--dir", &admin, "--yes"];
     line.extend(requests.iter().map(String::as_str));
     let added = world.call(&line).await?.json()?;
@@ -106,10 +103,10 @@ fn small_steps(config: &Path) -> Result<(), CliError> {
 
 async fn start_all(world: &mut World, stage: &Stage<'_>) -> Result<(), CliError> {
     let began = Instant::now();
-    for who in Who::ALL {
+    for who in Who::FOUNDERS {
         world.start(who)?;
     }
-    for who in Who::ALL {
+    for who in Who::FOUNDERS {
         let node = world.ready(who).await?;
         until("the nodes to connect", || {
             let mut node = node.clone();
@@ -221,7 +218,7 @@ pub(super) async fn size(world: &World, who: Who, set: &str) -> Result<u64, CliE
 pub(super) async fn exchange(world: &World, stage: &Stage<'_>) -> Result<(), CliError> {
     stage.step("Exchange: grants, then each pulls and checks every proof itself")?;
     for (who, set) in [(Who::Northstar, PACKAGES), (Who::Harbor, REPORTS)] {
-        let readers = Who::ALL.into_iter().filter(|reader| *reader != who);
+        let readers = Who::FOUNDERS.into_iter().filter(|reader| *reader != who);
         let readers: Vec<Who> = readers.collect();
         let (leaves, took) = granted(world, who, set, "all", &readers).await?;
         let names: Vec<&str> = readers.iter().map(|reader| reader.slug()).collect();
@@ -377,7 +374,7 @@ pub(super) async fn retract(
     Ok(())
 }
 
-fn md5(value: &[u8]) -> Signal {
+pub(super) fn md5(value: &[u8]) -> Signal {
     Signal {
         kind: SignalKind::Md5 as u32,
         value: value.to_vec().into(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hashpact_api::MESSAGE_MAX_BYTES;
 use hashpact_api::wire::node_client::NodeClient;
 use hashpact_api::wire::{
-    Feed, FeedsRequest, LookupRequest, Signal, StatusRequest, StatusResponse,
+    Feed, FeedsRequest, LookupRequest, PeersRequest, Signal, StatusRequest, StatusResponse,
 };
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -50,6 +50,14 @@ impl Node {
         answered
             .map(tonic::Response::into_inner)
             .map_err(CliError::failed)
+    }
+
+    /// Whether the node is connected with one of a member's.
+    pub(super) async fn is_connected(&mut self, member: &str) -> Result<bool, CliError> {
+        let answered = self.0.peers(PeersRequest {}).await;
+        let peers = answered.map_err(CliError::failed)?.into_inner().peers;
+        let mut peers = peers.iter().filter(|peer| peer.member == member);
+        Ok(peers.any(|peer| peer.state == "connected"))
     }
 
     /// Every feed that the node holds.

@@ -1,9 +1,11 @@
-//! `hashpact demo`: three members and an administrator on this machine.
+//! `hashpact demo`: three members, one more that joins, and an administrator on this
+//! machine.
 
 mod acts;
 mod ask;
 mod faults;
 mod input;
+mod membership;
 mod process;
 mod stage;
 mod tamper;
@@ -75,6 +77,8 @@ async fn play(args: &DemoArgs, world: &mut World, context: &Context) -> Result<(
     acts::exchange(world, &stage).await?;
     acts::look_up(world, &packages, &stage).await?;
     acts::retract(world, &packages, &stage).await?;
+    membership::onboard(world, &packages, &stage).await?;
+    membership::suspend(world, &packages, &stage).await?;
     faults::crash(world, &stage).await?;
     faults::tampered(world, &stage).await?;
     if args.keep {
@@ -155,7 +159,7 @@ fn fail(error: CliError, world: &mut World) -> CliError {
     }
     if error.exit() != Exit::Usage {
         note("the nodes' logs are kept:");
-        for member in world.members() {
+        for member in world.members().filter(|member| member.log().exists()) {
             note(format_args!("  {}", member.log().display()));
         }
     }

@@ -1,4 +1,4 @@
-//! The folder, the administrator and the three members.
+//! The folder, the administrator, the three members and the one that joins.
 
 use std::fs::{self, DirBuilder};
 use std::net::TcpListener;
@@ -15,23 +15,27 @@ use crate::cli::error::CliError;
 /// How the coalition is called.
 pub(super) const COALITION: &str = "csa-coalition.example";
 /// Its members: slug, name, kind of organisation.
-const MEMBERS: [(&str, &str, &str); 3] = [
+const MEMBERS: [(&str, &str, &str); 4] = [
     ("northstar", "Northstar Cloud", "platform"),
     ("harbor", "Harbor Hotline", "hotline"),
     ("lumen", "Lumen Games", "platform"),
+    ("tidepool", "Tidepool Video", "platform"),
 ];
 
-/// Which of the three.
+/// Which of the four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Who {
     Northstar,
     Harbor,
     Lumen,
+    Tidepool,
 }
 
 impl Who {
-    /// All three.
-    pub(super) const ALL: [Self; 3] = [Self::Northstar, Self::Harbor, Self::Lumen];
+    /// Those who are there from the beginning.
+    pub(super) const FOUNDERS: [Self; 3] = [Self::Northstar, Self::Harbor, Self::Lumen];
+    /// With the one that joins.
+    pub(super) const ALL: [Self; 4] = [Self::Northstar, Self::Harbor, Self::Lumen, Self::Tidepool];
 
     /// Its slug.
     pub(super) const fn slug(self) -> &'static str {
@@ -91,7 +95,7 @@ pub(super) struct World {
     keep: bool,
     /// Whether the folder is ours to remove.
     temporary: bool,
-    members: [Member; 3],
+    members: [Member; 4],
 }
 
 impl World {
@@ -302,10 +306,10 @@ pub(super) fn make(dir: &Path) -> Result<(), CliError> {
     made.map_err(|error| CliError::failed(format!("{}: {error}", dir.display())))
 }
 
-/// Six ports of this machine that nobody listens at. They are let go of again; who
+/// Eight ports of this machine that nobody listens at. They are let go of again; who
 /// takes one before the node does makes the demo fail, and say so.
 fn free_ports() -> std::io::Result<Vec<u16>> {
-    let listeners = (0..6).map(|_| TcpListener::bind(("127.0.0.1", 0)));
+    let listeners = (0..8).map(|_| TcpListener::bind(("127.0.0.1", 0)));
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
     let ports = listeners.iter().map(std::net::TcpListener::local_addr);
     ports.map(|address| address.map(|a| a.port())).collect()
