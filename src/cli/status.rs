@@ -82,9 +82,12 @@ fn progress(status: &wire::StatusResponse, feeds: &[wire::Feed], running: bool) 
         return not("no peer is connected");
     }
     let others = feeds.iter().filter(|feed| !feed.own);
-    let behind = others.filter(|feed| !matches!(feed.state.as_str(), "caught up" | "frozen"));
+    // Of a set that may not be read any more nothing is to come.
+    let done = |state: &str| matches!(state, "caught up" | "frozen" | "silent" | "dropping");
+    let behind = others.filter(|feed| !done(&feed.state));
     match behind.count() {
         0 => Progress::CaughtUp,
+        1 => not("1 feed to go"),
         behind => Progress::Not(format!("{behind} feeds to go")),
     }
 }
@@ -202,8 +205,10 @@ mod tests {
         };
         let read = [feed(true, "closed"), feed(false, "caught up")];
         assert_eq!(progress(&status, &read, true), Progress::CaughtUp);
+        let lost = [feed(false, "silent"), feed(false, "caught up")];
+        assert_eq!(progress(&status, &lost, true), Progress::CaughtUp);
         let behind = [feed(false, "pulling"), feed(false, "caught up")];
-        let why = Progress::Not("1 feeds to go".to_owned());
+        let why = Progress::Not("1 feed to go".to_owned());
         assert_eq!(progress(&status, &behind, true), why);
         assert!(matches!(progress(&status, &read, false), Progress::Not(_)));
         let alone = wire::StatusResponse {

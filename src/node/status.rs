@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hashpact_core::access::MemberAccess;
 use hashpact_core::id::UnixMillis;
 use hashpact_core::roster::RosterState;
 use hashpact_store::FeedInfo;
@@ -90,6 +91,21 @@ impl Node {
             state @ (RosterState::Grace | RosterState::Stale) => notice_state(status, state),
         }
         let own = roster.member_by_slug(self.member_slug()).map(|m| m.number);
+        let access = self.membership().snapshot().zip(own);
+        let access = access.map(|(snapshot, own)| snapshot.member(own));
+        let cut_off = match access {
+            Some(MemberAccess::Suspended) => Some("suspended"),
+            Some(MemberAccess::Removed) => Some("removed from the coalition"),
+            Some(MemberAccess::Active | MemberAccess::Denied | MemberAccess::Unknown) | None => {
+                None
+            }
+        };
+        if let Some(how) = cut_off {
+            status.notices.push(format!(
+                "this member is {how}: nobody exchanges with it; what it holds goes on matching; \
+                 the administrators know why"
+            ));
+        }
         if let Some(card) = own.and_then(|own| state.cards.newest(own)) {
             status.card_version = card.card().version;
             status.card_expires = card.card().expires;

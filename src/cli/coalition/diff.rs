@@ -1,11 +1,18 @@
 //! What one version of the roster changes of the one before, in sentences.
 
+use hashpact_core::id::Digest;
 use hashpact_core::roster::{Group, Member, MemberStatus, Role, Roster};
+use hashpact_core::suspension::AcceptedSuspension;
 
 use super::state::day;
 
-/// What changes from `before` to `after`; `None` for the founding.
-pub(super) fn changes(before: Option<&Roster>, after: &Roster) -> Vec<String> {
+/// What changes from `before` to `after`; `None` for the founding. The suspensions known
+/// say whose one is that ends.
+pub(super) fn changes(
+    before: Option<&Roster>,
+    after: &Roster,
+    suspensions: &[AcceptedSuspension],
+) -> Vec<String> {
     let mut lines = Vec::new();
     match before {
         None => founded(after, &mut lines),
@@ -19,6 +26,9 @@ pub(super) fn changes(before: Option<&Roster>, after: &Roster) -> Vec<String> {
             }
             groups(before, after, &mut lines);
             rest(before, after, &mut lines);
+            for lifted in &after.lifted_suspensions {
+                lines.push(ended(lifted, after, suspensions));
+            }
         }
     }
     lines
@@ -144,9 +154,6 @@ fn rest(before: &Roster, after: &Roster, lines: &mut Vec<String>) {
             revoked.next_epoch
         ));
     }
-    for lifted in &after.lifted_suspensions {
-        lines.push(format!("the suspension {} ends", lifted.short()));
-    }
     if before.witness_threshold != after.witness_threshold {
         let (was, is) = (before.witness_threshold, after.witness_threshold);
         lines.push(format!("{is} witnesses are a quorum; before, {was}"));
@@ -161,6 +168,13 @@ fn rest(before: &Roster, after: &Roster, lines: &mut Vec<String>) {
         let (was, is) = (day(before.expires), day(after.expires));
         lines.push(format!("expires {is}; before, {was}"));
     }
+}
+
+fn ended(lifted: &Digest, roster: &Roster, known: &[AcceptedSuspension]) -> String {
+    let held = known.iter().find(|held| held.digest() == *lifted);
+    let member = held.and_then(|held| roster.member(held.suspension().member));
+    let whose = member.map_or(String::new(), |member| format!(" of {}", member.slug));
+    format!("the suspension{whose} ends ({})", lifted.short())
 }
 
 fn growth(roster: &Roster) -> String {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use hashpact_core::roster::{Roster, RosterVersion};
+use hashpact_core::suspension::AcceptedSuspension;
 use serde::Serialize;
 
 use super::diff;
@@ -32,7 +33,7 @@ pub(super) fn run(path: &Path, context: &Context) -> Result<(), CliError> {
     let mut versions = Vec::new();
     let mut before: Option<&Roster> = None;
     for version in state.chain.from_version(1) {
-        versions.push(object(before, version));
+        versions.push(object(before, version, state.suspensions.all()));
         before = Some(version.roster());
     }
     let output = &context.output;
@@ -55,7 +56,11 @@ pub(super) fn run(path: &Path, context: &Context) -> Result<(), CliError> {
 }
 
 /// A version and the administrators, of the one before or its own, that signed it.
-fn object(before: Option<&Roster>, version: &RosterVersion) -> VersionObject {
+fn object(
+    before: Option<&Roster>,
+    version: &RosterVersion,
+    suspensions: &[AcceptedSuspension],
+) -> VersionObject {
     let roster = version.roster();
     let mut admins: Vec<_> = before.map_or(Vec::new(), |before| before.admins.iter().collect());
     let is_new = |key| before.is_none_or(|before| before.admin_keys().all(|held| held != key));
@@ -71,7 +76,7 @@ fn object(before: Option<&Roster>, version: &RosterVersion) -> VersionObject {
         digest: version.digest().to_string(),
         issued_ms: roster.issued.0,
         expires_ms: roster.expires.0,
-        changes: diff::changes(before, roster),
+        changes: diff::changes(before, roster, suspensions),
         signed: signed.map(|admin| admin.name.clone()).collect(),
     }
 }

@@ -13,12 +13,12 @@ use hashpact_core::roster::RosterChain;
 use hashpact_node::clock::Clock;
 use serde::Serialize;
 
+use super::ROSTER_FILE;
 use super::args::{PublishArgs, UpdateArgs};
 use super::change::refused;
 use super::draft::{Approval, Draft, draft_path};
-use super::review::next_version;
+use super::review::{self, next_version};
 use super::state::{State, day};
-use super::{ROSTER_FILE, diff};
 use crate::cli::Context;
 use crate::cli::error::CliError;
 use crate::cli::roster;
@@ -49,8 +49,7 @@ pub(super) fn run(args: &PublishArgs, context: &Context) -> Result<(), CliError>
         draft.write(&path)?;
         return Err(not_yet(&draft, state.as_ref(), &path));
     }
-    let before = state.as_ref().map(|state| state.chain.roster().clone());
-    let changes = diff::changes(before.as_ref(), &draft.roster);
+    let changes = review::changes(state.as_ref(), &draft.roster);
     let state = put_in_force(state, draft, now)?;
     let file = dir.join(ROSTER_FILE);
     state.write(&file)?;

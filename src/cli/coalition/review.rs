@@ -4,6 +4,7 @@ use std::path::Path;
 
 use hashpact_core::enrol::VerifiedRequest;
 use hashpact_core::id::UnixMillis;
+use hashpact_core::roster::Roster;
 use hashpact_node::clock::Clock;
 use serde::Serialize;
 
@@ -95,12 +96,19 @@ pub(super) fn print(
         digest: draft.envelope.payload_digest().to_string(),
         issued_ms: draft.roster.issued.0,
         expires_ms: draft.roster.expires.0,
-        changes: diff::changes(state.map(|state| state.chain.roster()), &draft.roster),
+        changes: changes(state, &draft.roster),
         warnings: warn::warnings(state, draft, now),
         newcomers: draft.requests.iter().map(newcomer_object).collect(),
         approvals: approvals.iter().map(approval_object).collect(),
         approved,
     })
+}
+
+/// What a roster changes of the one in force.
+pub(super) fn changes(state: Option<&State>, after: &Roster) -> Vec<String> {
+    let suspensions = state.map_or(&[][..], |state| state.suspensions.all());
+    let before = state.map(|state| state.chain.roster());
+    diff::changes(before, after, suspensions)
 }
 
 /// The draft in lines: what changes, what it would break, who has signed.
@@ -119,7 +127,7 @@ pub(super) fn lines(
         roster.version,
         path.display()
     ))?;
-    let changes = diff::changes(state.map(|state| state.chain.roster()), roster);
+    let changes = changes(state, roster);
     if changes.is_empty() {
         output.line("  * nothing changes but the date")?;
     }

@@ -442,7 +442,7 @@ fn a_member_is_suspended_by_one_and_reinstated_by_enough() {
     let file = suspended["file"].as_str().unwrap().to_owned();
     board.draft_as("ann", &["update", &file]).unwrap();
     let drafted = board.draft_as("ann", &["reinstate", "south"]).unwrap();
-    assert!(says(&drafted["changes"], "the suspension"));
+    assert!(says(&drafted["changes"], "the suspension of south"));
     board.agree(3).unwrap();
 }
 

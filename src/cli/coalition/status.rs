@@ -8,6 +8,7 @@ use std::io::IsTerminal as _;
 use std::thread;
 use std::time::Duration;
 
+use comfy_table::ColumnConstraint;
 use hashpact_api::wire;
 use hashpact_core::card::{CardState, CardVersion};
 use hashpact_core::id::UnixMillis;
@@ -295,6 +296,16 @@ fn print(standing: &Standing, context: &Context, now: UnixMillis) -> Result<(), 
     ))?;
     output.line("")?;
     output.table(&rows(standing, now))?;
+    output.line("")?;
+    let late = standing.members.iter();
+    let late: Vec<String> = late
+        .filter_map(|member| Some(format!("{} {}", member.member, member.overdue_receipts?)))
+        .collect();
+    let late = match late.as_slice() {
+        [] => "none made".to_owned(),
+        late => late.join(", "),
+    };
+    output.line(format_args!("overdue receipts: {late}"))?;
     for notice in &standing.notices {
         output.line(format_args!("  ! {notice}"))?;
     }
@@ -302,23 +313,22 @@ fn print(standing: &Standing, context: &Context, now: UnixMillis) -> Result<(), 
 }
 
 fn rows(standing: &Standing, now: UnixMillis) -> comfy_table::Table {
-    let mut shown = table(
-        &[
-            "NODE",
-            "REACH",
-            "HEARD",
-            "VERSION",
-            "ROSTER",
-            "CARD ENDS",
-            "CERT ENDS",
-            "OVERDUE",
-        ],
-        &[4],
-    );
+    let header = [
+        "NODE",
+        "REACH",
+        "HEARD",
+        "VERSION",
+        "ROSTER",
+        "CARD ENDS",
+        "CERT ENDS",
+    ];
+    let mut shown = table(&header, &[4]);
+    // Names alone are broken over lines.
+    for column in shown.column_iter_mut().skip(1) {
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    }
     for member in &standing.members {
         let card = ends(member.card_until);
-        let overdue = member.overdue_receipts;
-        let overdue = overdue.map_or_else(|| "none made".to_owned(), |late| late.to_string());
         for node in &member.nodes {
             let heard = match node.heard_ms {
                 0 => "-".to_owned(),
@@ -337,14 +347,13 @@ fn rows(standing: &Standing, now: UnixMillis) -> comfy_table::Table {
                 roster,
                 card.clone(),
                 ends(node.certificate_until),
-                overdue.clone(),
             ]);
         }
         if member.nodes.is_empty() {
             let none = || "-".to_owned();
             let name = member.member.clone();
             let status = member.status.to_owned();
-            shown.add_row([name, status, none(), none(), none(), card, none(), overdue]);
+            shown.add_row([name, status, none(), none(), none(), card, none()]);
         }
     }
     shown
