@@ -23,6 +23,7 @@ mod erase;
 mod exchange;
 mod import;
 mod keys;
+mod life;
 mod observer;
 mod outbound;
 mod proofs;

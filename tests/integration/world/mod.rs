@@ -57,22 +57,13 @@ impl World {
 
     /// As [`founded`](Self::founded), each node in its place.
     pub(crate) fn founded_at(places: &[(&str, Place)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let evidence = Arc::new(Evidence::default());
-        let mut world = Self {
-            members: Vec::new(),
-            folder,
-            evidence,
-        };
+        let mut world = Self::empty();
         let admins = world.admins().display().to_string();
         let mut founding = vec!["coalition", "init", "--name", COALITION, "--dir", &admins];
         founding.push("--no-passphrase");
-        let founded = world.call().json(&founding);
-        let genesis = text(&founded, "genesis");
+        world.call().json(&founding);
         for (slug, place) in places {
-            let place = place.clone();
-            let member = Member::init(slug, place, world.path(), &genesis, &world.evidence);
-            world.members.push(member);
+            world.newcomer_at(slug, place.clone());
         }
         let slugs: Vec<&str> = places.iter().map(|(slug, _)| *slug).collect();
         world.admit(&slugs);
@@ -80,10 +71,69 @@ impl World {
         world
     }
 
+    /// A coalition without members, founded by these administrators, of whom two must
+    /// sign: each has a key of its own, elsewhere.
+    pub(crate) fn founded_by(administrators: &[&str]) -> Self {
+        let world = Self::empty();
+        let admins = world.admins().display().to_string();
+        let mut founding = vec!["coalition", "init", "--name", COALITION, "--dir", &admins];
+        founding.extend(["--threshold", "2"]);
+        let public: Vec<String> = administrators
+            .iter()
+            .map(|name| format!("{name}={}", world.admin_key(name)))
+            .collect();
+        for administrator in &public {
+            founding.extend(["--admin", administrator]);
+        }
+        std::fs::create_dir_all(&admins).unwrap();
+        world.call().json(&founding);
+        world.sign_and_publish(&administrators[..2]);
+        world
+    }
+
+    fn empty() -> Self {
+        Self {
+            members: Vec::new(),
+            folder: tempfile::tempdir().unwrap(),
+            evidence: Arc::new(Evidence::default()),
+        }
+    }
+
+    /// Makes an administrator's key, in that person's own folder; its public half.
+    pub(crate) fn admin_key(&self, name: &str) -> String {
+        let path = self.admin_key_file(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let path = path.display().to_string();
+        let made = self
+            .call()
+            .json(&["coalition", "key", &path, "--no-passphrase"]);
+        self.evidence.keep_keys_of(self.path());
+        text(&made, "key")
+    }
+
+    /// The key of an administrator of [`founded_by`](Self::founded_by).
+    pub(crate) fn admin_key_file(&self, name: &str) -> PathBuf {
+        self.path().join(format!("desk-of-{name}/{name}.key"))
+    }
+
+    /// Lets these administrators sign the draft there is, and publishes it.
+    pub(crate) fn sign_and_publish(&self, administrators: &[&str]) -> Value {
+        for name in administrators {
+            let key = self.admin_key_file(name).display().to_string();
+            self.coalition(&["sign", "--key", &key, "--yes"]);
+        }
+        self.coalition(&["publish"])
+    }
+
     /// Makes the node of a newcomer, whom nobody has admitted yet, as it does itself.
     pub(crate) fn newcomer(&mut self, slug: &str) {
+        self.newcomer_at(slug, Place::here());
+    }
+
+    /// As [`newcomer`](Self::newcomer), its node in its place.
+    pub(crate) fn newcomer_at(&mut self, slug: &str, place: Place) {
         let genesis = self.genesis();
-        let member = Member::init(slug, Place::here(), self.path(), &genesis, &self.evidence);
+        let member = Member::init(slug, place, self.path(), &genesis, &self.evidence);
         self.members.push(member);
         self.evidence.keep_keys_of(self.path());
     }

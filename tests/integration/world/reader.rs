@@ -10,7 +10,7 @@ use hashpact::keyfile;
 use hashpact_core::checkpoint::Checkpoint;
 use hashpact_core::chunk::ChunkParts;
 use hashpact_core::id::{MemberNumber, Slug, UnixMillis};
-use hashpact_net::types::{Announcement, Head, PullPart, PullRequest};
+use hashpact_net::types::{Announcement, Head, Incoming, PullPart, PullRequest};
 use hashpact_net::{
     Connections, Dialler, Expected, Identity, NetError, Peer, PeerIdentity, PeerStatus, PeerTable,
     Settings,
@@ -19,6 +19,32 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use super::{Member, PATIENCE};
+
+/// A watch and a pull that are under way.
+pub(crate) struct Held<'a> {
+    reader: &'a Reader,
+    watch: Incoming<Announcement>,
+    pull: Incoming<PullPart>,
+}
+
+impl Held<'_> {
+    /// Waits until both were cut off: an error, and not the end of what there is.
+    pub(crate) fn assert_cut(mut self) {
+        self.reader.runtime.block_on(async {
+            let pull = async {
+                while let Some(part) = self.pull.next().await {
+                    if part.is_err() {
+                        return true;
+                    }
+                }
+                false
+            };
+            assert!(timeout(PATIENCE, pull).await.unwrap(), "the pull is cut");
+            let watch = async { while let Some(Ok(_)) = self.watch.next().await {} };
+            timeout(PATIENCE, watch).await.unwrap();
+        });
+    }
+}
 
 /// A connection to one node under another member's TLS key.
 pub(crate) struct Reader {
@@ -59,6 +85,57 @@ impl Reader {
                 }
             }
         })
+    }
+
+    /// Begins a watch, and a pull of all of a feed of which one chunk is read.
+    pub(crate) fn hold(&self, feed: &str) -> Held<'_> {
+        let (watch, pull) = self.runtime.block_on(async {
+            let nothing = Box::pin(futures_util::stream::pending());
+            let mut watch = self.peer.watch(nothing).await.unwrap();
+            let mut found = None;
+            loop {
+                match timeout(PATIENCE, watch.next())
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .unwrap()
+                {
+                    Announcement::Head(head) if head.feed.to_string() == feed => found = Some(head),
+                    Announcement::SnapshotEnd => break,
+                    Announcement::Head(_)
+                    | Announcement::Roster { .. }
+                    | Announcement::NodeCard(_)
+                    | Announcement::Suspension(_)
+                    | Announcement::Alive { .. }
+                    | Announcement::Evidence(_)
+                    | Announcement::DocumentEvidence(_)
+                    | Announcement::GrantEnded(_) => {}
+                }
+            }
+            let head = found.expect("the feed is announced");
+            let (feed, checkpoint) = (head.feed, checkpoint(&head));
+            let request = PullRequest {
+                feed,
+                from: 0,
+                to: checkpoint.size,
+                head_size: checkpoint.size,
+                head_root: checkpoint.root,
+                proof_only: false,
+                elide_dead: false,
+            };
+            let mut pull = self.peer.pull(&request).await.unwrap();
+            let first = timeout(PATIENCE, pull.next()).await.unwrap().unwrap();
+            let PullPart::Chunk(first) = first.unwrap() else {
+                panic!("a proof where leaves were asked for")
+            };
+            assert!(first.to < checkpoint.size, "there is more to come");
+            (watch, pull)
+        });
+        Held {
+            reader: self,
+            watch,
+            pull,
+        }
     }
 
     /// Pulls a range of leaves under this head.
