@@ -14,7 +14,7 @@ use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tower::{Layer, Service};
 
-use crate::error::not_allowed;
+use crate::error::{nobody, not_allowed};
 
 use Role::{Administer, Publish, Read};
 
@@ -33,6 +33,10 @@ pub(crate) const CALLS: &[(&str, Role)] = &[
     ("/hashpact.node.v1.Node/Retract", Publish),
     ("/hashpact.node.v1.Node/Erase", Publish),
     ("/hashpact.node.v1.Node/Export", Read),
+    ("/hashpact.node.v1.Node/WatchChanges", Read),
+    ("/hashpact.node.v1.Node/AcknowledgeChanges", Read),
+    ("/hashpact.node.v1.Node/ListConsumers", Read),
+    ("/hashpact.node.v1.Node/RemoveConsumer", Administer),
     ("/hashpact.node.v1.Node/Status", Read),
     ("/hashpact.node.v1.Node/Peers", Read),
     ("/hashpact.node.v1.Node/Feeds", Read),
@@ -140,7 +144,7 @@ where
         let admitted = match &caller {
             Some(caller) => admit(caller, request.uri().path()),
             // No door of ours makes such a connection.
-            None => Err(Status::unauthenticated("nobody knows who calls")),
+            None => Err(nobody()),
         };
         if let Err(status) = admitted {
             return Either::Right(ready(Ok(status.into_http())));

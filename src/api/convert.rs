@@ -298,6 +298,20 @@ pub(crate) fn retracted(
     }
 }
 
+/// Writes a consumer.
+pub(crate) fn consumer(consumer: hashpact_node::changes::Consumer) -> wire::Consumer {
+    wire::Consumer {
+        name: consumer.name.to_string(),
+        owner: consumer.owner,
+        since_ms: consumer.since.0,
+        cursor: consumer.acked.to_bytes().into(),
+        acknowledged_ms: consumer.acked_at.0,
+        behind: consumer.behind,
+        in_snapshot: consumer.acked.in_snapshot(),
+        lost: consumer.lost,
+    }
+}
+
 /// Writes an entry as exported.
 pub(crate) fn exported(entry: ExportedEntry) -> wire::ExportedEntry {
     let published_ms = entry.body.published.0;

@@ -59,6 +59,10 @@ pub(crate) fn status(error: &NodeError) -> Status {
         NodeError::Misuse(_) | NodeError::Rejected(_) => Code::InvalidArgument,
         NodeError::NotFound { .. } => Code::NotFound,
         NodeError::Terms { .. } | NodeError::PublishingClosed { .. } => Code::FailedPrecondition,
+        NodeError::StartOver(error) if hashpact_node::changes::is_mistake(*error) => {
+            Code::InvalidArgument
+        }
+        NodeError::StartOver(_) => Code::OutOfRange,
         NodeError::Busy(_) => Code::Unavailable,
         // The enum grows; what is not known here is ours.
         NodeError::Store(_) | NodeError::Internal(_) | _ => Code::Internal,
@@ -101,6 +105,29 @@ pub(crate) fn not_allowed(role: Role, needed: Role) -> Status {
         needed.name()
     );
     coded(Code::PermissionDenied, "not_allowed", text)
+}
+
+/// A status for a call of which no door says who makes it: none of ours.
+pub(crate) fn nobody() -> Status {
+    Status::unauthenticated("nobody knows who calls")
+}
+
+/// A status for whoever speaks for another's consumer.
+pub(crate) fn not_yours() -> Status {
+    coded(
+        Code::PermissionDenied,
+        "not_allowed",
+        "this consumer is another client's; give yours another name".to_owned(),
+    )
+}
+
+/// A status for a stream that ends because the node does.
+pub(crate) fn stopping() -> Status {
+    coded(
+        Code::Unavailable,
+        "busy",
+        "the node stops; go on from your cursor once it runs again".to_owned(),
+    )
 }
 
 /// A status for a task of ours that ended before it answered.

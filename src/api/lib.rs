@@ -16,6 +16,7 @@ pub mod socket;
 
 mod access;
 mod asking;
+mod changes;
 mod convert;
 mod embedded;
 mod erase;

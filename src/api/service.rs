@@ -9,16 +9,19 @@ use std::sync::Arc;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryFutureExt as _};
 use hashpact_core::id::{Slug, UnixMillis};
+use hashpact_node::caller::Caller;
 use hashpact_node::model::{Retraction, Selector};
 use hashpact_node::{Node, NodeError, RosterDocuments};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
 use crate::asking::Asking;
+use crate::changes::Watchers;
 use crate::convert;
-use crate::error::{lost, misuse, refused, status};
+use crate::error::{lost, misuse, nobody, refused, status};
 use crate::{erase, import, wire};
 
 /// Selectors of one retraction, all of which are held in memory.
@@ -42,6 +45,7 @@ pub struct About {
 pub struct NodeService {
     node: Arc<Node>,
     asking: Asking,
+    watchers: Watchers,
     about: Arc<About>,
 }
 
@@ -49,8 +53,15 @@ impl NodeService {
     /// Serves `node`.
     #[must_use]
     pub fn new(node: Arc<Node>, about: About) -> Self {
+        Self::until(node, about, CancellationToken::new())
+    }
+
+    /// As [`NodeService::new`]; streams that have no end of their own end with `stop`.
+    #[must_use]
+    pub fn until(node: Arc<Node>, about: About, stop: CancellationToken) -> Self {
         Self {
             asking: Asking::new(Arc::clone(&node)),
+            watchers: Watchers::new(stop),
             node,
             about: Arc::new(about),
         }
@@ -89,6 +100,7 @@ impl wire::node_server::Node for NodeService {
     type MatchStreamStream = Stream<wire::MatchResponse>;
     type ImportStream = import::Responses;
     type ExportStream = ReceiverStream<Result<wire::ExportResponse, Status>>;
+    type WatchChangesStream = crate::changes::Watched;
     type VerifyStream = ReceiverStream<Result<wire::VerifyResponse, Status>>;
 
     async fn lookup(
@@ -286,6 +298,52 @@ impl wire::node_server::Node for NodeService {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
+    async fn watch_changes(
+        &self,
+        request: Request<wire::WatchChangesRequest>,
+    ) -> Result<Response<Self::WatchChangesStream>, Status> {
+        let caller = caller(&request)?;
+        let watched = self
+            .watchers
+            .watch(self.node(), caller, request.into_inner());
+        watched.await.map(Response::new)
+    }
+
+    async fn acknowledge_changes(
+        &self,
+        request: Request<wire::AcknowledgeChangesRequest>,
+    ) -> Result<Response<wire::Consumer>, Status> {
+        let (caller, node) = (caller(&request)?, self.node());
+        let request = request.into_inner();
+        let taken = tokio::task::spawn_blocking(move || {
+            crate::changes::acknowledge(&node, &caller, &request)
+        });
+        let taken = taken.await.map_err(|_| lost("acknowledging changes"))?;
+        taken.map(Response::new)
+    }
+
+    async fn list_consumers(
+        &self,
+        _request: Request<wire::ListConsumersRequest>,
+    ) -> Result<Response<wire::ListConsumersResponse>, Status> {
+        let consumers = self.call("consumers", Node::consumers).await?;
+        let consumers = consumers.into_iter().map(convert::consumer).collect();
+        Ok(Response::new(wire::ListConsumersResponse { consumers }))
+    }
+
+    async fn remove_consumer(
+        &self,
+        request: Request<wire::RemoveConsumerRequest>,
+    ) -> Result<Response<wire::RemoveConsumerResponse>, Status> {
+        let by = caller(&request)?;
+        let name = crate::changes::consumer_name(&request.get_ref().consumer)?;
+        let gone = name.clone();
+        self.call("consumers remove", move |node| node.remove_consumer(&gone))
+            .await?;
+        info!(consumer = %name, %by, "a consumer was removed");
+        Ok(Response::new(wire::RemoveConsumerResponse {}))
+    }
+
     async fn status(
         &self,
         _request: Request<wire::StatusRequest>,
@@ -436,6 +494,11 @@ impl wire::node_server::Node for NodeService {
             suspensions: documents.suspensions,
         }))
     }
+}
+
+/// Who calls, as the door decided.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    request.extensions().get().cloned().ok_or_else(nobody)
 }
 
 /// Takes a retraction in, up to its limit.

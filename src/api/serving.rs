@@ -125,6 +125,14 @@ where
     let Served { router, reporter } = served(service, caller_of, limits)?;
     // Before the first call, which might ask for it.
     look(&node, &reporter).await;
+    let mut ending = reporter.clone();
+    let shutdown = async move {
+        shutdown.await;
+        // Whoever watches health would keep its connection, and this door, open.
+        for name in ["", NodeServer::<NodeService>::NAME] {
+            ending.clear_service_status(name).await;
+        }
+    };
     let serving = router.serve_with_incoming_shutdown(incoming, shutdown);
     tokio::select! {
         served = serving => served.map_err(|error| ApiError::Server(error.to_string())),

@@ -4,6 +4,8 @@
 mod access;
 #[path = "asking_tests.rs"]
 mod asked;
+#[path = "changes_tests.rs"]
+mod followed;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};

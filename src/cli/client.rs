@@ -200,6 +200,10 @@ pub fn failed(status: &Status) -> CliError {
         Some("not_found") if message.starts_with("member ") || message.starts_with("group ") => {
             "hashpact roster show names the members and groups"
         }
+        Some("not_found") if message.starts_with("consumer ") => {
+            "hashpact consumers list shows who follows"
+        }
+        Some("cursor_too_old" | "cursor_other_history") => "start over: --restart",
         Some("not_found") => "hashpact set list shows the sets that this node holds",
         Some("publishing_closed") => "hashpact status shows what the node waits for",
         Some("terms") => "without the list owner's permission a set stays on this node",

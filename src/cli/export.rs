@@ -27,10 +27,19 @@ const BUFFER_BYTES: usize = 256 * 1024;
 /// The output holds signal values: keep it as safe as the store. A file is written
 /// for its owner alone, and appears only once it is whole. A set that its terms
 /// keep local is refused, with the terms.
+///
+/// With --follow it goes on with every change, for a matcher of the member's own:
+/// each line says what became of one version of an entry, named by set and index.
+/// A line may come twice, and none is lost. Sets that may not be shared on are
+/// among them, so the lines are for this member's systems alone.
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub struct ExportArgs {
     /// A set to write: SET of this member, or MEMBER/SET; may be repeated
-    #[arg(long = "set", value_name = "SET", required_unless_present = "all")]
+    #[arg(long = "set", value_name = "SET", required_unless_present_any = ["all", "follow"])]
     pub sets: Vec<SetReference>,
     /// Every set that the node holds and that may be shared on
     #[arg(long, conflicts_with = "sets")]
@@ -41,6 +50,19 @@ pub struct ExportArgs {
     /// File to write, which must not exist; "-" is standard output
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     pub output: PathBuf,
+    /// Print every change of what the node acts on, of all sets, from where the
+    /// consumer acknowledged last; a new one is told everything first
+    #[arg(long, requires = "consumer", conflicts_with_all = ["sets", "all", "output"])]
+    pub follow: bool,
+    /// With --follow: the name that the node remembers this consumer by
+    #[arg(long, value_name = "NAME", requires = "follow")]
+    pub consumer: Option<String>,
+    /// With --follow: start over with everything
+    #[arg(long, requires = "follow")]
+    pub restart: bool,
+    /// With --follow: end once there is nothing more at present
+    #[arg(long, requires = "follow")]
+    pub until_caught_up: bool,
 }
 
 /// Formats of exported files.
@@ -66,6 +88,9 @@ struct Summary {
 /// # Errors
 /// When a set is not held, may not leave, or the file cannot be written.
 pub fn run(args: &ExportArgs, context: &Context) -> Result<(), CliError> {
+    if args.follow {
+        return super::follow::run(args, context);
+    }
     let to_stdout = args.output == Path::new("-");
     if to_stdout && context.output.is_json() {
         return Err(CliError::usage(
@@ -186,7 +211,7 @@ async fn export<W: Write>(
 }
 
 /// An entry as the writers take it.
-fn row(entry: wire::ExportedEntry) -> Result<ExportRow, Rejection> {
+pub(super) fn row(entry: wire::ExportedEntry) -> Result<ExportRow, Rejection> {
     let body = entry.body.unwrap_or_default();
     let signals: Result<Vec<Signal>, Rejection> = body.signals.into_iter().map(signal).collect();
     let classification = (!body.classification.is_empty())
@@ -260,7 +285,7 @@ impl<W: Write> Writer<W> {
 }
 
 /// Standard output, or a file that gets its name once it is whole.
-enum Target<'a> {
+pub(super) enum Target<'a> {
     Stdout(&'a Context),
     File {
         file: File,
@@ -329,7 +354,7 @@ impl Write for Target<'_> {
     }
 }
 
-fn write_error(path: &Path) -> impl Fn(io::Error) -> CliError {
+pub(super) fn write_error(path: &Path) -> impl Fn(io::Error) -> CliError {
     move |error| {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return CliError::OutputClosed;

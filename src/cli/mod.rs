@@ -9,6 +9,7 @@ pub mod card;
 pub mod client;
 pub mod coalition;
 pub mod config;
+pub mod consumers;
 pub mod demo;
 pub mod enrol;
 pub mod erase;
@@ -16,6 +17,7 @@ pub mod error;
 pub mod export;
 pub mod feeds;
 pub mod fingerprint;
+mod follow;
 pub mod hash;
 pub mod import;
 pub mod init;
@@ -110,6 +112,7 @@ enum Command {
     Lookup(lookup::LookupArgs),
     Scan(scan::ScanArgs),
     Hash(hash::HashArgs),
+    Consumers(consumers::ConsumersArgs),
     Quarantine(quarantine::QuarantineArgs),
     Card(card::CardArgs),
     Keys(keys::KeysArgs),
@@ -238,6 +241,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Lookup(args) => lookup::run(&args, context),
         Command::Scan(args) => scan::run(&args, context),
         Command::Hash(args) => hash::run(args, context),
+        Command::Consumers(args) => consumers::run(&args, context),
         Command::Quarantine(args) => quarantine::run(&args, context),
         Command::Coalition(args) => coalition::run(args, context),
         Command::Roster(args) => roster::run(args, context),

@@ -112,7 +112,7 @@ async fn start(
         certificate_expires: credentials.not_after(),
     };
     let mut servers = JoinSet::new();
-    let service = NodeService::new(Arc::clone(&node), about.clone());
+    let service = NodeService::until(Arc::clone(&node), about.clone(), stop.clone());
     let told = stop.clone().cancelled_owned();
     servers.spawn(async move { socket.serve(service, told).await.map_err(CliError::failed) });
     if let Some(listener) = http {

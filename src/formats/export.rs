@@ -73,6 +73,18 @@ const COLUMNS: [(SignalKind, &str); 9] = [
     (SignalKind::Url, "url"),
 ];
 
+/// What became of an entry, before the entry itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Change<'a> {
+    /// Such as `added` or `withdrawn`.
+    pub change: &'a str,
+    /// The set.
+    pub set: &'a str,
+    /// With the set, the version of the entry; absent where the whole set is meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
+}
+
 /// Writes entries as CSV: a header, then a row each. A cell that a spreadsheet
 /// would take for a formula gets an apostrophe in front, which the reader drops.
 pub struct CsvExport<W: Write> {
@@ -85,6 +97,19 @@ impl<W: Write> CsvExport<W> {
     /// # Errors
     /// Writing failed.
     pub fn new(output: W) -> io::Result<Self> {
+        Self::begin(output, &[])
+    }
+
+    /// Begins with the header of a file of changes: what became of an entry, and its
+    /// index, before the columns of an export.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub fn of_changes(output: W) -> io::Result<Self> {
+        Self::begin(output, &["change", "index"])
+    }
+
+    fn begin(output: W, first: &[&str]) -> io::Result<Self> {
         let mut csv = csv::Writer::from_writer(output);
         let before = ["set", "entry", "publisher", "state", "source_reference"];
         let kinds = COLUMNS.iter().map(|(_, name)| *name);
@@ -98,8 +123,15 @@ impl<W: Write> CsvExport<W> {
             "first_seen",
             "expires",
         ];
-        csv.write_record(before.into_iter().chain(kinds).chain(after))
-            .map_err(cell::write_error)?;
+        csv.write_record(
+            first
+                .iter()
+                .copied()
+                .chain(before)
+                .chain(kinds)
+                .chain(after),
+        )
+        .map_err(cell::write_error)?;
         Ok(Self { csv })
     }
 
@@ -108,42 +140,35 @@ impl<W: Write> CsvExport<W> {
     /// # Errors
     /// Writing failed.
     pub fn write(&mut self, row: &ExportRow) -> io::Result<()> {
-        let mut cells = vec![
-            row.set.clone(),
-            row.entry.clone(),
-            row.publisher.clone(),
-            row.state.name().to_owned(),
-            row.reference.clone().unwrap_or_default(),
-        ];
-        let mut rest: Vec<&Signal> = row.signals.iter().collect();
-        let mut quality = None;
-        for (kind, _) in COLUMNS {
-            let first = rest.iter().position(|signal| signal.kind() == kind);
-            let signal = first.map(|index| rest.remove(index));
-            if kind == SignalKind::Pdq {
-                quality = signal.and_then(Signal::quality);
+        self.write_cells(&cells_of(row))
+    }
+
+    /// Adds a change, with the entry where it is there.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub fn write_change(&mut self, change: Change<'_>, row: Option<&ExportRow>) -> io::Result<()> {
+        let index = change.index.map(|index| index.to_string());
+        let mut cells = vec![change.change.to_owned(), index.unwrap_or_default()];
+        match row {
+            Some(row) => cells.extend(cells_of(row)),
+            None => {
+                cells.push(change.set.to_owned());
+                cells.resize(CHANGE_COLUMNS, String::new());
             }
-            cells.push(signal.map(Signal::to_text).unwrap_or_default());
         }
-        let rest: Vec<String> = rest.into_iter().map(spec).collect();
-        cells.extend([
-            quality
-                .map(|quality| quality.to_string())
-                .unwrap_or_default(),
-            rest.join(";"),
-            row.media_kind
-                .map(media_name)
-                .unwrap_or_default()
-                .to_owned(),
-            row.classification
-                .as_ref()
-                .map(Classification::to_string)
-                .unwrap_or_default(),
-            cell::join(&row.labels),
-            row.basis.map(basis_name).unwrap_or_default().to_owned(),
-            row.first_seen_ms.and_then(time::format).unwrap_or_default(),
-            row.expires_ms.and_then(time::format).unwrap_or_default(),
-        ]);
+        self.write_cells(&cells)
+    }
+
+    /// Hands on what was written so far.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.csv.flush()
+    }
+
+    fn write_cells(&mut self, cells: &[String]) -> io::Result<()> {
         let guarded = cells.iter().map(|cell| cell::guard(cell).into_owned());
         self.csv.write_record(guarded).map_err(cell::write_error)
     }
@@ -157,6 +182,49 @@ impl<W: Write> CsvExport<W> {
             .into_inner()
             .map_err(csv::IntoInnerError::into_error)
     }
+}
+
+/// Columns of a file of changes: two, five and eight beside the kinds'.
+const CHANGE_COLUMNS: usize = 15 + COLUMNS.len();
+
+fn cells_of(row: &ExportRow) -> Vec<String> {
+    let mut cells = vec![
+        row.set.clone(),
+        row.entry.clone(),
+        row.publisher.clone(),
+        row.state.name().to_owned(),
+        row.reference.clone().unwrap_or_default(),
+    ];
+    let mut rest: Vec<&Signal> = row.signals.iter().collect();
+    let mut quality = None;
+    for (kind, _) in COLUMNS {
+        let first = rest.iter().position(|signal| signal.kind() == kind);
+        let signal = first.map(|index| rest.remove(index));
+        if kind == SignalKind::Pdq {
+            quality = signal.and_then(Signal::quality);
+        }
+        cells.push(signal.map(Signal::to_text).unwrap_or_default());
+    }
+    let rest: Vec<String> = rest.into_iter().map(spec).collect();
+    cells.extend([
+        quality
+            .map(|quality| quality.to_string())
+            .unwrap_or_default(),
+        rest.join(";"),
+        row.media_kind
+            .map(media_name)
+            .unwrap_or_default()
+            .to_owned(),
+        row.classification
+            .as_ref()
+            .map(Classification::to_string)
+            .unwrap_or_default(),
+        cell::join(&row.labels),
+        row.basis.map(basis_name).unwrap_or_default().to_owned(),
+        row.first_seen_ms.and_then(time::format).unwrap_or_default(),
+        row.expires_ms.and_then(time::format).unwrap_or_default(),
+    ]);
+    cells
 }
 
 /// Writes entries as JSON Lines: an object a line.
@@ -175,12 +243,49 @@ impl<W: Write> JsonExport<W> {
     /// # Errors
     /// Writing failed.
     pub fn write(&mut self, row: &ExportRow) -> io::Result<()> {
+        serde_json::to_writer(&mut self.output, &JsonRow::of(row))?;
+        self.output.write_all(b"\n")
+    }
+
+    /// Adds a change, with the entry where it is there, as `entry`.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub fn write_change(&mut self, change: Change<'_>, row: Option<&ExportRow>) -> io::Result<()> {
+        let line = JsonChange {
+            change,
+            entry: row.map(JsonRow::of),
+        };
+        serde_json::to_writer(&mut self.output, &line)?;
+        self.output.write_all(b"\n")
+    }
+
+    /// Hands on what was written so far.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+
+    /// Writes everything out and gives the output back.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.output.flush()?;
+        Ok(self.output)
+    }
+}
+
+impl<'a> JsonRow<'a> {
+    fn of(row: &'a ExportRow) -> Self {
         let signals = row.signals.iter().map(|signal| JsonSignal {
             kind: signal.kind().name(),
             value: signal.to_text(),
             quality: signal.quality(),
         });
-        let line = JsonRow {
+        Self {
             set: &row.set,
             entry: &row.entry,
             publisher: &row.publisher,
@@ -193,19 +298,17 @@ impl<W: Write> JsonExport<W> {
             basis: row.basis.map(basis_name),
             first_seen: row.first_seen_ms.and_then(time::format),
             expires: row.expires_ms.and_then(time::format),
-        };
-        serde_json::to_writer(&mut self.output, &line)?;
-        self.output.write_all(b"\n")
+        }
     }
+}
 
-    /// Writes everything out and gives the output back.
-    ///
-    /// # Errors
-    /// Writing failed.
-    pub fn finish(mut self) -> io::Result<W> {
-        self.output.flush()?;
-        Ok(self.output)
-    }
+/// A line of a file of changes.
+#[derive(Serialize)]
+struct JsonChange<'a> {
+    #[serde(flatten)]
+    change: Change<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entry: Option<JsonRow<'a>>,
 }
 
 #[derive(Serialize)]

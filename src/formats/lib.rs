@@ -41,7 +41,7 @@ mod urls;
 mod vics;
 
 pub use detect::{Format, detect};
-pub use export::{CsvExport, ExportRow, JsonExport, State};
+pub use export::{Change, CsvExport, ExportRow, JsonExport, State};
 pub use field::Field;
 pub use limits::{DETECT_BYTES, LINE_MAX_BYTES, ORIGINAL_MAX_BYTES};
 pub use list::checksum_line;

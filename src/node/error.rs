@@ -4,7 +4,7 @@
 //! except where a caller on this machine hands in the bytes.
 
 use hashpact_core::reject::Rejection;
-use hashpact_store::StoreError;
+use hashpact_store::{CursorError, StoreError};
 
 /// Why the node did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,9 @@ pub enum NodeError {
     /// Bytes that were handed in are refused.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// A consumer of changes cannot go on from where it was.
+    #[error("{0}; start over with a snapshot of everything")]
+    StartOver(CursorError),
     /// The store failed.
     #[error(transparent)]
     Store(StoreError),
@@ -73,6 +76,7 @@ impl NodeError {
             Self::Terms { .. } => "terms",
             Self::PublishingClosed { .. } => "publishing_closed",
             Self::Rejected(rejection) => rejection.code(),
+            Self::StartOver(error) => error.code(),
             Self::Store(_) => "store",
             Self::Busy(_) => "busy",
             Self::Internal(_) => "internal",

@@ -1,22 +1,25 @@
 //! Export: the entries of a set, in the order of the feed.
 
 use hashpact_core::id::{EntryName, Slug};
-use hashpact_core::leaf::{self, Leaf, Publish};
+use hashpact_core::leaf::{self, Leaf};
 use hashpact_core::limits::PAGE_LEAVES;
-use hashpact_store::quarantine::{LotName, WHOLE_LEAF};
-use hashpact_store::{FeedInfo, FeedStatus, Store};
+use hashpact_store::{FeedInfo, Seen, Store, Whole, WholeStanding};
 
+use crate::changes;
 use crate::error::NodeError;
 use crate::model::ExportedEntry;
 use crate::views;
 
-/// Hands the entries of a feed to `sink`, a page at a time, until it answers false.
+/// Hands the entries of a feed to `sink`, a page at a time, until it answers false:
+/// those that this node acts on, by what the feed counts for as a `whole`, and with
+/// `include_dead` those that were withdrawn.
 ///
 /// # Errors
 /// [`NodeError::Terms`] for a set that may not be shared on; what the store answers.
 pub(crate) fn export(
     store: &Store,
     feed: &FeedInfo,
+    whole: &Whole,
     publisher: &Slug,
     include_dead: bool,
     sink: &mut dyn FnMut(Vec<ExportedEntry>) -> bool,
@@ -34,24 +37,35 @@ pub(crate) fn export(
     while from < feed.indexed {
         let to = from.saturating_add(PAGE_LEAVES).min(feed.indexed);
         let mut entries = Vec::new();
-        for (index, raw) in (from..to).zip(store.read_leaves(feed.no, from, to)?) {
-            let Leaf::Publish(body) = leaf::read(&raw, index) else {
+        // Before the leaves: what is dropped meanwhile is not exported as if it counted.
+        let seen = store.seen(feed.no, from, to)?;
+        let leaves = store.read_leaves(feed.no, from, to)?;
+        for ((index, raw), seen) in (from..to).zip(leaves).zip(seen) {
+            let Leaf::Publish(mut body) = leaf::read(&raw, index) else {
                 continue;
             };
-            let dead = store.is_dead(feed.no, index)?;
+            let Some(state) = state(store, feed, whole, index, seen.as_ref())? else {
+                continue;
+            };
             // What does not count here is handed to nobody as if it did.
-            let withheld = store.withheld(feed.no, index)?;
-            let body = without_withheld(*body, &withheld);
-            if body.signals.is_empty() {
+            match &seen {
+                Some(seen) => changes::without(&mut body, &seen.withheld),
+                None => changes::without(&mut body, &store.withheld_kinds(feed.no, index)?),
+            }
+            if body.signals.is_empty() || (state == WITHDRAWN && !include_dead) {
                 continue;
             }
-            if !dead || include_dead {
-                let name = EntryName {
-                    set: describe.name.clone(),
-                    first: body.first_index(index),
-                };
-                entries.push(exported(name, index, publisher, state(feed, dead), body));
-            }
+            let entry = EntryName {
+                set: describe.name.clone(),
+                first: body.first_index(index),
+            };
+            entries.push(ExportedEntry {
+                entry,
+                index,
+                publisher: publisher.clone(),
+                state,
+                body: *body,
+            });
         }
         from = to;
         if !entries.is_empty() && !sink(entries) {
@@ -61,38 +75,24 @@ pub(crate) fn export(
     Ok(())
 }
 
-/// An entry without the signals that are in quarantine, none for all of it.
-fn without_withheld(mut body: Publish, withheld: &[LotName]) -> Publish {
-    body.signals.retain(|signal| {
-        let of =
-            |lot: &LotName| lot.kind == WHOLE_LEAF || u32::from(lot.kind) == signal.kind().number();
-        !withheld.iter().any(of)
-    });
-    body
-}
+const WITHDRAWN: &str = "withdrawn";
 
-fn state(feed: &FeedInfo, dead: bool) -> &'static str {
-    if dead {
-        "withdrawn"
-    } else if feed.status == FeedStatus::Frozen {
-        "review"
-    } else {
-        "active"
-    }
-}
-
-fn exported(
-    entry: EntryName,
+/// The word for how an entry stands; `None` for one that waits in quarantine, or whose
+/// set counts for nothing here.
+fn state(
+    store: &Store,
+    feed: &FeedInfo,
+    whole: &Whole,
     index: u64,
-    publisher: &Slug,
-    state: &'static str,
-    body: Publish,
-) -> ExportedEntry {
-    ExportedEntry {
-        entry,
-        index,
-        publisher: publisher.clone(),
-        state,
-        body,
+    seen: Option<&Seen>,
+) -> Result<Option<&'static str>, NodeError> {
+    let review = match whole.standing {
+        WholeStanding::Nothing => return Ok(None),
+        WholeStanding::Review => true,
+        WholeStanding::Active => false,
+    };
+    if let Some(seen) = seen {
+        return Ok(Some(changes::state(review || seen.review)));
     }
+    Ok(store.is_dead(feed.no, index)?.then_some(WITHDRAWN))
 }

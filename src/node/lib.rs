@@ -6,6 +6,7 @@
 pub mod blast;
 pub mod caller;
 pub mod card;
+pub mod changes;
 pub mod clock;
 mod erasing;
 pub mod error;

@@ -19,6 +19,7 @@ use hashpact_core::signal::Signal;
 use hashpact_store::sign_state::{SignState, SignStateError};
 use hashpact_store::{FeedInfo, Head, Store, StoreOptions, VerifyReport};
 
+use crate::changes::Following;
 use crate::clock::Clock;
 use crate::error::NodeError;
 use crate::hub::Hub;
@@ -99,7 +100,8 @@ pub struct Node {
     certificate_expires: AtomicU64,
     /// What wants attention beside what the node sees by itself, by subject.
     notices: Mutex<BTreeMap<&'static str, String>>,
-    pub(crate) removed_members: removed::Setting,
+    pub(crate) removed_members: Arc<removed::Setting>,
+    following: Following,
 }
 
 impl Node {
@@ -133,6 +135,7 @@ impl Node {
             .near_index
             .then(|| Near::start(&store))
             .transpose()?;
+        let following = Following::new(&store);
         let node = Arc::new(Self {
             store,
             membership,
@@ -148,10 +151,15 @@ impl Node {
             near,
             certificate_expires: AtomicU64::new(0),
             notices: Mutex::default(),
-            removed_members: removed::Setting::default(),
+            removed_members: Arc::default(),
+            following,
         });
         node.follow_roster()?;
         node.settle_all()?;
+        if options.near_index {
+            // A command that runs alone leaves it to the node.
+            node.keep_changes()?;
+        }
         node.publisher.check_feeds(node.others_may_hold_more())?;
         node.ready.store(!options.connects, Ordering::SeqCst);
         Ok(node)
@@ -211,6 +219,10 @@ impl Node {
     #[must_use]
     pub const fn started(&self) -> UnixMillis {
         self.started
+    }
+
+    pub(crate) const fn following(&self) -> &Following {
+        &self.following
     }
 
     pub(crate) const fn roster_said(&self) -> &SaidState {
@@ -410,15 +422,19 @@ impl Node {
             None => self.store.feeds(),
         };
         for feed in feeds {
-            let publisher = self
-                .member(feed.publisher)
-                .map_or_else(|| self.slug.clone(), |member| member.slug);
-            match export::export(&self.store, &feed, &publisher, include_dead, sink) {
+            let (publisher, whole) = (self.publisher_of(&feed), self.whole(&feed));
+            match export::export(&self.store, &feed, &whole, &publisher, include_dead, sink) {
                 Err(NodeError::Terms { .. }) if set.is_none() => {}
                 other => other?,
             }
         }
         Ok(())
+    }
+
+    /// The slug of a feed's publisher; this member's own where no roster says.
+    pub(crate) fn publisher_of(&self, feed: &FeedInfo) -> Slug {
+        let member = self.member(feed.publisher);
+        member.map_or_else(|| self.slug.clone(), |member| member.slug)
     }
 
     /// A member as answers name it.

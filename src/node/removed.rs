@@ -29,7 +29,7 @@ pub enum RemovedMembers {
 pub(crate) struct Setting(AtomicU8);
 
 impl Setting {
-    fn get(&self) -> RemovedMembers {
+    pub(crate) fn get(&self) -> RemovedMembers {
         match self.0.load(Ordering::SeqCst) {
             1 => RemovedMembers::Review,
             2 => RemovedMembers::Ignore,
@@ -51,6 +51,7 @@ impl Node {
     /// Sets what becomes of the entries of members that were removed.
     pub fn set_removed_members(&self, what: RemovedMembers) {
         self.removed_members.set(what);
+        self.following().wake();
     }
 
     /// Whether what a member publishes counts here, by its place in the roster.
@@ -78,7 +79,7 @@ impl Node {
     }
 }
 
-fn is_removed(state: &State, member: MemberNumber) -> bool {
+pub(crate) fn is_removed(state: &State, member: MemberNumber) -> bool {
     let chain = state.chain.as_ref();
     let member = chain.and_then(|chain| chain.roster().member(member));
     member.is_some_and(|member| member.status == MemberStatus::Removed)

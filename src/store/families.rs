@@ -20,6 +20,7 @@
 //! | `evidence` | digest | bytes |
 //! | `audit` | number | reserved |
 //! | `quarantine` | feed, reason, kind, index / 65,536 | bitmaps of leaves held, released, dropped |
+//! | `changes` | see `changes` | what consumers follow, and how far each is |
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType,
@@ -47,6 +48,7 @@ pub(crate) enum Family {
     Evidence,
     Audit,
     Quarantine,
+    Changes,
 }
 
 /// Target size of the files of a bulk load, and of compaction.
@@ -56,7 +58,7 @@ const FILTER_BITS: f64 = 10.0;
 
 impl Family {
     /// All families, in the order that they are opened in.
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Meta,
         Self::Pages,
         Self::Tail,
@@ -75,6 +77,7 @@ impl Family {
         Self::Evidence,
         Self::Audit,
         Self::Quarantine,
+        Self::Changes,
     ];
 
     /// The name in RocksDB. `meta` is RocksDB's `default`, which always exists.
@@ -98,6 +101,7 @@ impl Family {
             Self::Evidence => "evidence",
             Self::Audit => "audit",
             Self::Quarantine => "quarantine",
+            Self::Changes => "changes",
         }
     }
 
@@ -138,7 +142,8 @@ impl Family {
             | Self::Suspensions
             | Self::Evidence
             | Self::Audit
-            | Self::Quarantine => {
+            | Self::Quarantine
+            | Self::Changes => {
                 options.set_compression_type(DBCompressionType::Lz4);
                 options.set_write_buffer_size(4 << 20);
                 table.set_block_size(8 << 10);

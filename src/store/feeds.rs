@@ -1,6 +1,6 @@
 //! Feeds: who publishes them, how far they are stored and indexed, what is dead.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use hashpact_core::merkle::CompactRange;
 use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
 
+use crate::changes::ChangePulse;
 use crate::elided;
 use crate::error::{Result, StoreError};
 use crate::families::Family;
@@ -19,7 +20,7 @@ use crate::index::killers;
 use crate::keys::{self, FeedNo};
 use crate::quarantine::Quarantine;
 use crate::record::{FeedIdentity, FeedRow, seal, unseal};
-use crate::store::{Busy, Inner, Store, hold, read, write};
+use crate::store::{Busy, Inner, Store, hold, read};
 
 /// The part of the feeds family that changes with every commit.
 const PART_ROW: u8 = 0;
@@ -169,6 +170,9 @@ pub(crate) struct FeedState {
     /// One change of the quarantine at a time.
     pub(crate) quarantine_turn: Mutex<()>,
     pub(crate) live: RwLock<Live>,
+    /// Grows with every change of `live`.
+    pub(crate) version: AtomicU64,
+    pub(crate) pulse: ChangePulse,
 }
 
 /// What changes about a feed, always as one durable state.
@@ -207,7 +211,7 @@ impl Store {
             return Err(StoreError::FeedExists(*no));
         }
         let no = next_number(inner)?;
-        let state = FeedState::new(no, new);
+        let state = FeedState::new(no, new, &inner.pulse);
         // Crash: before, nothing of the feed exists; after, it is there and empty.
         let mut batch = WriteBatch::default();
         let feeds = inner.cf(Family::Feeds)?;
@@ -283,7 +287,7 @@ impl Store {
 }
 
 impl FeedState {
-    fn new(no: FeedNo, new: &NewFeed) -> Self {
+    fn new(no: FeedNo, new: &NewFeed, pulse: &ChangePulse) -> Self {
         Self {
             no,
             id: new.id,
@@ -304,6 +308,8 @@ impl FeedState {
                 elided: RoaringTreemap::new(),
                 missing: 0,
             }),
+            version: AtomicU64::new(0),
+            pulse: pulse.clone(),
         }
     }
 
@@ -316,7 +322,11 @@ impl FeedState {
                     .map_err(|_| StoreError::corrupt("a feed's key has another length"))?;
                 let identity: FeedIdentity = unseal(value, "a feed's identity")?;
                 let new = identity.read()?;
-                states.push(Self::new(FeedNo(u32::from_be_bytes(no)), &new));
+                states.push(Self::new(
+                    FeedNo(u32::from_be_bytes(no)),
+                    &new,
+                    &inner.pulse,
+                ));
             }
             Ok(true)
         })?;
@@ -351,9 +361,9 @@ impl FeedState {
             missing: 0,
             row,
         };
-        *write(&self.live) = live;
+        *self.live_mut() = live;
         held::load(inner, self)?;
-        write(&self.live).recount();
+        self.live_mut().recount();
         Ok(())
     }
 
@@ -382,7 +392,7 @@ impl FeedState {
         )
     }
 
-    fn info_of(&self, live: &Live) -> FeedInfo {
+    pub(crate) fn info_of(&self, live: &Live) -> FeedInfo {
         FeedInfo {
             no: self.no,
             id: self.id,
@@ -430,7 +440,7 @@ impl FeedState {
 
     /// Changes the row alone, durably before it counts.
     pub(crate) fn update(&self, inner: &Inner, change: impl FnOnce(&mut Live)) -> Result<()> {
-        let mut live = write(&self.live);
+        let mut live = self.live_mut();
         let mut next = live.clone();
         change(&mut next);
         // Crash: before, the old row stands; after, the new one.

@@ -22,7 +22,7 @@ use crate::index::killers;
 use crate::keys::{self, FeedNo};
 use crate::quarantine::Quarantine;
 use crate::record::{HeldRecord, KillerRecord, seal, unseal};
-use crate::store::{Inner, Store, read, write};
+use crate::store::{Inner, Store, read};
 
 /// The part of the feeds family with the held retractions.
 pub(crate) const PART_HELD: u8 = 2;
@@ -55,6 +55,11 @@ impl Held {
             return Some(false);
         }
         self.marked.contains(index).then_some(true)
+    }
+
+    /// The dead leaves that answer marked.
+    pub(crate) const fn marked(&self) -> &RoaringTreemap {
+        &self.marked
     }
 
     /// The dead leaves that answer all the same: they are wanted whole.
@@ -140,7 +145,7 @@ impl Store {
         let doubted = read(&state.live).doubted.clone();
         put(inner, &mut batch, no, (&retractions, &doubted))?;
         inner.write_synced(batch, "holding retractions")?;
-        write(&state.live).held.retractions = retractions;
+        state.live_mut().held.retractions = retractions;
         refresh(inner, &state)
     }
 
@@ -199,7 +204,7 @@ pub(crate) fn without(
 pub(crate) fn load(inner: &Inner, state: &FeedState) -> Result<()> {
     if let Some(record) = inner.get(Family::Feeds, part(state.no, PART_HELD))? {
         let record: HeldRecord = unseal(&record, "held retractions")?;
-        let mut live = write(&state.live);
+        let mut live = state.live_mut();
         live.held.retractions = record.retractions.into_iter().collect();
         if !record.doubted.is_empty() {
             live.doubted = RoaringTreemap::deserialize_from(record.doubted.as_slice())
@@ -218,7 +223,7 @@ pub(crate) fn refresh(inner: &Inner, state: &FeedState) -> Result<()> {
         (live.row.indexed, retractions, Arc::clone(&live.quarantine))
     };
     let held = compute(inner, state.no, indexed, retractions, &quarantine)?;
-    write(&state.live).held = held;
+    state.live_mut().held = held;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ pub mod sign_state;
 mod anchor;
 mod bench;
 mod bulk;
+mod changes;
 mod classes;
 mod documents;
 mod drop_feed;
@@ -46,6 +47,10 @@ mod tests;
 
 pub use self::anchor::StoredDocument;
 pub use self::bench::RawLoad;
+pub use self::changes::{
+    CONSUMERS_MAX, ChangeBatch, ChangeCursor, ChangePulse, ChangedLeaf, Consumer, CursorError,
+    Seen, Step, Whole, WholeStanding,
+};
 pub use self::elided::Elisions;
 pub use self::error::{Result, StoreError};
 pub use self::feeds::{FeedCounts, FeedInfo, FeedKind, FeedStatus, HeadRef, NewFeed};

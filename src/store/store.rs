@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use hashpact_core::id::FeedId;
 use rocksdb::{Cache, ColumnFamily, DB, DBRawIterator, ReadOptions, WriteBatch, WriteOptions};
 
+use crate::changes::{ChangePulse, Changes};
 use crate::classes::Classes;
 use crate::error::{Result, StoreError};
 use crate::families::Family;
@@ -50,6 +51,8 @@ pub(crate) struct Inner {
     pub(crate) catalogue: Mutex<()>,
     pub(crate) page_hashes: Mutex<PageHashes>,
     pub(crate) watch: Watch,
+    pub(crate) changes: Changes,
+    pub(crate) pulse: ChangePulse,
     /// Feeds of which dropped payloads may still lie in files.
     pub(crate) purges: Mutex<Purges>,
     /// One rewriting of files at a time.
@@ -90,6 +93,8 @@ impl Store {
             catalogue: Mutex::default(),
             page_hashes: Mutex::default(),
             watch: Watch::default(),
+            changes: Changes::default(),
+            pulse: ChangePulse::default(),
             purges: Mutex::default(),
             purging: Mutex::default(),
             _lock: lock,
@@ -255,6 +260,7 @@ impl Inner {
     /// Puts another table of feeds in place.
     pub(crate) fn replace_feeds(&self, table: FeedTable) {
         *write(&self.feeds) = Arc::new(table);
+        self.pulse.beat();
     }
 
     /// One feed's state.

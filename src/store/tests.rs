@@ -1,5 +1,7 @@
 //! The store against a model: roots, ranges, look-ups, liveness, crash points.
 
+#[path = "changes_tests.rs"]
+mod changes;
 #[path = "elision_tests.rs"]
 mod elisions;
 #[path = "lookup_tests.rs"]

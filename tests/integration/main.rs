@@ -16,6 +16,7 @@
 )]
 
 mod ceremony;
+mod changes;
 mod cli;
 mod config;
 mod crash;

@@ -1,5 +1,6 @@
 //! A node over a real store, without a network: publishing and asking.
 
+mod changes;
 mod discipline;
 mod entries;
 mod erase;
@@ -16,7 +17,7 @@ use hashpact_core::id::{CoalitionName, Digest, Slug, UnixMillis};
 use hashpact_core::keys::{Admin, Identity, SecretKey};
 use hashpact_core::leaf::{Basis, Classification, MediaKind, Publish};
 use hashpact_core::limits::DAY_MS;
-use hashpact_core::roster::{NewMember, Role, Roster, RosterAdmin, RosterChain};
+use hashpact_core::roster::{MemberStatus, NewMember, Role, Roster, RosterAdmin, RosterChain};
 use hashpact_core::signal::{Signal, SignalKind};
 use hashpact_store::StoreOptions;
 use tempfile::TempDir;
@@ -102,6 +103,22 @@ impl Scene {
     /// As a running node does.
     pub(crate) fn open_with_near_index(&self) -> Arc<Node> {
         self.open_as(Some(SecretKey::from_seed(&[2; 32])), true)
+    }
+
+    /// Hands the node a roster in which its own member is removed.
+    pub(crate) fn remove_north(&self, node: &Node) {
+        let state = node.membership().state();
+        let chain = state.chain.as_ref().unwrap();
+        let mut next = Roster::after(chain.current(), self.genesis, NOW, 365 * DAY_MS);
+        let north = next
+            .members
+            .iter()
+            .find(|member| member.slug == slug("north"));
+        let north = north.unwrap().number;
+        next.set_status(north, MemberStatus::Removed).unwrap();
+        let admin = SecretKey::<Admin>::from_seed(&[1; 32]);
+        let accepted = node.membership().accept_roster(signed(&next, &admin));
+        accepted.unwrap();
     }
 
     fn open_as(&self, identity_key: Option<SecretKey<Identity>>, near_index: bool) -> Arc<Node> {

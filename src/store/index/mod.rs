@@ -25,7 +25,7 @@ use crate::held::{self, Held};
 use crate::keys::{self, FeedNo};
 use crate::quarantine::Marks;
 use crate::record::{FeedRow, POSTING_MAX_BYTES, seal, seal_index, seal_reference};
-use crate::store::{Inner, read, write};
+use crate::store::{Inner, read};
 use crate::watch::{Coming, UnderWay};
 
 /// Bytes of rows of a bulk load that are not sorted, per batch.
@@ -290,7 +290,7 @@ impl Outcome {
     ) -> Result<()> {
         let held = self.held(inner, state, row.indexed)?;
         let counted = self.liveness(inner, state, row.indexed)?;
-        let mut live = write(&state.live);
+        let mut live = state.live_mut();
         if let Some(liveness) = counted {
             live.liveness = liveness;
         }

@@ -27,12 +27,12 @@ use crate::feeds::FeedState;
 use crate::held;
 use crate::keys::{self, FeedNo};
 use crate::record::{QuarantineRecord, seal, unseal};
-use crate::store::{Inner, hold, read, write};
+use crate::store::{Inner, hold, read};
 
 pub use self::lots::{Chosen, LotInfo, QuarantinedLeaf};
 
 /// Leaves of one row: a container of a bitmap.
-const ROW_LEAVES: u64 = 1 << 16;
+pub(crate) const ROW_LEAVES: u64 = 1 << 16;
 /// The kind byte of a lot of whole leaves; signals' kinds begin at 1.
 pub const WHOLE_LEAF: u8 = 0;
 
@@ -180,7 +180,7 @@ impl Marks {
 }
 
 impl Lot {
-    fn withholds(&self, index: u64) -> bool {
+    pub(crate) fn withholds(&self, index: u64) -> bool {
         self.held.contains(index) || self.dropped.contains(index)
     }
 
@@ -339,7 +339,7 @@ impl FeedState {
 
     /// Puts in force what is durable.
     pub(crate) fn set_quarantine(&self, pending: Pending) {
-        write(&self.live).quarantine = pending.next;
+        self.live_mut().quarantine = pending.next;
     }
 
     /// Changes the lots durably, then in memory, then what answers because of them.
@@ -372,7 +372,7 @@ impl FeedState {
 }
 
 /// The rows that indexes fall into.
-fn rows_of(indexes: &RoaringTreemap) -> Vec<u32> {
+pub(crate) fn rows_of(indexes: &RoaringTreemap) -> Vec<u32> {
     let mut rows = Vec::new();
     let mut iter = indexes.iter();
     while let Some(index) = iter.next() {

@@ -10,7 +10,7 @@ use super::FeedWriter;
 use crate::error::{Result, StoreError};
 use crate::held;
 use crate::index::killers;
-use crate::store::{read, write};
+use crate::store::read;
 
 impl FeedWriter {
     /// Cuts off the leaves from `size` on, whether a head over them was applied or
@@ -64,7 +64,7 @@ impl FeedWriter {
         )?;
         self.state.put_row(&self.inner, &mut batch, &row)?;
         self.inner.write_synced(batch, "opening an epoch")?;
-        let mut live = write(&self.state.live);
+        let mut live = self.state.live_mut();
         live.row = row;
         live.doubted = doubted;
         Ok(())
@@ -94,7 +94,7 @@ impl FeedWriter {
         self.state.put_row(&self.inner, &mut batch, &row)?;
         self.inner.write_synced(batch, "opening an epoch")?;
         {
-            let mut live = write(&self.state.live);
+            let mut live = self.state.live_mut();
             live.row = row;
             live.held.set_retractions(retractions);
         }

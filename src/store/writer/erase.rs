@@ -23,7 +23,7 @@ use crate::leaves::{page_end, page_start};
 use crate::record::{
     KillerRecord, seal_index, seal_reference, unseal, unseal_index, unseal_reference,
 };
-use crate::store::{hold, read, write};
+use crate::store::{hold, read};
 use crate::{elided, held, purge};
 
 /// What erase leaves of a stretch of a feed name.
@@ -74,7 +74,7 @@ impl FeedWriter {
         }
         if !erases.retractions {
             // Looked at again after a crash, and nothing found.
-            write(&self.state.live).row.erased = end;
+            self.state.live_mut().row.erased = end;
             return Ok(0);
         }
         let mut gone = 0_u64;
@@ -102,7 +102,7 @@ impl FeedWriter {
         let no = self.state.no;
         let rebuilt = dropped.then(|| killers::rebuild(&self.inner, no, row.indexed));
         {
-            let mut live = write(&self.state.live);
+            let mut live = self.state.live_mut();
             live.row = row;
             if let Some(liveness) = rebuilt {
                 live.liveness = liveness?;
@@ -198,7 +198,7 @@ impl FeedWriter {
             let places = purges.due.entry(no).or_default();
             places.add(start / PAGE_LEAVES, going.keys);
         }
-        let mut live = write(&self.state.live);
+        let mut live = self.state.live_mut();
         live.row = row;
         live.elided = elided;
         Ok(u64::try_from(going.indexes.len()).unwrap_or(0))

@@ -37,7 +37,7 @@ use crate::heads::Head;
 use crate::index::Indexer;
 use crate::index::derive::Derived;
 use crate::keys::FeedNo;
-use crate::store::{Inner, Store, hold, read, write};
+use crate::store::{Inner, Store, hold, read};
 
 /// The writer of one feed.
 pub struct FeedWriter {
@@ -181,7 +181,7 @@ impl FeedWriter {
         drop(turn);
         self.beside = Beside::default();
         {
-            let mut live = write(&self.state.live);
+            let mut live = self.state.live_mut();
             live.row = row;
             live.frontier = self.pending.frontier().clone();
             if let Some(elided) = elided {

@@ -21,7 +21,7 @@ use crate::keys;
 use crate::leaves::{page_end, page_start};
 use crate::quarantine::Reason;
 use crate::record::{unseal_index, unseal_reference};
-use crate::store::{hold, read, write};
+use crate::store::{hold, read};
 use crate::watch::Coming;
 use crate::{elided, held};
 
@@ -111,7 +111,7 @@ impl FeedWriter {
             .then(|| killers::rebuild(inner, no, row.indexed))
             .transpose()?;
         {
-            let mut live = write(&state.live);
+            let mut live = state.live_mut();
             live.row = row;
             live.elided = elided;
             live.describe = describe;

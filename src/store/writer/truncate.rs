@@ -6,7 +6,6 @@ use hashpact_core::page;
 use rocksdb::WriteBatch;
 
 use super::{FeedWriter, Pending, backwards, uncount};
-use crate::elided;
 use crate::error::{Result, StoreError};
 use crate::families::Family;
 use crate::feeds::{FeedCounts, HeadRef};
@@ -17,7 +16,8 @@ use crate::index::killers;
 use crate::keys;
 use crate::leaves::{PAGE_LEVEL, page_end, page_start};
 use crate::record::{FeedRow, seal_index, seal_reference};
-use crate::store::{hold, read, write};
+use crate::store::{hold, read};
+use crate::{changes, elided};
 
 impl FeedWriter {
     /// Discards the leaves from `size` on, what was appended and not stored too,
@@ -66,7 +66,7 @@ impl FeedWriter {
         let mut batch = WriteBatch::default();
         self.state.put_row(&self.inner, &mut batch, &row)?;
         self.inner.write_synced(batch, "cutting leaves off")?;
-        let mut live = write(&self.state.live);
+        let mut live = self.state.live_mut();
         live.liveness = liveness;
         live.describe = describe;
         live.row = row;
@@ -84,9 +84,12 @@ impl FeedWriter {
         let mut next = row.clone();
         next.set_frontier(&frontier);
         next.indexed = row.indexed.min(from);
+        // Nobody compares the feed with what was logged of it between the two.
+        let _cutting = hold(&self.inner.changes.cutting);
         // Crash: before, the feed is as it was; after, it is shorter by these
         // leaves and everything derived from them.
         let mut batch = WriteBatch::default();
+        changes::put_cut(&self.inner, &mut batch, no, from)?;
         let mut counts = FeedCounts::read(&row.counts);
         for (index, leaf) in backwards(start, &leaves) {
             if index >= from {
@@ -108,7 +111,7 @@ impl FeedWriter {
         }
         self.state.put_row(&self.inner, &mut batch, &next)?;
         self.inner.write_synced(batch, "cutting leaves off")?;
-        let mut live = write(&self.state.live);
+        let mut live = self.state.live_mut();
         live.row = next.clone();
         live.frontier = frontier;
         live.elided = elided;
