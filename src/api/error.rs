@@ -58,7 +58,9 @@ pub(crate) fn status(error: &NodeError) -> Status {
     let code = match error {
         NodeError::Misuse(_) | NodeError::Rejected(_) => Code::InvalidArgument,
         NodeError::NotFound { .. } => Code::NotFound,
-        NodeError::Terms { .. } | NodeError::PublishingClosed { .. } => Code::FailedPrecondition,
+        NodeError::Terms { .. }
+        | NodeError::PublishingClosed { .. }
+        | NodeError::DiskLow { .. } => Code::FailedPrecondition,
         NodeError::StartOver(error) if hashpact_node::changes::is_mistake(*error) => {
             Code::InvalidArgument
         }

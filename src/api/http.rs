@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use hashpact_node::expiry::Stage;
-use hashpact_node::model::Reason;
+use hashpact_node::model::{Reason, Room, Space};
 use hashpact_node::{Node, NodeError};
 use metrics::{describe_gauge, gauge};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -38,6 +38,9 @@ struct Ready {
     ready: bool,
     /// Whether PDQ is answered within a distance; exact look-ups answer before it.
     near_ready: bool,
+    /// What there is room for on the store's volume: ample, `records_only` (retractions
+    /// and erasures) or nothing.
+    store_room: &'static str,
     /// Why not; empty when it is.
     reasons: Vec<String>,
 }
@@ -91,7 +94,9 @@ impl Pages {
 }
 
 async fn ready(State(pages): State<Pages>) -> Response {
-    let ready = readiness(&pages.node);
+    let Ok(ready) = tokio::task::spawn_blocking(move || readiness(&pages.node)).await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
     let code = if ready.ready {
         StatusCode::OK
     } else {
@@ -111,8 +116,13 @@ fn readiness(node: &Node) -> Ready {
     Ready {
         ready: reasons.is_empty(),
         near_ready: node.near().is_none_or(|near| near.is_ready()),
+        store_room: node.store().space().map_or("unknown", room),
         reasons,
     }
+}
+
+fn room(space: Space) -> &'static str {
+    space.room(Room::Ample).name()
 }
 
 async fn metrics(State(pages): State<Pages>) -> Response {
@@ -145,6 +155,16 @@ fn refresh(node: &Node, about: &About) -> Result<(), NodeError> {
     gauge!("hashpact_leaves").set(status.leaves as f64);
     gauge!("hashpact_live_entries").set(status.live_entries as f64);
     gauge!("hashpact_store_bytes").set(status.store_bytes as f64);
+    let space = node.store().space()?;
+    gauge!("hashpact_store_free_bytes").set(space.free_bytes as f64);
+    for state in [Room::Ample, Room::RecordsOnly, Room::Nothing] {
+        let here = if room(space) == state.name() {
+            1.0
+        } else {
+            0.0
+        };
+        gauge!("hashpact_store_room", "state" => state.name()).set(here);
+    }
     gauge!("hashpact_resident_bytes").set(resident_bytes() as f64);
     gauge!("hashpact_peers").set(status.peers as f64);
     gauge!("hashpact_peers_connected").set(status.peers_connected as f64);
@@ -222,6 +242,14 @@ fn describe() {
             "Entries neither retracted, replaced nor erased",
         ),
         ("hashpact_store_bytes", "Bytes of the store on disk"),
+        (
+            "hashpact_store_free_bytes",
+            "Bytes free on the store's volume, less what bulk loads are about to need",
+        ),
+        (
+            "hashpact_store_room",
+            "1 for what there is room for: ample, records_only or nothing",
+        ),
         ("hashpact_resident_bytes", "Memory of the process"),
         (
             "hashpact_near_ready",

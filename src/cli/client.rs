@@ -206,6 +206,7 @@ pub fn failed(status: &Status) -> CliError {
         Some("cursor_too_old" | "cursor_other_history") => "start over: --restart",
         Some("not_found") => "hashpact set list shows the sets that this node holds",
         Some("publishing_closed") => "hashpact status shows what the node waits for",
+        Some("disk_low") => "make room on the volume of node.data_dir",
         Some("terms") => "without the list owner's permission a set stays on this node",
         Some("busy") => "try again",
         Some("store") => "hashpact verify checks the store; the node's log says more",

@@ -88,6 +88,8 @@ pub fn exchange_options(config: &Config, credentials: Credentials) -> ExchangeOp
     options.pull.jobs_per_feed = size(pull.chunks_at_once);
     options.pull.jobs_total = size(pull.feeds_at_once.saturating_mul(pull.chunks_at_once));
     options.pull.growth_per_hour = config.federation.limits.feed_growth_per_hour;
+    let publisher_max = config.federation.limits.publisher_max_mib;
+    options.publisher_max_bytes = publisher_max.saturating_mul(1 << 20);
     options.pull.waits = Waits {
         first_ms: pull.retry_first_ms,
         longest_ms: pull.retry_longest_s.saturating_mul(1_000),
@@ -135,6 +137,7 @@ pub(super) fn store_options(config: &Config) -> Result<StoreOptions, CliError> {
         block_cache_bytes: usize::try_from(cache).unwrap_or(usize::MAX),
         bulk_threads: usize::try_from(threads).unwrap_or(1),
         background_jobs: i32::try_from(threads).unwrap_or(2),
+        free_min_bytes: config.store.free_min_bytes,
         unsynced_max_bytes: usize::try_from(unsynced).unwrap_or(usize::MAX),
         ..defaults
     })

@@ -188,6 +188,8 @@ pub struct FederationLimits {
     pub unary_deadline_s: u64,
     /// Publish leaves that a feed may grow by in an hour after its first pull.
     pub feed_growth_per_hour: u64,
+    /// What the pulled sets of one publisher may take of the disk.
+    pub publisher_max_mib: u64,
 }
 
 impl FederationLimits {
@@ -232,6 +234,8 @@ pub struct Store {
     pub background_threads: u64,
     /// Pages that wait before a pull or an import makes them durable.
     pub sync_every_mib: u64,
+    /// What is to stay free of the store's volume.
+    pub free_min_bytes: u64,
 }
 
 /// `[pull]`: how feeds are pulled.

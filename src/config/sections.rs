@@ -7,6 +7,7 @@ use std::path::Path;
 
 use hashpact_core::id::{CoalitionName, Digest, Slug};
 use hashpact_core::limits;
+use hashpact_net::exchange::PUBLISHER_MAX_BYTES;
 use hashpact_net::settings::Settings;
 
 use super::reader::Section;
@@ -248,6 +249,11 @@ fn federation_limits(section: Section<'_, '_>) -> FederationLimits {
             limits::FEED_GROWTH_PER_HOUR,
             1_000..=1_000_000_000,
         ),
+        publisher_max_mib: section.whole(
+            "publisher_max_mib",
+            PUBLISHER_MAX_BYTES >> 20,
+            1..=1 << 40,
+        ),
     };
     section.finish();
     limits
@@ -282,6 +288,7 @@ fn store(section: Section<'_, '_>) -> Store {
         block_cache_mib: section.whole("block_cache_mib", 64, 8..=1_048_576),
         background_threads: section.whole("background_threads", 2, 1..=64),
         sync_every_mib: section.whole("sync_every_mib", 32, 1..=1_024),
+        free_min_bytes: section.whole("free_min_bytes", 1 << 30, 0..=1 << 50),
     };
     section.finish();
     store

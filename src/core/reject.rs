@@ -202,6 +202,22 @@ pub enum Rejection {
         /// What is stored above it before the feed rests.
         cap: u64,
     },
+    /// The store's volume is short of room; nobody's lie.
+    #[error("{free} bytes are free on the store's volume, {min} are to stay so")]
+    DiskLow {
+        /// Free.
+        free: u64,
+        /// What is to stay free.
+        min: u64,
+    },
+    /// A publisher's feeds take all that they may of the disk; nobody's lie.
+    #[error("the publisher's feeds take {bytes} bytes here, the limit is {limit}")]
+    PublisherCap {
+        /// What they take.
+        bytes: u64,
+        /// What they may.
+        limit: u64,
+    },
     /// The caller may not do this; also for what does not exist.
     #[error("not found")]
     NotFound,
@@ -237,6 +253,8 @@ impl Rejection {
             Self::Truncated { .. } => "truncated",
             Self::RateLimited { .. } => "rate_limited",
             Self::GrowthCap { .. } => "growth_cap",
+            Self::DiskLow { .. } => "disk_low",
+            Self::PublisherCap { .. } => "publisher_cap",
             Self::NotFound => "not_found",
         }
     }

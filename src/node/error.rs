@@ -37,6 +37,17 @@ pub enum NodeError {
         /// Why, and what opens it.
         why: String,
     },
+    /// The store's volume is short of room.
+    #[error(
+        "{free_mib} MiB are free on the store's volume, {min_mib} MiB are to stay so \
+         (store.free_min_bytes): nothing is imported; make room, or set it lower"
+    )]
+    DiskLow {
+        /// Free.
+        free_mib: u64,
+        /// What is to stay free.
+        min_mib: u64,
+    },
     /// Bytes that were handed in are refused.
     #[error(transparent)]
     Rejected(#[from] Rejection),
@@ -75,6 +86,7 @@ impl NodeError {
             Self::NotFound { .. } => "not_found",
             Self::Terms { .. } => "terms",
             Self::PublishingClosed { .. } => "publishing_closed",
+            Self::DiskLow { .. } => "disk_low",
             Self::Rejected(rejection) => rejection.code(),
             Self::StartOver(error) => error.code(),
             Self::Store(_) => "store",

@@ -4,6 +4,7 @@ use hashpact_core::id::{Digest, EntryName, FeedId, MemberNumber, SetName, Slug, 
 use hashpact_core::leaf::{Basis, MediaKind, Publish, RetractReason};
 use hashpact_core::signal::{Signal, SignalKind};
 pub use hashpact_store::quarantine::{Decision, Reason};
+pub use hashpact_store::{Room, Space};
 
 use crate::error::NodeError;
 

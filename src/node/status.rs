@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hashpact_core::access::MemberAccess;
 use hashpact_core::id::UnixMillis;
 use hashpact_core::roster::RosterState;
-use hashpact_store::FeedInfo;
+use hashpact_store::{FeedInfo, Room};
 
 use crate::error::NodeError;
 use crate::expiry;
@@ -52,6 +52,7 @@ impl Node {
         self.add_coalition(&mut status);
         self.add_closed_sets(&mut status);
         self.add_quarantine(&mut status, &feeds)?;
+        self.add_space(&mut status)?;
         if let Some(expires) = self.certificate_expires() {
             let now = self.clock().now();
             let said = expiry::notice("the TLS certificate", expires, now);
@@ -147,6 +148,24 @@ impl Node {
                 reasons.join(", ")
             ));
         }
+        Ok(())
+    }
+
+    fn add_space(&self, status: &mut Status) -> Result<(), NodeError> {
+        let space = self.store().space()?;
+        let what = match space.room(Room::Ample) {
+            Room::Ample => return Ok(()),
+            Room::RecordsOnly => {
+                "no new entries are pulled or imported (disk_low), retractions and erasures are"
+            }
+            Room::Nothing => "nothing is pulled or imported any more (disk_low)",
+        };
+        status.notices.push(format!(
+            "{} MiB are free on the store's volume, {} MiB are to stay so \
+             (store.free_min_bytes): {what}; make room",
+            space.free_bytes >> 20,
+            space.min_bytes >> 20
+        ));
         Ok(())
     }
 

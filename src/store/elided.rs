@@ -28,6 +28,8 @@ pub struct Elisions {
     pub size: u64,
     /// Nothing below `size` makes them dead: they were elided without reason.
     pub unjustified: Vec<IndexRange>,
+    /// Nothing makes them dead, and this node had no room for them: nobody's fault.
+    pub no_room: Vec<IndexRange>,
     /// Retractions make them dead that are held for review.
     pub held: Vec<IndexRange>,
 }
@@ -40,9 +42,13 @@ impl Store {
     pub fn elisions(&self, no: FeedNo) -> Result<Elisions> {
         let state = self.inner.feed(no)?;
         let live = read(&state.live);
+        let mut unjustified = live.unjustified();
+        let no_room = &unjustified & live.quarantine.without_room();
+        unjustified -= &no_room;
         Ok(Elisions {
             size: live.row.indexed,
-            unjustified: by_page(&live.unjustified()),
+            unjustified: by_page(&unjustified),
+            no_room: by_page(&no_room),
             held: by_page(&(&live.elided & live.held.leaves())),
         })
     }

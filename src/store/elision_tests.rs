@@ -5,6 +5,7 @@ use hashpact_core::page;
 
 use super::*;
 use crate::Posting;
+use crate::RefillTerms;
 
 fn erase(ranges: Vec<IndexRange>) -> RawLeaf {
     let erase = Erase {
@@ -138,7 +139,7 @@ proptest! {
                 if some.elisions(no).unwrap().unjustified.is_empty() {
                     break;
                 }
-                writer.refill(&chunk_of(&full, no, 0, end, |_| false), None).unwrap();
+                writer.refill(&chunk_of(&full, no, 0, end, |_| false), &RefillTerms::default()).unwrap();
             }
             writer.drop_erased().unwrap();
             prop_assert_eq!(some.feed(no).unwrap().missing, 0);
@@ -216,8 +217,12 @@ fn what_was_elided_without_reason_is_kept_unanswered_and_refilled() {
     sound(some);
     assert_eq!(
         writer
-            .refill(&chunk_of(&pair.full, no, 256, 602, |_| false), None)
-            .unwrap(),
+            .refill(
+                &chunk_of(&pair.full, no, 256, 602, |_| false),
+                &RefillTerms::default()
+            )
+            .unwrap()
+            .leaves,
         3
     );
     assert_eq!((asked(300), asked(580), asked(600)), (1, 1, 1));
@@ -230,8 +235,12 @@ fn what_was_elided_without_reason_is_kept_unanswered_and_refilled() {
     sound(some);
     assert_eq!(
         writer
-            .refill(&chunk_of(&pair.full, no, 0, 602, |_| false), None)
-            .unwrap(),
+            .refill(
+                &chunk_of(&pair.full, no, 0, 602, |_| false),
+                &RefillTerms::default()
+            )
+            .unwrap()
+            .leaves,
         0
     );
 }
@@ -242,7 +251,10 @@ fn leaves_that_came_back_last_with_the_tail_that_becomes_a_page() {
     let mut writer = pair.pull(|n| n == 590);
     writer.append(&[publish(700, &[])]).unwrap();
     writer
-        .refill(&chunk_of(&pair.full, pair.no, 512, 600, |_| false), None)
+        .refill(
+            &chunk_of(&pair.full, pair.no, 512, 600, |_| false),
+            &RefillTerms::default(),
+        )
         .unwrap();
     let more: Vec<RawLeaf> = (701..900).map(|n| publish(n, &[])).collect();
     writer.append(&more).unwrap();
@@ -259,7 +271,10 @@ fn a_retraction_that_comes_back_takes_effect_and_an_erasure_erases() {
     let elisions = pair.some.elisions(pair.no).unwrap();
     assert_eq!(elisions.unjustified.len(), 2, "{elisions:?}");
     writer
-        .refill(&chunk_of(&pair.full, pair.no, 0, 602, |_| false), None)
+        .refill(
+            &chunk_of(&pair.full, pair.no, 0, 602, |_| false),
+            &RefillTerms::default(),
+        )
         .unwrap();
     writer.drop_erased().unwrap();
     assert!(pair.some.read_leaf(pair.no, 9).unwrap().is_elided());
@@ -296,8 +311,12 @@ fn a_held_erasure_drops_nothing_and_is_not_elided_until_it_is_spoken_for() {
     let mut reader = pair.some.writer(no).unwrap();
     assert_eq!(
         reader
-            .refill(&chunk_of(store, no, 0, 601, |_| false), None)
-            .unwrap(),
+            .refill(
+                &chunk_of(store, no, 0, 601, |_| false),
+                &RefillTerms::default()
+            )
+            .unwrap()
+            .leaves,
         200
     );
     let asked = pair.some.lookup(&[signals(50)[0].index_key()]).unwrap();
@@ -428,6 +447,7 @@ fn what_a_crash_left_to_purge_is_known_at_the_next_start() {
     let growth = hashpact_core::puller::Growth {
         level: 300,
         at: hashpact_core::id::UnixMillis(7),
+        from: 0,
     };
     writer.note_growth(growth);
     commit_signed(&mut writer);

@@ -20,6 +20,7 @@ use crate::index::killers;
 use crate::keys::{self, FeedNo};
 use crate::quarantine::Quarantine;
 use crate::record::{FeedIdentity, FeedRow, seal, unseal};
+use crate::space;
 use crate::store::{Busy, Inner, Store, hold, read};
 
 /// The part of the feeds family that changes with every commit.
@@ -156,6 +157,9 @@ pub struct FeedInfo {
     /// Of these, below `indexed`, those that nothing makes dead: they were elided
     /// without reason, and nothing is said of them.
     pub missing: u64,
+    /// What the stored leaves take of the disk, roughly: their payloads, and a little
+    /// for each.
+    pub bytes: u64,
 }
 
 /// A feed in memory.
@@ -340,7 +344,11 @@ impl FeedState {
         let record = inner
             .get(Family::Feeds, part(self.no, PART_ROW))?
             .ok_or(StoreError::corrupt("a feed has no row"))?;
-        let row: FeedRow = unseal(&record, "a feed's row")?;
+        let mut row: FeedRow = unseal(&record, "a feed's row")?;
+        if row.bytes == 0 {
+            // A store from before this was counted.
+            row.bytes = row.stored.saturating_mul(space::LEAF_BYTES_GUESS);
+        }
         let hashes = row
             .frontier
             .chunks(32)
@@ -409,6 +417,7 @@ impl FeedState {
             dead: live.liveness.dead_count(),
             elided: live.elided.len(),
             missing: live.missing,
+            bytes: live.row.bytes,
         }
     }
 

@@ -20,6 +20,8 @@ pub struct StoreOptions {
     /// Bytes of whole pages that wait before they are made durable without being asked:
     /// what a crash can cost a pull or an import.
     pub unsynced_max_bytes: usize,
+    /// What the store leaves free of its volume, in bytes: see [`crate::Store::space`].
+    pub free_min_bytes: u64,
     /// Values that never match, whoever publishes them.
     pub allow_list: AllowList,
     /// Leaves that wait for indexing from which on they go in as files, not as a batch.
@@ -35,6 +37,7 @@ impl Default for StoreOptions {
             bulk_threads: 2,
             background_jobs: 2,
             unsynced_max_bytes: 32 << 20,
+            free_min_bytes: 1 << 30,
             allow_list: AllowList::default(),
             bulk_from_leaves: 50_000,
         }

@@ -85,6 +85,7 @@ fn leaves_that_a_crash_left_unindexed_stay_held_back() {
     let growth = Growth {
         level: 7,
         at: UnixMillis(99),
+        from: 5,
     };
     writer.quarantine(Reason::OverGrowth, 2..5);
     writer.note_growth(growth);

@@ -57,6 +57,9 @@ pub(crate) struct FeedRow {
     /// Index plus one of the describe leaf in force; 0 for none.
     #[prost(uint64, tag = "11")]
     pub(crate) describe_plus_one: u64,
+    /// What the stored leaves take, by [`crate::space::leaf_bytes`].
+    #[prost(uint64, tag = "12")]
+    pub(crate) bytes: u64,
 }
 
 /// The row of a feed that hardly ever changes.
@@ -116,6 +119,8 @@ pub(crate) struct GrowthRecord {
     pub(crate) level: u64,
     #[prost(uint64, tag = "2")]
     pub(crate) at_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub(crate) from: u64,
 }
 
 /// The leaves of one row of a lot: bitmaps, empty for none.

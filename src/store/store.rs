@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashpact_core::id::FeedId;
@@ -27,7 +27,7 @@ use crate::watch::Watch;
 
 /// Where bulk operations put their spill files and the files to ingest, inside
 /// the store's folder; emptied at open.
-const BULK_FOLDER: &str = "bulk";
+pub(crate) const BULK_FOLDER: &str = "bulk";
 /// RocksDB's own folder.
 const DATABASE_FOLDER: &str = "db";
 /// The file whose lock says that a process has the store.
@@ -57,6 +57,8 @@ pub(crate) struct Inner {
     pub(crate) purges: Mutex<Purges>,
     /// One rewriting of files at a time.
     pub(crate) purging: Mutex<()>,
+    /// What is to stay free of the volume.
+    pub(crate) free_min: AtomicU64,
     _lock: File,
 }
 
@@ -97,6 +99,7 @@ impl Store {
             pulse: ChangePulse::default(),
             purges: Mutex::default(),
             purging: Mutex::default(),
+            free_min: AtomicU64::new(options.free_min_bytes),
             _lock: lock,
         };
         schema::migrate(&inner)?;

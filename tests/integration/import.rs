@@ -369,6 +369,8 @@ fn a_full_disk_loses_nothing_acknowledged_and_the_import_goes_on_when_there_is_r
         eprintln!("SKIPPED: a full disk, since no tmpfs can be mounted here (not root)");
         return;
     };
+    // What the reserve is there to prevent.
+    member.set("free_min_bytes", "0");
     member.import_roster(&world.roster_file());
     member.create_set(SET, &[]);
     let first = entries("before", 0..200);
@@ -389,6 +391,35 @@ fn a_full_disk_loses_nothing_acknowledged_and_the_import_goes_on_when_there_is_r
     member.assert_sound();
     member.kill();
     disk.unmount();
+}
+
+#[test]
+fn an_import_is_refused_before_the_disk_is_full_and_a_retraction_is_not() {
+    let world = world();
+    let member = world.member("northstar");
+    let first = entries("before", 0..20);
+    member.import(SET, &first);
+    // More than there is of any disk here.
+    member.set("free_min_bytes", "1000000000000000");
+    let more = entries("more", 0..20);
+    let path = world.write("more.csv", csv(&more));
+    let line = ["import", "--set", SET, &path.display().to_string()];
+    let refused = member.run(&line);
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(refused.stderr.contains("store.free_min_bytes"), "{refused}");
+    assert!(refused.stderr.contains("next: make room"), "{refused}");
+    let status = member.json(&["status"]);
+    let notices = list(&status, "notices");
+    let said = |notice: &Value| notice.as_str().unwrap().contains("disk_low");
+    assert!(notices.iter().any(said), "{status}");
+    let name = format!("northstar/{SET}#1");
+    let retract = ["retract", &name, "--reason", "wrong", "--yes"];
+    member.run(&retract).expect(&[0]);
+    assert_eq!(member.hits(&first), 19);
+    member.set("free_min_bytes", "0");
+    member.run(&line).expect(&[0]);
+    assert_eq!(member.hits(&more), 20);
+    member.assert_sound();
 }
 
 #[test]

@@ -126,6 +126,9 @@ pub(super) struct Feed {
     pub(super) held_again: UnixMillis,
     pub(super) leaf_bytes: u64,
     pub(super) growth: Growth,
+    /// What of the growth is set aside for chunks that refill, until it is known how
+    /// much of them was wanted.
+    pub(super) set_aside: BTreeMap<ChunkId, u64>,
     pub(super) rest_until: UnixMillis,
     /// The last job of this feed, so that feeds take turns.
     pub(super) served: u64,
@@ -158,6 +161,7 @@ impl Feed {
             held_again: UnixMillis::default(),
             leaf_bytes: LEAF_BYTES_GUESS,
             growth: Growth::default(),
+            set_aside: BTreeMap::new(),
             rest_until: UnixMillis::default(),
             served: 0,
             wake: None,
@@ -186,6 +190,43 @@ impl Feed {
         }
         self.basis.clone_from(&applied);
         self.applied = applied;
+    }
+
+    /// Takes over how fast the feed has grown, as of the last leaves stored. Where none
+    /// came after the first pull, all that is held was that.
+    pub(super) fn hold_growth(&mut self, growth: Growth) {
+        self.growth = growth;
+        self.set_aside.clear();
+        if self.growth.from == 0 && self.applied.is_some() {
+            self.growth.from = self.cursor;
+        }
+    }
+
+    /// Sets growth aside for a chunk that refills: at most its publish leaves count.
+    /// Answers the growth before it, or that the feed is at its cap.
+    pub(super) fn set_growth_aside(
+        &mut self,
+        now: UnixMillis,
+        held: &Held,
+        limit: GrowthLimit,
+    ) -> Option<Growth> {
+        if self.growth.is_capped(now, limit) {
+            return None;
+        }
+        let before = self.growth;
+        if self.growth.counts(held.facts.span.to.saturating_sub(1)) {
+            let publishes = held.facts.publishes;
+            let _ = self.growth.add_now(publishes, limit);
+            self.set_aside.insert(held.chunk, publishes);
+        }
+        Some(before)
+    }
+
+    /// Gives back what of it did not count.
+    pub(super) fn refilled(&mut self, chunk: ChunkId, counted: u64) {
+        if let Some(aside) = self.set_aside.remove(&chunk) {
+            self.growth.give_back(aside.saturating_sub(counted));
+        }
     }
 
     /// Takes over what the store says is held as records alone; what is missing of
@@ -409,6 +450,9 @@ impl Feed {
 
     /// Everything below a head is stored: it takes effect.
     pub(super) fn apply(&mut self, id: FeedId, head: Head, out: &mut Vec<Action>) {
+        if self.growth.from == 0 {
+            self.growth.from = head.size;
+        }
         self.applied = Some(head.clone());
         self.basis = Some(head.clone());
         let missing = self.refill.as_mut().map_or_else(Vec::new, |refill| {

@@ -2,7 +2,8 @@
 //!
 //! PROTOCOL 18.1: up to the limit a leaf is taken; above it, up to the hard cap, it is
 //! stored and quarantined; at the cap nothing more is stored until the bucket has
-//! leaked. The first pull of a feed does not count. The level is part of what the
+//! leaked. The first pull of a feed does not count; leaves of it that come later, in
+//! place of records, neither. All others do, however they come. The level is part of what the
 //! store holds of a feed, so that neither a restart nor a new connection empties it.
 
 use crate::id::UnixMillis;
@@ -28,6 +29,9 @@ pub struct Growth {
     pub level: u64,
     /// When it was last computed.
     pub at: UnixMillis,
+    /// The size of the first head that took effect: what is below it was the first
+    /// pull. 0 while there is none, and nothing counts.
+    pub from: u64,
 }
 
 impl GrowthLimit {
@@ -42,9 +46,21 @@ impl GrowthLimit {
 }
 
 impl Growth {
+    /// Whether a leaf counts that is put where its record was held.
+    #[must_use]
+    pub const fn counts(&self, index: u64) -> bool {
+        self.from > 0 && index >= self.from
+    }
+
     /// Adds publish leaves and returns how many of them are over the limit.
     pub(super) fn add(&mut self, now: UnixMillis, publishes: u64, limit: GrowthLimit) -> u64 {
         self.leak(now, limit.per_hour);
+        self.add_now(publishes, limit)
+    }
+
+    /// The same as of the time that the level is of.
+    #[must_use]
+    pub fn add_now(&mut self, publishes: u64, limit: GrowthLimit) -> u64 {
         self.level = self.level.saturating_add(publishes);
         self.level.saturating_sub(limit.per_hour).min(publishes)
     }
@@ -68,7 +84,12 @@ impl Growth {
             .max(REST_MIN_MS)
     }
 
-    fn leak(&mut self, now: UnixMillis, per_hour: u64) {
+    /// Gives back what was set aside for leaves that did not come.
+    pub(super) const fn give_back(&mut self, publishes: u64) {
+        self.level = self.level.saturating_sub(publishes);
+    }
+
+    pub(super) fn leak(&mut self, now: UnixMillis, per_hour: u64) {
         // A clock that was ahead must not stop the leak until it is caught up with.
         self.at = self.at.min(now);
         let leaked = now
@@ -129,6 +150,7 @@ mod tests {
         let mut growth = Growth {
             level: 2_000,
             at: START.plus(50 * HOUR_MS),
+            from: 1,
         };
         assert_eq!(growth.add(START, 1, LIMIT), 1);
         assert_eq!(growth.add(START.plus(2 * HOUR_MS), 1, LIMIT), 0);

@@ -114,6 +114,12 @@ impl Puller {
             };
             return self.lie(id, wrong, out);
         }
+        job.chunks = job.chunks.saturating_add(1);
+        let most = job.chunks_max();
+        if job.chunks > most {
+            out.push(Action::Drop { chunk });
+            return self.drips(id, most, out);
+        }
         job.at = to;
         job.last = self.now;
         let (feed, peer, kind, done) = (job.feed, job.peer, job.kind, !job.running());
@@ -130,6 +136,24 @@ impl Puller {
         } else {
             Scope::One(feed)
         }
+    }
+
+    /// PROTOCOL 16.8: a peer that sends its leaves one by one makes proofs the most of
+    /// the work. It is left for another, or for later.
+    fn drips(&mut self, id: JobId, limit: u64, out: &mut Vec<Action>) -> Scope {
+        if let Some(job) = self.jobs.get(&id) {
+            out.push(Action::Reject {
+                peer: job.peer,
+                feed: Some(job.feed),
+                rejection: Rejection::RateLimited {
+                    what: "chunks of one pull",
+                    limit,
+                },
+            });
+        }
+        self.end_job(id, Some(Fault::Silent));
+        out.push(Action::CancelPull { job: id });
+        Scope::All
     }
 
     fn succeeded(&mut self, peer: PeerId, feed: FeedId) {
@@ -227,20 +251,65 @@ impl Puller {
             out.push(Action::Drop { chunk: held.chunk });
             return false;
         };
-        let head_size = feed.refill.as_ref().map_or(0, |refill| refill.head.size);
+        let Some(head_size) = feed.refill.as_ref().map(|refill| refill.head.size) else {
+            out.push(Action::Drop { chunk: held.chunk });
+            return false;
+        };
+        // PROTOCOL 18.1: what comes in place of a record grows the feed as well.
+        let Some(growth) = feed.set_growth_aside(self.now, &held, self.growth_limit) else {
+            out.push(Action::Drop { chunk: held.chunk });
+            self.throttle(id, out);
+            self.end_refill(id, out);
+            return true;
+        };
         feed.supplied(&held.facts, peer, head_size);
-        match &mut feed.refill {
-            Some(refill) => {
-                refill.storing.insert(held.chunk);
-                out.push(Action::Refill {
-                    feed: id,
-                    chunk: held.chunk,
-                    span: held.facts.span,
-                });
-            }
-            None => out.push(Action::Drop { chunk: held.chunk }),
+        if let Some(refill) = &mut feed.refill {
+            refill.storing.insert(held.chunk);
         }
+        out.push(Action::Refill {
+            feed: id,
+            chunk: held.chunk,
+            span: held.facts.span,
+            growth,
+            limit: self.growth_limit,
+        });
         false
+    }
+
+    /// Leaves what is missing for a later head to ask for; this one takes effect
+    /// without it: retractions must not wait.
+    fn end_refill(&mut self, id: FeedId, out: &mut Vec<Action>) {
+        for job in self.jobs_where(|job| job.feed == id && job.kind == Kind::Refill) {
+            self.jobs.remove(&job);
+            out.push(Action::CancelPull { job });
+        }
+        let Some(feed) = self.feeds.get_mut(&id) else {
+            return;
+        };
+        let waiting = feed.refill.as_ref().filter(|refill| !refill.applied);
+        if let Some(head) = waiting.map(|refill| refill.head.clone()) {
+            feed.apply(id, head, out);
+        }
+        feed.refill = None;
+    }
+
+    /// A chunk is back in its place: what of it did not count as growth is given back.
+    pub(super) fn refilled(
+        &mut self,
+        id: FeedId,
+        chunk: ChunkId,
+        counted: u64,
+        out: &mut Vec<Action>,
+    ) -> Scope {
+        let Some(feed) = self.feeds.get_mut(&id) else {
+            return Scope::Nothing;
+        };
+        feed.refilled(chunk, counted);
+        if let Some(refill) = &mut feed.refill {
+            refill.storing.remove(&chunk);
+        }
+        self.throttle(id, out);
+        Scope::One(id)
     }
 
     pub(super) fn chunk_stored(&mut self, id: FeedId, chunk: ChunkId) -> Scope {
@@ -253,8 +322,6 @@ impl Puller {
                 feed.cursor = held.facts.span.to;
                 feed.root = held.facts.root_after;
             }
-        } else if let Some(refill) = &mut feed.refill {
-            refill.storing.remove(&chunk);
         }
         Scope::One(id)
     }

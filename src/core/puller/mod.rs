@@ -31,6 +31,8 @@ mod spans;
 mod types;
 
 #[cfg(test)]
+mod bounds_tests;
+#[cfg(test)]
 mod elision_tests;
 #[cfg(test)]
 mod sim;
@@ -196,7 +198,7 @@ impl Puller {
                     .entry(feed)
                     .or_insert_with(|| Feed::new(publisher));
                 entry.hold(cursor, root, applied, frozen);
-                entry.growth = growth;
+                entry.hold_growth(growth);
                 entry.hold_elided(elided, &missing, self.now);
                 Scope::All
             }
@@ -220,6 +222,11 @@ impl Puller {
             }
             Event::ChunkRejected { job, rejection } => self.lie(job, rejection, out),
             Event::ChunkStored { feed, chunk } => self.chunk_stored(feed, chunk),
+            Event::Refilled {
+                feed,
+                chunk,
+                counted,
+            } => self.refilled(feed, chunk, counted, out),
             Event::StoreFailed { feed } => self.store_failed(feed, out),
             Event::StreamEnded { job } => self.stream_ended(job, out),
             Event::StreamFailed { job, failure } => self.stream_failed(job, failure),
@@ -230,6 +237,13 @@ impl Puller {
                 unjustified,
                 held,
             } => self.elisions_checked(feed, size, &unjustified, &held, out),
+            Event::LeftOut { feed, missing } => {
+                let entry = self.feeds.get_mut(&feed);
+                if let Some(entry) = entry.filter(|entry| entry.refill.is_none()) {
+                    entry.hold_elided(true, &missing, self.now);
+                }
+                Scope::All
+            }
             Event::ForkFound { feed } => {
                 self.abandon(feed, out);
                 if let Some(entry) = self.feeds.get_mut(&feed) {

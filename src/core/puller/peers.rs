@@ -3,6 +3,7 @@
 use super::backoff::{Backoff, Fault, Jitter};
 use super::types::{Head, JobId, PeerId, Span};
 use crate::id::{FeedId, MemberNumber, UnixMillis};
+use crate::limits::PAGE_LEAVES;
 
 /// Lies after which a peer is left alone for every feed.
 const STRIKES_MAX: u32 = 3;
@@ -69,6 +70,8 @@ pub(super) struct Job {
     pub(super) span: Span,
     /// The first leaf that has not come verified.
     pub(super) at: u64,
+    /// Chunks that came.
+    pub(super) chunks: u64,
     pub(super) started: UnixMillis,
     pub(super) last: UnixMillis,
 }
@@ -78,6 +81,14 @@ impl Job {
     /// the end of its stream and takes no slot.
     pub(super) const fn running(&self) -> bool {
         self.at < self.span.to
+    }
+
+    /// Chunks that its leaves may come in: twice as many as whole pages and ragged
+    /// ends make. Each costs its proofs, however few leaves it brings.
+    pub(super) const fn chunks_max(&self) -> u64 {
+        const ENDS: u64 = 8;
+        let pages = self.span.leaves().saturating_div(PAGE_LEAVES);
+        pages.saturating_mul(2).saturating_add(ENDS)
     }
 
     pub(super) const fn rest(&self) -> Span {

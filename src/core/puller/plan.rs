@@ -327,6 +327,7 @@ impl Puller {
                 kind: want.kind,
                 span,
                 at: span.from,
+                chunks: 0,
                 started: self.now,
                 last: self.now,
             },

@@ -233,6 +233,19 @@ impl World {
         self.due.insert((self.now + ms, self.seq), due);
     }
 
+    fn refill(&mut self, feed: FeedId, chunk: ChunkId, span: Span) {
+        let (_, _, _, hole) = self.chunks.remove(&chunk).expect("named once");
+        let holes = self.holes.entry(feed).or_default();
+        holes.retain(|at| *at < span.from || *at >= span.to);
+        holes.extend(hole);
+        let refilled = Event::Refilled {
+            feed,
+            chunk,
+            counted: 0,
+        };
+        self.later(5, Due::Event(refilled));
+    }
+
     fn act(&mut self, action: Action) {
         match action {
             Action::StartPull {
@@ -269,13 +282,9 @@ impl World {
                 let wait = self.dice.up_to(20);
                 self.later(wait, Due::Event(Event::ChunkStored { feed, chunk }));
             }
-            Action::Refill { feed, chunk, span } => {
-                let (_, _, _, hole) = self.chunks.remove(&chunk).expect("named once");
-                let holes = self.holes.entry(feed).or_default();
-                holes.retain(|at| *at < span.from || *at >= span.to);
-                holes.extend(hole);
-                self.later(5, Due::Event(Event::ChunkStored { feed, chunk }));
-            }
+            Action::Refill {
+                feed, chunk, span, ..
+            } => self.refill(feed, chunk, span),
             Action::Drop { chunk } => {
                 assert!(self.chunks.remove(&chunk).is_some(), "named once");
             }

@@ -278,6 +278,7 @@ fn growth_goes_on_from_what_the_store_held() {
     let growth = Growth {
         level: 1_999_900,
         at: UnixMillis(world.now),
+        from: 1_000,
     };
     world.tell(Event::FeedHeld {
         feed: feed(1),

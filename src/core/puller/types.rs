@@ -5,7 +5,7 @@ use bytes::Bytes;
 use std::collections::BTreeSet;
 
 use super::backoff::Fault;
-use super::growth::Growth;
+use super::growth::{Growth, GrowthLimit};
 use crate::checkpoint::SignedCheckpoint;
 use crate::chunk::VerifiedChunk;
 use crate::id::{Digest, FeedId, MemberNumber, UnixMillis};
@@ -309,13 +309,22 @@ pub enum Event {
         /// Why.
         rejection: Rejection,
     },
-    /// A chunk that [`Action::Store`] or [`Action::Refill`] named is stored. For
-    /// `Store` it means all that were named before it for the feed as well.
+    /// A chunk that [`Action::Store`] named is stored, and all that were named before
+    /// it for the feed.
     ChunkStored {
         /// The feed.
         feed: FeedId,
         /// The chunk.
         chunk: ChunkId,
+    },
+    /// A chunk that [`Action::Refill`] named is stored.
+    Refilled {
+        /// The feed.
+        feed: FeedId,
+        /// The chunk.
+        chunk: ChunkId,
+        /// Publish leaves that it put back and that count as growth.
+        counted: u64,
     },
     /// The store could not take a chunk: nothing named since the last
     /// [`Event::ChunkStored`] of the feed is stored.
@@ -353,6 +362,14 @@ pub enum Event {
         /// review. They are wanted, and nobody is blamed for them: what is held is
         /// each node's own to say.
         held: Vec<Span>,
+    },
+    /// Leaves below the head that was applied, held as records since this node had no
+    /// room for them: there is room, and they are wanted. Nobody is to blame.
+    LeftOut {
+        /// The feed.
+        feed: FeedId,
+        /// The leaves.
+        missing: Vec<Span>,
     },
     /// Evidence of a fork was accepted from elsewhere: the feed freezes.
     ForkFound {
@@ -410,7 +427,8 @@ pub enum Action {
         /// The feed's growth with this chunk, to be stored with it.
         growth: Growth,
     },
-    /// Put the payloads of a chunk where the store holds elided leaves.
+    /// Put the payloads of a chunk where the store holds elided leaves, and say
+    /// [`Event::Refilled`].
     Refill {
         /// The feed.
         feed: FeedId,
@@ -418,6 +436,11 @@ pub enum Action {
         chunk: ChunkId,
         /// Its leaves, all below the cursor.
         span: Span,
+        /// The feed's growth before it.
+        growth: Growth,
+        /// What the feed may grow by. Publish leaves that are put back and
+        /// [count](Growth::counts) are stored and quarantined above it.
+        limit: GrowthLimit,
     },
     /// Forget a chunk.
     Drop {

@@ -79,8 +79,9 @@ impl Driver {
     pub(super) fn deny_pair(&mut self, peer: PeerId, feed: FeedId) -> bool {
         let publisher = self.publishers.get(&feed).copied();
         let mut more = false;
-        if publisher.is_some_and(|publisher| !self.may_pull(feed, publisher)) {
+        if let Some(publisher) = publisher.filter(|publisher| !self.may_pull(feed, *publisher)) {
             more |= self.denied.feeds.insert(feed);
+            self.show_room(feed, publisher);
         }
         if !self.may_pull_from(peer, feed) {
             more |= self.denied.pairs.insert((peer, feed));
@@ -97,6 +98,9 @@ impl Driver {
         let Some(snapshot) = self.snapshot() else {
             return false;
         };
+        if !self.has_room(feed, publisher) {
+            return false;
+        }
         match self.grants(feed) {
             Some((held, grants)) => held.own || self.may_read(&held, &grants),
             None => snapshot.may_publish(publisher),

@@ -26,6 +26,7 @@ use super::errand::Errand;
 use super::inside::Done;
 use super::pipeline::{self, Pulled, describe_of};
 use super::rejections::Rejections;
+use super::room::Rooms;
 use super::standing;
 use super::storing::{self, Pace};
 use super::view::{Board, PeerKey};
@@ -38,6 +39,7 @@ pub(crate) struct Parts {
     pub(crate) settings: Settings,
     /// Of the puller's jitter.
     pub(crate) seed: u64,
+    pub(crate) rooms: Arc<Rooms>,
     pub(crate) board: Arc<Board>,
     pub(crate) rejections: Arc<Rejections>,
 }
@@ -59,6 +61,7 @@ pub(crate) struct Driver {
     pub(super) snapshots: Snapshots,
     pub(super) board: Arc<Board>,
     pub(super) rejections: Arc<Rejections>,
+    pub(super) rooms: Arc<Rooms>,
     pub(super) puller: Puller,
     wake: Option<UnixMillis>,
     errands: Vec<Errand>,
@@ -92,6 +95,7 @@ impl Driver {
             node: parts.node,
             board: parts.board,
             rejections: parts.rejections,
+            rooms: parts.rooms,
             puller: Puller::new(parts.settings, parts.seed),
             wake: None,
             errands: Vec::new(),
@@ -134,6 +138,7 @@ impl Driver {
 
     /// Tells the puller of all that is held.
     pub(crate) fn begin(&mut self) {
+        self.look_at_room();
         for feed in self.node.store().feeds() {
             self.publishers.insert(feed.id, feed.publisher);
             if !feed.own {
@@ -146,7 +151,7 @@ impl Driver {
 
     /// Says what the store holds of a feed.
     pub(super) fn hold(&mut self, feed: &FeedInfo) {
-        let held = standing::held(&self.node, feed);
+        let held = standing::held(&self.node, feed, self.rooms.of(feed.publisher));
         match held {
             Ok(event) => self.tell(event),
             Err(error) => {
@@ -182,6 +187,15 @@ impl Driver {
             }
             Done::PullFailed { job, error } => self.pull_failed(job, &error),
             Done::Stored { feed, chunk } => self.tell(Event::ChunkStored { feed, chunk }),
+            Done::Refilled {
+                feed,
+                chunk,
+                counted,
+            } => self.tell(Event::Refilled {
+                feed,
+                chunk,
+                counted,
+            }),
             Done::ElisionsChecked {
                 feed,
                 size,
@@ -318,9 +332,16 @@ impl Driver {
                 growth,
                 ..
             } => self.store(feed, chunk, over_growth, growth),
-            Action::Refill { feed, chunk, .. } => {
+            Action::Refill {
+                feed,
+                chunk,
+                growth,
+                limit,
+                ..
+            } => {
                 if let Some(pulled) = self.chunks.remove(&chunk) {
-                    self.desk(feed, storing::Order::Refill(chunk, Box::new(pulled.chunk)));
+                    let whole = Box::new(pulled.chunk);
+                    self.desk(feed, storing::Order::Refill(chunk, whole, (growth, limit)));
                 }
             }
             Action::CheckElisions { feed, head } => self.desk(feed, storing::Order::Check(head)),
@@ -445,6 +466,7 @@ impl Driver {
         if let Err(error) = self.node.follow_roster() {
             tracing::error!(%error, code = error.code(), "following the roster's age");
         }
+        self.look_at_room();
         self.show();
     }
 

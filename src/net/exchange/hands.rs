@@ -28,6 +28,7 @@ use super::inside::{Done, Inside};
 use super::links::Links;
 use super::purging::Purger;
 use super::rejections::Rejections;
+use super::room::Rooms;
 use super::storing::{self, Desk};
 use super::{documents_in, fork, pipeline};
 
@@ -117,6 +118,7 @@ struct Hands {
     desks: BTreeMap<FeedId, Seat>,
     bulk: Arc<Bulk>,
     rejections: Arc<Rejections>,
+    rooms: Arc<Rooms>,
     purger: Purger,
     report: mpsc::Sender<Inside>,
     tasks: TaskTracker,
@@ -136,6 +138,7 @@ impl Hands {
             desks: BTreeMap::new(),
             bulk,
             rejections: Arc::clone(&parts.rejections),
+            rooms: Arc::clone(&parts.rooms),
             purger: Purger::new(&parts.node),
             report,
             tasks,
@@ -180,6 +183,7 @@ impl Hands {
             }
             Done::Pulled { .. }
             | Done::Stored { .. }
+            | Done::Refilled { .. }
             | Done::ElisionsChecked { .. }
             | Done::StoreFailed { .. }
             | Done::Applied { .. }
@@ -220,8 +224,9 @@ impl Hands {
                     let report = self.report.clone();
                     // Without a driver the exchange has stopped; the store has what counts.
                     let tell = move |done| drop(report.blocking_send(Inside::Done(done)));
+                    let (node, rooms) = (Arc::clone(&self.node), Arc::clone(&self.rooms));
                     Seat {
-                        desk: Desk::new(Arc::clone(&self.node), feed, publisher, own, tell),
+                        desk: Desk::new(node, feed, publisher, own, rooms, tell),
                         used: UnixMillis(0),
                     }
                 });

@@ -33,6 +33,12 @@ pub(crate) enum Done {
     PullFailed { job: JobId, error: NetError },
     /// A chunk is stored, and all before it.
     Stored { feed: FeedId, chunk: ChunkId },
+    /// The payloads of a chunk are back in their places; so many count as growth.
+    Refilled {
+        feed: FeedId,
+        chunk: ChunkId,
+        counted: u64,
+    },
     /// The leaves below a head were looked through that are held as records alone.
     ElisionsChecked {
         feed: FeedId,

@@ -32,6 +32,7 @@ mod reach;
 mod rejections;
 mod resigned;
 mod reverse;
+mod room;
 pub mod serve;
 mod served;
 mod shown;
@@ -43,7 +44,7 @@ mod view;
 pub use bulk::Bulk;
 pub use dial::Bootstrap;
 pub use inbox::{Heard, Inbox, Said};
-pub use start::{Exchange, ExchangeOptions};
+pub use start::{Exchange, ExchangeOptions, PUBLISHER_MAX_BYTES};
 
 #[cfg(test)]
 mod scenes;

@@ -4,17 +4,21 @@ use hashpact_core::checkpoint;
 use hashpact_core::leaf::IndexRange;
 use hashpact_core::puller::{Event, Head, Span};
 use hashpact_node::{Node, NodeError};
-use hashpact_store::{FeedInfo, FeedStatus};
+use hashpact_store::{FeedInfo, FeedStatus, Room};
 
 use super::pipeline::describe_of;
 
-/// Says what is held of a feed.
+/// Says what is held of a feed. What was left out is missing where there is room for it.
 ///
 /// # Errors
 /// What the store answers.
-pub(crate) fn held(node: &Node, feed: &FeedInfo) -> Result<Event, NodeError> {
+pub(crate) fn held(node: &Node, feed: &FeedInfo, room: Room) -> Result<Event, NodeError> {
     let root = node.store().root_at(feed.no, feed.stored)?;
     let elisions = node.store().elisions(feed.no)?;
+    let mut missing = spans(&elisions.unjustified);
+    if room == Room::Ample {
+        missing.extend(spans(&elisions.no_room));
+    }
     Ok(Event::FeedHeld {
         feed: feed.id,
         publisher: feed.publisher,
@@ -27,7 +31,7 @@ pub(crate) fn held(node: &Node, feed: &FeedInfo) -> Result<Event, NodeError> {
             FeedStatus::Active | FeedStatus::Silent => false,
         },
         elided: feed.elided > 0,
-        missing: spans(&elisions.unjustified),
+        missing,
     })
 }
 

@@ -20,6 +20,7 @@ use super::driver::Parts;
 use super::hands::Runner;
 use super::inbox::Inbox;
 use super::rejections::Rejections;
+use super::room::Rooms;
 use super::serve::NodeService;
 use super::view::Board;
 use crate::accept::{Acceptor, Entrance, Reversals};
@@ -37,6 +38,10 @@ const REPORTS_MAX: usize = 256;
 /// Between looks at whether the node is ready.
 const READY_LOOK: Duration = Duration::from_millis(50);
 
+/// What the feeds of one publisher may take: some 170 million entries of one kind of
+/// signal, which is more than any list there is.
+pub const PUBLISHER_MAX_BYTES: u64 = 32 << 30;
+
 /// What an exchange is started with.
 #[derive(Debug, Clone)]
 pub struct ExchangeOptions {
@@ -46,6 +51,8 @@ pub struct ExchangeOptions {
     pub settings: Settings,
     /// Limits of pulls.
     pub pull: puller::Settings,
+    /// What the pulled feeds of one publisher may take of the disk.
+    pub publisher_max_bytes: u64,
     /// Where to listen; `None` for a node that only dials.
     pub listen: Option<SocketAddr>,
     /// Whether peers cannot dial this node: it dials each of them once more, to be
@@ -71,6 +78,7 @@ impl ExchangeOptions {
             credentials,
             settings: Settings::default(),
             pull: puller::Settings::default(),
+            publisher_max_bytes: PUBLISHER_MAX_BYTES,
             listen: None,
             outbound_only: None,
             bootstrap: Vec::new(),
@@ -151,6 +159,7 @@ impl Exchange {
             node: Arc::clone(&node),
             settings: options.pull.clone(),
             seed: rand::random(),
+            rooms: Rooms::new(options.publisher_max_bytes),
             board: Arc::clone(&exchange.board),
             rejections: Arc::clone(&rejections),
         };

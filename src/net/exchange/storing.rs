@@ -11,16 +11,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hashpact_core::chunk::VerifiedChunk;
 use hashpact_core::id::{FeedId, MemberNumber};
 use hashpact_core::leaf::{FeedKind as DescribedKind, PUBLISH};
-use hashpact_core::puller::{ChunkId, Growth, Head};
+use hashpact_core::puller::{ChunkId, Growth, GrowthLimit, Head};
 use hashpact_node::hub::Change;
 use hashpact_node::{Node, NodeError};
 use hashpact_store::quarantine::Reason;
-use hashpact_store::{FeedKind, FeedStatus, FeedWriter, NewFeed, StoreError};
+use hashpact_store::{FeedKind, FeedStatus, FeedWriter, NewFeed, RefillTerms, Room, StoreError};
 
 use super::busy::busy;
 use super::epochs;
 use super::inside::Done;
 use super::pipeline::{describe_of, read_describe, verify_head};
+use super::room::Rooms;
 use super::standing::spans;
 
 /// How fast the feed grows, as of one chunk.
@@ -38,7 +39,7 @@ pub(crate) enum Order {
     /// Append a chunk.
     Store(ChunkId, Box<VerifiedChunk>, Pace),
     /// Put a chunk's payloads where leaves are held elided without reason.
-    Refill(ChunkId, Box<VerifiedChunk>),
+    Refill(ChunkId, Box<VerifiedChunk>, (Growth, GrowthLimit)),
     /// Index all that is below a head, and find what is held elided without reason.
     Check(Head),
     /// Make all durable and indexed, with a head over it.
@@ -63,6 +64,7 @@ pub(crate) struct Desk {
     /// This node's own feed, which comes back.
     own: bool,
     tell: Box<dyn Fn(Done) + Send + Sync>,
+    rooms: Arc<Rooms>,
     queue: Mutex<Queue>,
 }
 
@@ -89,6 +91,7 @@ impl Desk {
         feed: FeedId,
         publisher: MemberNumber,
         own: bool,
+        rooms: Arc<Rooms>,
         tell: impl Fn(Done) + Send + Sync + 'static,
     ) -> Arc<Self> {
         let queue = Mutex::default();
@@ -98,6 +101,7 @@ impl Desk {
             publisher,
             own,
             tell: Box::new(tell),
+            rooms,
             queue,
         })
     }
@@ -154,7 +158,7 @@ impl Desk {
         }
         let done = match order {
             Order::Store(chunk, verified, pace) => self.store(work, chunk, &verified, pace),
-            Order::Refill(chunk, verified) => self.refill(work, chunk, &verified),
+            Order::Refill(chunk, verified, growth) => self.refill(work, chunk, &verified, growth),
             Order::Check(head) => self.check(work, &head),
             Order::Apply(head) => self.apply(work, head),
             Order::Compare(head) => self.compare(work, head),
@@ -183,7 +187,13 @@ impl Desk {
         if !self.own {
             self.hold_back(writer, verified, pace);
         }
-        busy("store", || writer.append_verified(verified))?;
+        // PROTOCOL 18.2: without room a feed that answers goes on as records.
+        if self.has_room() || writer.info().applied.is_none() {
+            busy("store", || writer.append_verified(verified))?;
+        } else {
+            let left_out = busy("store", || writer.append_records(verified))?;
+            metrics::counter!("hashpact_no_room_leaves_total").increment(left_out);
+        }
         self.tell(Done::Stored {
             feed: self.feed,
             chunk,
@@ -211,18 +221,29 @@ impl Desk {
         work: &mut Work,
         chunk: ChunkId,
         verified: &VerifiedChunk,
+        growth: (Growth, GrowthLimit),
     ) -> Result<(), NodeError> {
         work.refilled = true;
         let writer = self.writer(work, None)?;
-        let stale = !self.node.takes_publish_leaves();
-        let hold_back = stale.then_some(Reason::StaleRoster);
-        let count = busy("store", || writer.refill(verified, hold_back))?;
-        metrics::counter!("hashpact_refilled_leaves_total").increment(count);
-        self.tell(Done::Stored {
+        let terms = RefillTerms {
+            stale: !self.own && !self.node.takes_publish_leaves(),
+            records_only: !self.has_room(),
+            growth: (!self.own).then_some(growth),
+        };
+        let refilled = busy("store", || writer.refill(verified, &terms))?;
+        metrics::counter!("hashpact_refilled_leaves_total").increment(refilled.leaves);
+        metrics::counter!("hashpact_over_growth_leaves_total").increment(refilled.over_growth);
+        self.tell(Done::Refilled {
             feed: self.feed,
             chunk,
+            counted: refilled.counted,
         });
         Ok(())
+    }
+
+    /// Whether there is room for everything of the feed. An own one comes back whole.
+    fn has_room(&self) -> bool {
+        self.own || self.rooms.of(self.publisher) == Room::Ample
     }
 
     /// PROTOCOL 12.4: what is dead is known once all leaves below the head are counted.
@@ -236,6 +257,10 @@ impl Desk {
             self.node.review_retractions(no, from)?;
         }
         let elisions = self.node.store().elisions(no)?;
+        let mut held = spans(&elisions.held);
+        if self.has_room() {
+            held.extend(spans(&elisions.no_room));
+        }
         let missing = self.node.store().feed(no)?.missing;
         #[expect(clippy::cast_precision_loss, reason = "a gauge; counts are below 2^40")]
         metrics::gauge!("hashpact_missing_leaves", "feed" => self.feed.0.short())
@@ -244,7 +269,7 @@ impl Desk {
             feed: self.feed,
             size: head.size(),
             unjustified: spans(&elisions.unjustified),
-            held: spans(&elisions.held),
+            held,
         });
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use hashpact_core::id::{Digest, Slug, UnixMillis};
 use hashpact_core::leaf::{self, Leaf, PUBLISH, Publish, RawLeaf};
 use hashpact_core::reject::Rejection;
-use hashpact_store::{FeedInfo, Reference};
+use hashpact_store::{FeedInfo, Reference, Room};
 
 use super::append::Appender;
 use super::{Publisher, Session, salt};
@@ -74,10 +74,11 @@ impl Publisher {
     /// Begins an import into an own set.
     ///
     /// # Errors
-    /// [`NodeError::NotFound`], [`NodeError::PublishingClosed`], or another writer
-    /// at work.
+    /// [`NodeError::NotFound`], [`NodeError::PublishingClosed`], [`NodeError::DiskLow`],
+    /// or another writer at work.
     pub fn import(self: &Arc<Self>, set: &Slug) -> Result<Import<'_>, NodeError> {
         let feed = self.own_set(set)?;
+        self.check_room()?;
         let session = self.session(&feed)?;
         Ok(Import {
             publisher: self,
@@ -94,6 +95,19 @@ impl Publisher {
             now: self.clock.now(),
         })
     }
+
+    /// Refuses what can wait while there is still room for what cannot: retractions,
+    /// and what the store needs to go on.
+    fn check_room(&self) -> Result<(), NodeError> {
+        let space = self.store.space()?;
+        match space.room(Room::Ample) {
+            Room::Ample => Ok(()),
+            Room::RecordsOnly | Room::Nothing => Err(NodeError::DiskLow {
+                free_mib: space.free_bytes >> 20,
+                min_mib: space.min_bytes >> 20,
+            }),
+        }
+    }
 }
 
 impl Import<'_> {
@@ -101,9 +115,10 @@ impl Import<'_> {
     /// are named in the progress, the others go on.
     ///
     /// # Errors
-    /// What the store answers; then nothing that was pushed since the last head
-    /// counts.
+    /// What the store answers, or [`NodeError::DiskLow`]; then nothing that was pushed
+    /// since the last head counts.
     pub fn push(&mut self, entries: Vec<NewEntry>) -> Result<ImportProgress, NodeError> {
+        self.publisher.check_room()?;
         self.now = self.publisher.clock.now();
         let identities: Vec<[u8; 16]> = entries
             .iter()

@@ -53,11 +53,14 @@ pub enum Reason {
     LowQuality,
     /// On a local allow list.
     AllowList,
+    /// There was no room for its payload: it is held as its record alone, until there
+    /// is.
+    NoRoom,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::OverGrowth,
         Self::StaleRoster,
         Self::EmptyInput,
@@ -65,6 +68,7 @@ impl Reason {
         Self::UnbalancedPdq,
         Self::LowQuality,
         Self::AllowList,
+        Self::NoRoom,
     ];
 
     /// The stable code for metrics, commands and logs.
@@ -78,6 +82,7 @@ impl Reason {
             Self::UnbalancedPdq => "unbalanced_pdq",
             Self::LowQuality => "low_quality",
             Self::AllowList => "allow_list",
+            Self::NoRoom => "no_room",
         }
     }
 
@@ -90,7 +95,7 @@ impl Reason {
     /// Whether it follows from the leaf and the gate alone.
     pub(crate) const fn is_derived(self) -> bool {
         match self {
-            Self::OverGrowth | Self::StaleRoster => false,
+            Self::OverGrowth | Self::StaleRoster | Self::NoRoom => false,
             Self::EmptyInput
             | Self::UniformValue
             | Self::UnbalancedPdq
@@ -108,6 +113,7 @@ impl Reason {
             Self::UnbalancedPdq => 5,
             Self::LowQuality => 6,
             Self::AllowList => 7,
+            Self::NoRoom => 8,
         }
     }
 
@@ -161,21 +167,33 @@ pub(crate) struct Quarantine {
 
 /// Leaves to be held, on their way into a commit.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Marks(pub(crate) BTreeMap<LotName, RoaringTreemap>);
+pub(crate) struct Marks(pub(crate) BTreeMap<LotName, RoaringTreemap>, RoaringTreemap);
+
+/// The lot of leaves of which the payload had no room.
+pub(crate) const NO_ROOM: LotName = LotName {
+    reason: Reason::NoRoom,
+    kind: WHOLE_LEAF,
+};
 
 impl Marks {
     pub(crate) fn add(&mut self, lot: LotName, index: u64) {
         self.0.entry(lot).or_default().insert(index);
     }
 
+    /// A leaf has got its payload.
+    pub(crate) fn has_room(&mut self, index: u64) {
+        self.1.insert(index);
+    }
+
     pub(crate) fn extend(&mut self, other: Self) {
         for (lot, indexes) in other.0 {
             *self.0.entry(lot).or_default() |= indexes;
         }
+        self.1 |= other.1;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_empty() && self.1.is_empty()
     }
 }
 
@@ -253,6 +271,11 @@ impl Quarantine {
         })
     }
 
+    /// The leaves of which the payload had no room, whatever was decided of them.
+    pub(crate) fn without_room(&self) -> RoaringTreemap {
+        self.lots.get(&NO_ROOM).map(Lot::all).unwrap_or_default()
+    }
+
     /// Whether any whole leaf is withheld.
     pub(crate) fn withholds_leaves(&self) -> bool {
         let mut lots = self.lots.iter();
@@ -264,10 +287,15 @@ impl Quarantine {
     /// Takes marks; answers what changed in each lot.
     fn take(&mut self, marks: &Marks) -> BTreeMap<LotName, RoaringTreemap> {
         let mut changed = BTreeMap::new();
+        if let Some(lot) = self.lots.get_mut(&NO_ROOM) {
+            let room = &lot.held & &marks.1;
+            lot.held -= &room;
+            changed.insert(NO_ROOM, room);
+        }
         for (name, indexes) in &marks.0 {
             let new = self.lots.entry(*name).or_default().take(indexes);
             if !new.is_empty() {
-                changed.insert(*name, new);
+                *changed.entry(*name).or_default() |= new;
             }
         }
         self.lots.retain(|_, lot| !lot.is_empty());

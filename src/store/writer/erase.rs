@@ -23,6 +23,7 @@ use crate::leaves::{page_end, page_start};
 use crate::record::{
     KillerRecord, seal_index, seal_reference, unseal, unseal_index, unseal_reference,
 };
+use crate::space::leaf_bytes;
 use crate::store::{hold, read};
 use crate::{elided, held, purge};
 
@@ -181,7 +182,10 @@ impl FeedWriter {
         for (index, leaf) in (start..).zip(&mut leaves) {
             if going.indexes.contains(&index) {
                 self.forget(&mut going, index, leaf)?;
-                *leaf = leaf.elided();
+                let record = leaf.elided();
+                let less = leaf_bytes(leaf).saturating_sub(leaf_bytes(&record));
+                row.bytes = row.bytes.saturating_sub(less);
+                *leaf = record;
             }
         }
         self.put_page(&mut going.batch, start, &leaves)?;

@@ -15,6 +15,7 @@ mod epoch;
 mod erase;
 mod pending;
 mod quarantine;
+mod records;
 mod refill;
 mod truncate;
 
@@ -30,6 +31,7 @@ use rocksdb::WriteBatch;
 
 use self::pending::Pending;
 use self::quarantine::Beside;
+pub use self::refill::{RefillTerms, Refilled};
 use crate::elided;
 use crate::error::{Result, StoreError};
 use crate::feeds::{FeedCounts, FeedInfo, FeedState};
@@ -136,6 +138,21 @@ impl FeedWriter {
     /// [`Rejection::NotAnExtension`] when it was verified against other leaves
     /// than these; what disk and RocksDB answer.
     pub fn append_verified(&mut self, chunk: &VerifiedChunk) -> Result<()> {
+        let expected = self.continues(chunk)?;
+        self.catch_up()?;
+        let mut at = self.push_all(expected, &chunk.lead)?;
+        for page in &chunk.pages {
+            self.pending.push_page(&page.wire, page.root)?;
+            self.pending.note_leaves(at, &page.leaves);
+            self.indexer.add(&self.inner, at, &page.leaves)?;
+            at = self.size();
+        }
+        self.push_all(at, &chunk.trail)?;
+        self.sync_when_full()
+    }
+
+    /// Checks that a chunk follows what is appended; answers where it begins.
+    fn continues(&self, chunk: &VerifiedChunk) -> Result<u64> {
         let expected = self.size();
         if chunk.from != expected {
             return Err(StoreError::IndexGap {
@@ -146,16 +163,7 @@ impl FeedWriter {
         if &chunk.before != self.frontier() {
             return Err(Rejection::NotAnExtension { held: expected }.into());
         }
-        self.catch_up()?;
-        let mut at = self.push_all(expected, &chunk.lead)?;
-        for page in &chunk.pages {
-            self.pending.push_page(&page.wire, page.root)?;
-            self.pending.note_elided(at, &page.leaves);
-            self.indexer.add(&self.inner, at, &page.leaves)?;
-            at = self.size();
-        }
-        self.push_all(at, &chunk.trail)?;
-        self.sync_when_full()
+        Ok(expected)
     }
 
     /// Makes all appended leaves durable; answers the stored size.
@@ -171,7 +179,7 @@ impl FeedWriter {
         let mut batch = WriteBatch::default();
         let mut row = read(&self.state.live).row.clone();
         self.pending.write(&self.inner, &mut batch)?;
-        row.set_frontier(self.pending.frontier());
+        self.pending.bring(&mut row);
         let elided = self.put_elided(&mut batch)?;
         self.state.put_row(&self.inner, &mut batch, &row)?;
         let turn = hold(&self.state.quarantine_turn);
@@ -218,7 +226,7 @@ impl FeedWriter {
         self.pending.write(&self.inner, &mut batch)?;
         let mut outcome = self.indexer.finish(&self.inner, &mut batch)?;
         self.beside.marks.extend(outcome.take_marks());
-        row.set_frontier(self.pending.frontier());
+        self.pending.bring(&mut row);
         outcome.apply_to(&mut row);
         if let Some(head) = head {
             self.inner.put_head(&mut batch, self.state.no, head)?;
@@ -257,7 +265,7 @@ impl FeedWriter {
         for leaf in leaves {
             self.pending.push(leaf, leaf.hash())?;
         }
-        self.pending.note_elided(first, leaves);
+        self.pending.note_leaves(first, leaves);
         self.indexer.add(&self.inner, first, leaves)?;
         Ok(self.size())
     }

@@ -13,6 +13,8 @@ use crate::error::Result;
 use crate::families::Family;
 use crate::keys::{self, FeedNo};
 use crate::leaves::{PAGE_LEVEL, in_page, page_start};
+use crate::record::FeedRow;
+use crate::space;
 use crate::store::Inner;
 
 /// Page bytes from which on pages go in as a file, past log and memory.
@@ -31,6 +33,8 @@ pub(super) struct Pending {
     nodes: Vec<(NodeId, Digest)>,
     /// Those of the new leaves that are their record alone.
     elided: Vec<u64>,
+    /// What the new leaves take.
+    leaf_bytes: u64,
 }
 
 impl Pending {
@@ -45,6 +49,7 @@ impl Pending {
             tail: inner.leaves(no, durable, page_start(durable), durable)?,
             nodes: Vec::new(),
             elided: Vec::new(),
+            leaf_bytes: 0,
             frontier,
         })
     }
@@ -88,10 +93,19 @@ impl Pending {
         Ok(())
     }
 
-    /// Remembers which of the leaves from `first` on are records alone.
-    pub(super) fn note_elided(&mut self, first: u64, leaves: &[RawLeaf]) {
+    /// Counts what the leaves from `first` on take, and remembers which of them are
+    /// records alone.
+    pub(super) fn note_leaves(&mut self, first: u64, leaves: &[RawLeaf]) {
+        let bytes = leaves.iter().map(space::leaf_bytes).sum();
+        self.leaf_bytes = self.leaf_bytes.saturating_add(bytes);
         let elided = (first..).zip(leaves).filter(|(_, leaf)| leaf.is_elided());
         self.elided.extend(elided.map(|(index, _)| index));
+    }
+
+    /// Brings a row up to what is appended.
+    pub(super) fn bring(&self, row: &mut FeedRow) {
+        row.set_frontier(&self.frontier);
+        row.bytes = row.bytes.saturating_add(self.leaf_bytes);
     }
 
     /// The new leaves that are records alone.
@@ -168,5 +182,6 @@ impl Pending {
         self.page_bytes = 0;
         self.nodes.clear();
         self.elided.clear();
+        self.leaf_bytes = 0;
     }
 }

@@ -51,6 +51,7 @@ impl Beside {
             let record = GrowthRecord {
                 level: growth.level,
                 at_ms: growth.at.0,
+                from: growth.from,
             };
             batch.put_cf(
                 inner.cf(Family::Feeds)?,
@@ -76,6 +77,7 @@ impl Store {
         Ok(Growth {
             level: record.level,
             at: hashpact_core::id::UnixMillis(record.at_ms),
+            from: record.from,
         })
     }
 }

@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use hashpact_core::chunk::VerifiedChunk;
 use hashpact_core::leaf::{ERASE, PUBLISH, RawLeaf};
+use hashpact_core::puller::{Growth, GrowthLimit};
 use hashpact_core::reject::Rejection;
 use rocksdb::WriteBatch;
 
 use super::FeedWriter;
 use super::quarantine::Beside;
+use super::records::needs_room;
 use crate::error::Result;
 use crate::families::Family;
 use crate::feeds::{self, FeedCounts};
@@ -21,38 +23,114 @@ use crate::keys;
 use crate::leaves::{page_end, page_start};
 use crate::quarantine::Reason;
 use crate::record::{unseal_index, unseal_reference};
+use crate::space::leaf_bytes;
 use crate::store::{hold, read};
-use crate::watch::Coming;
-use crate::{elided, held};
+use crate::{elided, held, watch};
+
+/// On what terms payloads are put back.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RefillTerms {
+    /// The roster is stale: publish leaves wait.
+    pub stale: bool,
+    /// There is no room: what can wait stays a record.
+    pub records_only: bool,
+    /// The feed's growth, and what it may grow by; `None` where nothing counts.
+    pub growth: Option<(Growth, GrowthLimit)>,
+}
+
+/// What a refill put back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Refilled {
+    /// Leaves.
+    pub leaves: u64,
+    /// Publish leaves among them that count as growth.
+    pub counted: u64,
+    /// Of these, those over the limit: they are held back.
+    pub over_growth: u64,
+}
+
+/// Leaves by page.
+type Coming = BTreeMap<u64, BTreeMap<u64, RawLeaf>>;
 
 impl FeedWriter {
     /// Puts the payloads of a verified chunk where indexed leaves are held as records
-    /// and are wanted whole; answers how many. Dead leaves keep their records: what was
-    /// erased does not come back. With a reason its publish leaves are held back.
+    /// and are wanted whole. Dead leaves keep their records: what was erased does not
+    /// come back.
+    ///
+    /// ⚠ What comes so grows the feed as what comes with its payload does: a helper
+    /// would else elide first and bring in any number afterwards. What this node left
+    /// out itself, for want of room, was counted when it came.
     ///
     /// # Errors
     /// [`Rejection::NotAnExtension`] where the chunk has another leaf than the one held;
     /// what disk and RocksDB answer, and then nothing of the chunk is refilled.
-    pub fn refill(&mut self, chunk: &VerifiedChunk, hold_back: Option<Reason>) -> Result<u64> {
+    pub fn refill(&mut self, chunk: &VerifiedChunk, terms: &RefillTerms) -> Result<Refilled> {
         self.sync()?;
-        let wanted = read(&self.state.live).wanted();
-        let mut coming: BTreeMap<u64, BTreeMap<u64, RawLeaf>> = BTreeMap::new();
+        let (wanted, without_room) = {
+            let live = read(&self.state.live);
+            (live.wanted(), live.quarantine.without_room())
+        };
+        let mut coming = Coming::new();
+        let mut counted = Vec::new();
         for (index, leaf) in chunk.leaves() {
-            if wanted.contains(index) && !leaf.is_elided() {
-                let page = coming.entry(page_start(index)).or_default();
-                page.insert(index, leaf.clone());
-                if let (Some(reason), PUBLISH) = (hold_back, leaf.kind) {
-                    self.quarantine(reason, [index]);
+            if !wanted.contains(index) || leaf.is_elided() {
+                continue;
+            }
+            let known = without_room.contains(index);
+            if terms.records_only && needs_room(leaf) {
+                if !known {
+                    self.quarantine(Reason::NoRoom, [index]);
+                }
+                continue;
+            }
+            if known {
+                self.beside.marks.has_room(index);
+            }
+            let page = coming.entry(page_start(index)).or_default();
+            page.insert(index, leaf.clone());
+            if leaf.kind == PUBLISH {
+                let counts = terms.growth.is_some_and(|(growth, _)| growth.counts(index));
+                if counts && !known {
+                    counted.push(index);
+                }
+                if terms.stale {
+                    self.quarantine(Reason::StaleRoster, [index]);
                 }
             }
         }
-        if coming.is_empty() {
-            return Ok(0);
+        let refilled = self.count_growth(&coming, counted, terms);
+        if refilled.leaves > 0 || !self.beside.marks.is_empty() {
+            self.put_back(&coming)?;
         }
-        self.put_back(&coming)
+        Ok(refilled)
     }
 
-    fn put_back(&mut self, coming: &BTreeMap<u64, BTreeMap<u64, RawLeaf>>) -> Result<u64> {
+    /// Holds back what is over the limit, and notes the growth with what is put back.
+    fn count_growth(
+        &mut self,
+        coming: &Coming,
+        counted: Vec<u64>,
+        terms: &RefillTerms,
+    ) -> Refilled {
+        let length = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+        let mut refilled = Refilled {
+            leaves: coming.values().map(|page| length(page.len())).sum(),
+            counted: length(counted.len()),
+            over_growth: 0,
+        };
+        if let Some((mut growth, limit)) = terms.growth
+            && refilled.counted > 0
+        {
+            refilled.over_growth = growth.add_now(refilled.counted, limit);
+            let over = usize::try_from(refilled.over_growth).unwrap_or(usize::MAX);
+            let first = counted.len().saturating_sub(over);
+            self.quarantine(Reason::OverGrowth, counted.into_iter().skip(first));
+            self.note_growth(growth);
+        }
+        refilled
+    }
+
+    fn put_back(&mut self, coming: &Coming) -> Result<()> {
         let (inner, state, no) = (&*self.inner, &*self.state, self.state.no);
         let (mut row, mut elided, mut describe) = {
             let live = read(&state.live);
@@ -63,7 +141,7 @@ impl FeedWriter {
         // they are held whole, with all that is derived from them.
         let mut batch = WriteBatch::default();
         let mut killing = false;
-        let mut values = Coming::default();
+        let mut values = watch::Coming::default();
         for (start, page) in coming {
             let end = page_end(*start).min(row.stored);
             let mut leaves = inner.leaves(no, row.stored, *start, end)?;
@@ -74,6 +152,10 @@ impl FeedWriter {
                 if leaf.hash() != held.hash() {
                     return Err(Rejection::NotAnExtension { held: index }.into());
                 }
+                row.bytes = row
+                    .bytes
+                    .saturating_add(leaf_bytes(leaf))
+                    .saturating_sub(leaf_bytes(held));
                 *held = leaf.clone();
                 elided.remove(index);
                 let derived = derive(inner, state, index, leaf)?;
@@ -128,7 +210,7 @@ impl FeedWriter {
             let next = self.indexer.next();
             self.indexer = Indexer::new(&self.state, next);
         }
-        Ok(u64::try_from(indexes().count()).unwrap_or(0))
+        Ok(())
     }
 
     /// Adds what a leaf gives, but no row that names a later version already.

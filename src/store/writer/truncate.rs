@@ -16,6 +16,7 @@ use crate::index::killers;
 use crate::keys;
 use crate::leaves::{PAGE_LEVEL, page_end, page_start};
 use crate::record::{FeedRow, seal_index, seal_reference};
+use crate::space::leaf_bytes;
 use crate::store::{hold, read};
 use crate::{changes, elided};
 
@@ -93,6 +94,7 @@ impl FeedWriter {
         let mut counts = FeedCounts::read(&row.counts);
         for (index, leaf) in backwards(start, &leaves) {
             if index >= from {
+                next.bytes = next.bytes.saturating_sub(leaf_bytes(leaf));
                 let derived = derive(&self.inner, &self.state, index, leaf)?;
                 self.remove(&mut batch, &derived)?;
                 if index < row.indexed {

@@ -22,6 +22,7 @@ mod mutated_chunks;
 mod mutations;
 mod renewal;
 mod reverse;
+mod room;
 mod serving;
 mod telling;
 mod wire;
