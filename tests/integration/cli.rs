@@ -238,6 +238,7 @@ fn a_reader_that_goes_away_ends_a_command_quietly() {
         &["--config", &config, "export", "--set", "confirmed"],
         &["--config", &config, "set", "list"],
         &["--config", &config, "status", "--json"],
+        &["--config", &config, "coalition", "status"],
     ] {
         let mut child = Command::new(binary())
             .args(line)

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::world::signals::entries;
+use crate::world::signals::{Entry, entries};
 use crate::world::{Member, Reader, World, list, number, text, until, until_true};
 
 /// The row of a member in `coalition status`.
@@ -96,7 +96,18 @@ fn an_observer_sees_who_takes_part_and_how_current_they_are_and_no_feed() {
     let rounds = watching.wait().objects();
     assert!(rounds.len() >= 2, "{} rounds", rounds.len());
 
-    // Of feeds it was told nothing, whatever it asks its own node or north's.
+    assert_no_feed_is_named(desk, north, &said);
+    desk.stop();
+    // At rest it says what it goes by, and that nobody was asked.
+    let rest = status(desk);
+    assert_eq!(row(&rest, "north")["nodes"][0]["reach"], "not asked");
+    assert_eq!(row(&rest, "desk")["nodes"][0]["reach"], "not running");
+    desk.run(&["coalition", "status", "--watch"]).expect(&[1]);
+    assert!(Reader::dial(desk, north).heads().is_empty());
+}
+
+/// Of feeds the observer was told nothing, whatever it asks its own node.
+fn assert_no_feed_is_named(desk: &Member, north: &Member, said: &[Entry]) {
     let set = north.json(&["set", "show", "confirmed"]);
     let names = [
         text(&set, "feed"),
@@ -118,11 +129,9 @@ fn an_observer_sees_who_takes_part_and_how_current_they_are_and_no_feed() {
         }
     }
     assert!(desk.feeds().is_empty());
-    assert_eq!(desk.hits(&said), 0);
+    assert_eq!(desk.hits(said), 0);
     let log = std::fs::read_to_string(desk.log_file()).unwrap();
     for name in &names {
         assert!(!log.contains(name), "the log names {name}");
     }
-    desk.stop();
-    assert!(Reader::dial(desk, north).heads().is_empty());
 }

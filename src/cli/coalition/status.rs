@@ -78,6 +78,11 @@ pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<(), CliError> 
     let Some(every) = args.watch else {
         return show(&client, context, false);
     };
+    if client.is_embedded() {
+        // It would keep the store from the node that is to be watched.
+        return Err(CliError::failed("no node runs: there is nothing to watch")
+            .next("hashpact run starts it"));
+    }
     let clears = !context.output.is_json() && std::io::stdout().is_terminal();
     loop {
         show(&client, context, clears)?;

@@ -39,7 +39,7 @@ pub(super) async fn onboard(
     let publish = ["coalition", "publish", "--to-node", "--dir", &admin];
     let published = world.at(HANDED_TO, &publish).await?.json()?;
     stage.told(
-        "the administrator compares them, signs, and hands it to northstar's node",
+        "the administrator compares them, signs, and publishes it",
         format_args!("version {}", published["version"]),
     )?;
 

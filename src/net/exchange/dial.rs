@@ -33,6 +33,7 @@ use super::links::{Cut, Down, Leaving};
 use super::rejections::Rejections;
 use super::serve::node_info;
 use super::view::{Board, PeerKey};
+use super::waits::{pause, wait};
 use crate::accept::Entrance;
 use crate::client::{Dialler, Peer};
 use crate::connections::{Connection, Connections, Direction};
@@ -42,8 +43,6 @@ use crate::service::ServiceError;
 use crate::stream::PeerStream;
 use crate::tls::CallingSide;
 
-/// A session that lasted so long was a good one: the next wait is a first one.
-const GOOD_SESSION: Duration = Duration::from_secs(10);
 /// Time alone changes who may be dialled: cards expire, suspensions end.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Addresses tried of one name.
@@ -552,50 +551,12 @@ fn row(key: &PeerKey, slug: Slug, endpoints: &[Endpoint], state: &'static str) -
     }
 }
 
-/// How long to wait after a session that began then: after a good one as after a
-/// first failure.
-pub(super) fn pause(waits: Waits, failures: &mut u32, began: tokio::time::Instant) -> Duration {
-    *failures = if began.elapsed() >= GOOD_SESSION {
-        0
-    } else {
-        failures.saturating_add(1)
-    };
-    wait(waits, *failures)
-}
-
 /// Whether a peer refused because this node's member is not active there.
 fn is_inactive(error: &NetError) -> bool {
     let code = ServiceError::NotActive.code();
     matches!(error, NetError::Peer(refusal) if refusal.code == code)
 }
 
-/// Exponential, with full jitter.
-fn wait(waits: Waits, failures: u32) -> Duration {
-    Duration::from_millis(waits.span_ms(failures)).mul_f64(rand::random::<f64>())
-}
-
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_grow_to_the_longest_and_are_drawn_from_the_whole_span() {
-        let waits = Waits {
-            first_ms: 1_000,
-            longest_ms: 60_000,
-        };
-        let longest = |failures| {
-            let draws = (0..200).map(|_| wait(waits, failures).as_millis());
-            draws.max().unwrap()
-        };
-        assert!(longest(0) <= 1_000 && longest(1) <= 1_000);
-        assert!(longest(3) > 2_000 && longest(3) <= 4_000);
-        assert!(longest(40) > 30_000 && longest(40) <= 60_000);
-        let shortest = (0..200).map(|_| wait(waits, 9).as_millis()).min();
-        assert!(shortest.unwrap() < 6_000);
-    }
 }

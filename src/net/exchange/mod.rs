@@ -40,6 +40,7 @@ mod standing;
 mod start;
 mod storing;
 mod view;
+mod waits;
 
 pub use bulk::Bulk;
 pub use dial::Bootstrap;
