@@ -28,7 +28,6 @@ pub mod media;
 mod new_files;
 pub mod open;
 pub mod output;
-mod own_card;
 pub mod passphrase;
 pub mod peers;
 pub mod preview;

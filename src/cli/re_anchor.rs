@@ -13,6 +13,7 @@ use hashpact_core::card::NodeCard;
 use hashpact_core::id::Digest;
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::roster::RosterFile;
+use hashpact_node::card::CARD_DAYS;
 use hashpact_node::clock::Clock;
 use hashpact_node::{NodeError, ReAnchoring, RosterDocuments};
 use serde::Serialize;
@@ -20,10 +21,10 @@ use serde::Serialize;
 use super::Context;
 use super::client::answers;
 use super::error::CliError;
+use super::keys::NodeKeys;
 use super::new_files::{at, key_file};
 use super::open::store_options;
 use super::output::note;
-use super::own_card::{self, CARD_DAYS};
 use crate::config::{Config, Files};
 use crate::keyfile;
 use crate::roster_file;
@@ -125,7 +126,7 @@ fn card(
         expires: now.plus(CARD_DAYS * DAY_MS),
         ..before.clone()
     };
-    let envelope = own_card::sign(&card, config, &identity)?;
+    let envelope = NodeKeys::load(config)?.sign_card(&card, &identity)?;
     Ok(Some(envelope.as_bytes().clone()))
 }
 

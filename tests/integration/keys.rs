@@ -230,3 +230,58 @@ fn a_companys_certificate_is_read_again_when_its_file_changes_and_its_end_is_an_
         "the log says it"
     );
 }
+
+/// A member whose card names two feed keys: the rotation waits for a peer that is away.
+fn mid_rotation(member: &Member) {
+    member.start();
+    member.json(&["keys", "rotate", "feed", "--no-wait"]);
+    until_true("both keys are on the card", || {
+        list(&card(member).1, "feed_keys").len() == 2
+    });
+}
+
+#[test]
+fn an_identity_key_is_rotated_amid_the_rotation_of_a_feed_key() {
+    let world = World::new(&["northstar", "tidepool"]);
+    let north = world.member("northstar");
+    mid_rotation(north);
+    let made = north.json(&["enrol", "rotate-identity", "keys/identity-2.key"]);
+    assert_eq!(made["signed_by_old_key"], true, "{made}");
+    assert!(north.folder().join("keys/feed.key.next").exists());
+    world.evidence().keep_keys_of(world.path());
+}
+
+#[test]
+fn a_tls_key_that_is_not_on_the_card_is_an_alarm_and_gets_onto_none() {
+    let world = World::new(&["northstar", "tidepool"]);
+    let (north, tide) = (world.member("northstar"), world.member("tidepool"));
+    north.start();
+    let before = card(north);
+    let alarm = || north.json(&["status"])["notices"].to_string();
+    let metric = |value: &str| {
+        let (_, metrics) = north.http("/metrics").unwrap();
+        metrics.contains(&format!("hashpact_tls_key_not_on_card {value}"))
+    };
+    until_true("it is looked at", || metric("0"));
+    assert!(!alarm().contains("ALARM"), "{}", alarm());
+    north.stop();
+    let (key, kept) = (
+        north.folder().join("keys/tls.key"),
+        north.folder().join("keys/tls.kept"),
+    );
+    fs::rename(&key, &kept).unwrap();
+    fs::copy(tide.folder().join("keys/tls.key"), &key).unwrap();
+    north.start();
+    until_true("it is an alarm", || {
+        alarm().contains("is not on this member's node card")
+    });
+    until_true("the metric says it", || metric("1"));
+    let log = fs::read_to_string(north.log_file()).unwrap();
+    assert!(log.contains("is not on this member's node card"));
+    assert_eq!(card(north), before, "no card that no peer would be given");
+    north.stop();
+    fs::rename(&kept, &key).unwrap();
+    north.start();
+    until_true("it is over", || metric("0"));
+    assert!(!alarm().contains("ALARM"), "{}", alarm());
+}

@@ -12,6 +12,7 @@ use hashpact_core::keys::{Identity, SecretKey};
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::reject::Rejection;
 use hashpact_core::roster::{Member, Roster};
+use hashpact_node::card::CARD_DAYS;
 use hashpact_node::clock::Clock;
 use serde::Serialize;
 
@@ -19,8 +20,8 @@ use crate::cli::Context;
 use crate::cli::client::connect_or_embed;
 use crate::cli::error::CliError;
 use crate::cli::fingerprint::Fingerprint;
+use crate::cli::keys::NodeKeys;
 use crate::cli::new_files::{NewFiles, key_file};
-use crate::cli::own_card::{self, CARD_DAYS};
 use crate::config::Config;
 use crate::keyfile;
 
@@ -66,7 +67,7 @@ pub(super) fn run(args: &RotateArgs, context: &Context) -> Result<(), CliError> 
         expires: now.plus(CARD_DAYS * DAY_MS),
         ..card
     };
-    let card = own_card::sign(&card, &config, &new)?;
+    let card = NodeKeys::load(&config)?.sign_card(&card, &new)?;
     let request = EnrolmentRequest {
         genesis: config.coalition.genesis,
         slug: member.slug.clone(),

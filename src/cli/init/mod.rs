@@ -127,8 +127,6 @@ const RECEIPT_KEY: &str = "keys/receipt.key";
 const TLS_KEY: &str = "keys/tls.key";
 const DATA: &str = "data";
 const SIGN_STATE: &str = "sign-state";
-/// How long the first node card holds; the node's member makes the next one.
-const CARD_DAYS: u64 = 365;
 /// Words of a fingerprint in a line.
 const WORDS_IN_LINE: usize = 4;
 

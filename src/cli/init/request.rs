@@ -9,8 +9,9 @@ use hashpact_core::limits::DAY_MS;
 use hashpact_core::reject::Rejection;
 use hashpact_core::roster::Role;
 use hashpact_net::tls::Credentials;
+use hashpact_node::card::CARD_DAYS;
 
-use super::{CARD_DAYS, InitArgs};
+use super::InitArgs;
 use crate::cli::error::CliError;
 use crate::cli::fingerprint::Fingerprint;
 

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use hashpact_core::envelope::EnvelopeDraft;
-use hashpact_core::keys::{Feed, Purpose, Receipt, SecretKey};
+use hashpact_core::card::NodeCard;
+use hashpact_core::envelope::{Envelope, EnvelopeDraft};
+use hashpact_core::keys::{Feed, Identity, Purpose, Receipt, SecretKey};
+use hashpact_core::reject::Rejection;
 use hashpact_net::Credentials;
 use hashpact_node::clock::Clock;
 
@@ -55,6 +57,26 @@ impl NodeKeys {
             feed: pair("feed", &config.keys.feed)?,
             receipt: pair("receipt", &config.keys.receipt)?,
         })
+    }
+
+    /// A card signed by an identity key and every key at hand, also by those that are
+    /// to take another's place: in the middle of a rotation both are on the card.
+    /// Whether that is all that it names is for its reader to say.
+    ///
+    /// # Errors
+    /// A card that breaks a rule, a TLS key that does not sign.
+    pub(in crate::cli) fn sign_card(
+        &self,
+        card: &NodeCard,
+        identity: &SecretKey<Identity>,
+    ) -> Result<Envelope, CliError> {
+        let refused = |rejection: Rejection| {
+            CliError::failed(format!("the coalition would refuse this card: {rejection}"))
+        };
+        let mut draft = card.to_envelope().map_err(refused)?;
+        draft.sign(identity);
+        self.sign(&mut draft)?;
+        draft.finish().map_err(refused)
     }
 
     /// Signs a card with every key at hand: the proofs of possession.

@@ -143,6 +143,28 @@ impl Keeper {
             .set_certificate_expires(self.credentials.not_after());
     }
 
+    /// Says whether the TLS key in use is on the card: peers refuse any other.
+    fn show_listed(&mut self, entry: &CardNode) -> Result<(), CliError> {
+        let used = digest(&self.credentials)?;
+        let unlisted = !entry.tls_keys.contains(&used);
+        metrics::gauge!("hashpact_tls_key_not_on_card").set(f64::from(u8::from(unlisted)));
+        let notice = unlisted.then(|| {
+            let file = self.config.keys.tls_key.display();
+            format!(
+                "ALARM: the key in {file} is not on this member's node card, so peers refuse every \
+                 connection: put the key back that is on it (docs/OPERATORS.md, Keys, cards, \
+                 certificates)"
+            )
+        });
+        if self.changed("tls listed", used.to_string() + &unlisted.to_string())
+            && let Some(notice) = &notice
+        {
+            tracing::error!("{notice}");
+        }
+        self.node.set_notice("tls_key", notice);
+        Ok(())
+    }
+
     fn file_stamps(&self) -> Stamps {
         let keys = &self.config.keys;
         let files = keys.tls_certificate.iter().chain([&keys.tls_key]);
@@ -171,6 +193,7 @@ impl Keeper {
             // Not on a card yet: enrolment makes the first one.
             return Ok(());
         };
+        self.show_listed(&entry)?;
         let keys = self.keys()?;
         let own = OwnNode {
             endpoints: self.endpoints()?,
@@ -198,7 +221,14 @@ impl Keeper {
     fn tls_step(&mut self, keys: &NodeKeys, entry: &CardNode) -> Result<Vec<Digest>, CliError> {
         let now = digest(&keys.tls.now)?;
         let Some(credentials) = &keys.tls.next else {
-            return Ok(vec![now]);
+            // One that came without a rotation: peers refuse it, and with it the card
+            // on which it stood. `show_listed` says so.
+            let listed = entry.tls_keys.contains(&now);
+            return Ok(if listed {
+                vec![now]
+            } else {
+                entry.tls_keys.clone()
+            });
         };
         let next = digest(credentials)?;
         let both = vec![now, next];
