@@ -47,30 +47,6 @@ impl Store {
         leaves.pop().ok_or(StoreError::corrupt("a leaf is missing"))
     }
 
-    /// Calls `visit` with the leaves `[from, to)`, at most a page at a time, each
-    /// time with the index of the first, until it answers false.
-    ///
-    /// # Errors
-    /// [`StoreError::OutOfRange`] beyond the stored size, or what `visit` answers.
-    pub fn visit_leaves(
-        &self,
-        no: FeedNo,
-        from: u64,
-        to: u64,
-        mut visit: impl FnMut(u64, Vec<RawLeaf>) -> Result<bool>,
-    ) -> Result<()> {
-        let stored = self.inner.stored(no)?;
-        let mut at = from;
-        while at < to {
-            let end = page_end(at).min(to);
-            if !visit(at, self.inner.leaves(no, stored, at, end)?)? {
-                break;
-            }
-            at = end;
-        }
-        Ok(())
-    }
-
     /// Reads whole pages in wire form.
     ///
     /// # Errors

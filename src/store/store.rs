@@ -118,25 +118,6 @@ impl Store {
         &self.inner.dir
     }
 
-    /// Reads a value that [`Store::put_meta`] wrote.
-    ///
-    /// # Errors
-    /// What RocksDB answers.
-    pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        self.inner.get(Family::Meta, meta_key(name))
-    }
-
-    /// Writes a small value of the node's, durably. Names are the node's own.
-    ///
-    /// # Errors
-    /// What RocksDB answers.
-    pub fn put_meta(&self, name: &str, value: &[u8]) -> Result<()> {
-        // Crash: before, the old value stands; after, the new one.
-        let mut batch = WriteBatch::default();
-        batch.put_cf(self.inner.cf(Family::Meta)?, meta_key(name), value);
-        self.inner.write_synced(batch, "writing a setting")
-    }
-
     /// Writes all that is in memory to files. A start after it reads no log.
     ///
     /// # Errors
@@ -299,10 +280,6 @@ pub(crate) fn hold<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A flag that says whether a feed has a writer.
 pub(crate) type Busy = AtomicBool;
-
-fn meta_key(name: &str) -> Vec<u8> {
-    [b"node/", name.as_bytes()].concat()
-}
 
 fn lock(dir: &Path) -> Result<File> {
     let file = File::options()

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::read::KeyUse;
 use super::{CardVersion, EndpointPolicy, Node, keys_of, verify};
-use crate::envelope::{Envelope, key_digest};
+use crate::envelope::Envelope;
 use crate::id::{Digest, FeedId, MemberNumber, Slug, UnixMillis};
-use crate::keys::{Feed, PublicKey, Purpose};
+use crate::keys::{Feed, PublicKey};
 use crate::limits::{CARDS_KEPT_MAX, CLOCK_SKEW_MS};
 use crate::reject::Rejection;
 use crate::roster::{MemberStatus, Roster, RosterChain};
@@ -272,17 +272,6 @@ impl CardBook {
     ) -> Vec<PublicKey<Feed>> {
         let cards = self.cards.get(&member).into_iter().flatten();
         feed_keys(cards, set, |key| !roster.is_revoked(feed, key, epoch))
-    }
-
-    /// Whose a witness key or a receipt key is, and on which node of the newest card.
-    #[must_use]
-    pub fn owner_of<P: Purpose>(&self, key: &PublicKey<P>) -> Option<MemberNumber> {
-        let (member, _) = self.claims.get(&key_digest(key))?;
-        let newest = self.newest(*member)?;
-        let digest = key_digest(key);
-        keys_of(&newest.card)
-            .any(|(held, _)| held == digest)
-            .then_some(*member)
     }
 
     /// Pairs of cards of one version that were met.

@@ -158,14 +158,6 @@ impl Roster {
         self.members.iter().find(|m| m.slug == *slug)
     }
 
-    /// Finds the member that has this identity key, or had it.
-    #[must_use]
-    pub fn member_by_identity(&self, key: &PublicKey<Identity>) -> Option<&Member> {
-        self.members
-            .iter()
-            .find(|m| m.identity == *key || m.former_identities.contains(key))
-    }
-
     /// Finds a group by its name.
     #[must_use]
     pub fn group(&self, name: &Slug) -> Option<&Group> {
