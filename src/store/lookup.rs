@@ -82,18 +82,27 @@ impl Store {
     pub fn lookup_bounded(&self, keys: &[IndexKey], per_feed: usize) -> Result<Vec<Postings>> {
         let mut order: Vec<usize> = (0..keys.len()).collect();
         order.sort_unstable_by_key(|n| keys.get(*n));
-        self.seek(keys, &order, per_feed, false)
+        self.seek(keys, &order, per_feed)
     }
 
-    /// As [`Store::lookup`], with what is in quarantine: for whoever takes own entries
-    /// back.
+    /// The live leaves of one feed that carry a signal, with what is in quarantine: for
+    /// whoever takes own entries back. ⚠ What others say of the signal is not read: they
+    /// can say it as often as they like.
     ///
     /// # Errors
-    /// What RocksDB answers.
-    pub fn lookup_all(&self, keys: &[IndexKey]) -> Result<Vec<Vec<Posting>>> {
-        let order: Vec<usize> = (0..keys.len()).collect();
-        let found = self.seek(keys, &order, usize::MAX, true)?;
-        Ok(found.into_iter().map(|found| found.postings).collect())
+    /// [`StoreError::UnknownFeed`](crate::StoreError::UnknownFeed), or what RocksDB
+    /// answers.
+    pub fn live_with(&self, no: FeedNo, key: &IndexKey) -> Result<Vec<u64>> {
+        let indexed = self.feed(no)?.indexed;
+        let feeds = self.inner.feeds();
+        let (from, to) = (keys::signal(key, no, 0), keys::signal(key, no, indexed));
+        let mut live = Vec::new();
+        self.inner.scan(Family::Signals, &from, &to, |key, value| {
+            let posting = live_posting(&self.inner, &feeds, (key, value), true)?;
+            live.extend(posting.map(|posting| posting.index));
+            Ok(true)
+        })?;
+        Ok(live)
     }
 
     fn seek(
@@ -101,10 +110,9 @@ impl Store {
         keys: &[IndexKey],
         order: &[usize],
         per_feed: usize,
-        all: bool,
     ) -> Result<Vec<Postings>> {
         let mut found = vec![Postings::default(); keys.len()];
-        let mut seeker = Seeker::new(&self.inner, all)?;
+        let mut seeker = Seeker::new(&self.inner)?;
         let mut before: Option<usize> = None;
         for n in order.iter().copied() {
             let same = before.filter(|before| keys.get(*before) == keys.get(n));
@@ -184,12 +192,10 @@ struct Seeker<'s> {
     inner: &'s Inner,
     feeds: Arc<FeedTable>,
     iterator: DBRawIterator<'s>,
-    /// What is in quarantine as well.
-    all: bool,
 }
 
 impl<'s> Seeker<'s> {
-    fn new(inner: &'s Inner, all: bool) -> Result<Self> {
+    fn new(inner: &'s Inner) -> Result<Self> {
         let mut options = ReadOptions::default();
         // Only then the filter over kind and value is asked.
         options.set_prefix_same_as_start(true);
@@ -199,7 +205,6 @@ impl<'s> Seeker<'s> {
             iterator: inner
                 .db
                 .raw_iterator_cf_opt(inner.cf(Family::Signals)?, options),
-            all,
         })
     }
 
@@ -220,7 +225,7 @@ impl<'s> Seeker<'s> {
             if feed != Some(no) {
                 (feed, of_feed, passed) = (Some(no), 0, 0);
             }
-            let posting = live_posting(self.inner, &self.feeds, (at, value), self.all)?;
+            let posting = live_posting(self.inner, &self.feeds, (at, value), false)?;
             let full = match &posting {
                 Some(_) => of_feed == per_feed,
                 None => passed == passed_max,

@@ -314,8 +314,8 @@ fn signals_that_say_nothing_are_held_back_and_the_others_of_the_entry_answer() {
                 [whole(Reason::EmptyInput), whole(Reason::UniformValue)]
             );
             assert_eq!(held(3), []);
-            let own = store.lookup_all(&[empty.index_key()]).unwrap();
-            assert_eq!(own[0].len(), 1, "whoever retracts it finds it");
+            let own = store.live_with(no, &empty.index_key()).unwrap();
+            assert_eq!(own, [2], "whoever retracts it finds it");
             sound(&store);
             drop(store);
             store = open(dir.path());

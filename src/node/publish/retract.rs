@@ -71,14 +71,10 @@ impl Publisher {
         for (line, selector) in selectors {
             let found = match selector {
                 Selector::Entry(first) => self.entry(feed, *first)?,
-                Selector::Signal(signal) => self
-                    .store
-                    .lookup_all(&[signal.index_key()])?
-                    .into_iter()
-                    .flatten()
-                    .filter(|posting| posting.feed == feed.no)
-                    .map(|posting| (posting.index, true))
-                    .collect(),
+                Selector::Signal(signal) => {
+                    let live = self.store.live_with(feed.no, &signal.index_key())?;
+                    live.into_iter().map(|index| (index, true)).collect()
+                }
                 Selector::SourceReference(reference) => {
                     let digest = hashpact_store::reference_digest(&referenced(reference));
                     let held = self.store.lookup_refs(feed.no, &[digest])?;
