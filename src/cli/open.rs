@@ -94,6 +94,7 @@ pub fn exchange_options(config: &Config, credentials: Credentials) -> ExchangeOp
         first_ms: pull.retry_first_ms,
         longest_ms: pull.retry_longest_s.saturating_mul(1_000),
     };
+    options.confirm_wait = Duration::from_secs(config.publish.confirm_wait_s);
     options.listen = config.federation.listen;
     options.outbound_only = Some(config.federation.outbound_only);
     let proxy = config.federation.proxy.as_ref();

@@ -44,6 +44,8 @@ pub struct Config {
     pub store: Store,
     /// How it pulls.
     pub pull: Pull,
+    /// When own sets may be signed.
+    pub publish: Publish,
     /// How it logs.
     pub log: Log,
     /// How it stops.
@@ -251,6 +253,14 @@ pub struct Pull {
     pub retry_first_ms: u64,
     /// The longest wait after failures.
     pub retry_longest_s: u64,
+}
+
+/// `[publish]`: when this member's own sets may be signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Publish {
+    /// How long after a start, once a peer has said what it holds of an own set, the
+    /// other peers are waited for.
+    pub confirm_wait_s: u64,
 }
 
 /// `[log]`: what is logged, and how. Logs go to standard error.

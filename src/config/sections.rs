@@ -13,7 +13,7 @@ use hashpact_net::settings::Settings;
 use super::reader::Section;
 use super::{
     Api, Bootstrap, Coalition, Config, Endpoint, Federation, FederationLimits, Files, Keys, Log,
-    LogFormat, Member, Node, Pull, Quarantine, RemovedMembers, Shutdown, Store, files,
+    LogFormat, Member, Node, Publish, Pull, Quarantine, RemovedMembers, Shutdown, Store, files,
 };
 
 /// The longest path of a Unix socket: `sun_path` of 108 bytes with its final NUL.
@@ -36,6 +36,7 @@ pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
     let api = api(root.section("api"));
     let store = store(root.section("store"));
     let pull = pull(root.section("pull"));
+    let publish = publish(root.section("publish"));
     let log = log(root.section("log"));
     let quarantine = quarantine(root.section("quarantine"), files);
     let shutdown = shutdown(root.section("shutdown"));
@@ -49,6 +50,7 @@ pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
         api: api?,
         store,
         pull,
+        publish,
         log: log?,
         quarantine,
         shutdown,
@@ -304,6 +306,14 @@ fn pull(section: Section<'_, '_>) -> Pull {
     };
     section.finish();
     pull
+}
+
+fn publish(section: Section<'_, '_>) -> Publish {
+    let publish = Publish {
+        confirm_wait_s: section.whole("confirm_wait_s", 60, 1..=3_600),
+    };
+    section.finish();
+    publish
 }
 
 fn log(section: Section<'_, '_>) -> Option<Log> {

@@ -160,17 +160,9 @@ impl Node {
             // A command that runs alone leaves it to the node.
             node.keep_changes()?;
         }
-        node.publisher.check_feeds(node.others_may_hold_more())?;
+        node.publisher.check_feeds()?;
         node.ready.store(!options.connects, Ordering::SeqCst);
         Ok(node)
-    }
-
-    /// Whether there is another member, which may hold a newer head than a restored
-    /// store. Whom the store says it granted does not count: it may be the old one.
-    fn others_may_hold_more(&self) -> bool {
-        let state = self.membership.state();
-        let members = state.chain.as_ref().map(|chain| &chain.roster().members);
-        members.is_some_and(|members| members.iter().any(|member| member.slug != self.slug))
     }
 
     /// The store.

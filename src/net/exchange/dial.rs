@@ -255,6 +255,7 @@ impl Dialling {
             metrics::counter!("hashpact_dial_failures_total", "code" => code).increment(1);
         }
         let Some(error) = error else { return };
+        self.board.dial_failed(&target.key, self.node.clock().now());
         self.board.peer(&target.key, |row| {
             row.state = "backing off";
             row.next_attempt = next;

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashpact_core::access::Snapshot;
 use hashpact_core::id::{Digest, FeedId, MemberNumber, UnixMillis};
@@ -40,6 +41,8 @@ pub(crate) struct Parts {
     /// Of the puller's jitter.
     pub(crate) seed: u64,
     pub(crate) rooms: Arc<Rooms>,
+    /// How long other peers are waited for after the first has said what it holds.
+    pub(crate) confirm_wait: Duration,
     pub(crate) board: Arc<Board>,
     pub(crate) rejections: Arc<Rejections>,
 }
@@ -82,6 +85,8 @@ pub(crate) struct Driver {
     pub(super) proven: HashSet<(FeedId, u32)>,
     /// Rosters that were asked for because a peer named them.
     pub(super) asked_for: HashSet<Digest>,
+    /// See [`Parts::confirm_wait`].
+    pub(super) confirm_wait_ms: u64,
     /// What new epochs wait for.
     pub(super) epochs: Epochs,
     /// Cosignatures and receipts that wait for their heads.
@@ -92,6 +97,7 @@ impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             snapshots: Snapshots::of(&parts.node),
+            confirm_wait_ms: u64::try_from(parts.confirm_wait.as_millis()).unwrap_or(u64::MAX),
             node: parts.node,
             board: parts.board,
             rejections: parts.rejections,
@@ -268,8 +274,10 @@ impl Driver {
 
     fn applied(&mut self, feed: FeedId, head: &Head) {
         let now = self.node.clock().now();
-        if self.returning.remove(&feed) {
+        // A peer may have shown a head that is further still.
+        if !self.node.publisher().is_behind(&feed) && self.returning.remove(&feed) {
             tracing::info!(feed = %feed.0.short(), size = head.size(), "an own feed is back");
+            self.ask_all();
         }
         self.beside_applied(feed, (head.epoch(), head.size()));
         self.board.feed(feed, |row| row.updated = now);
@@ -467,6 +475,7 @@ impl Driver {
             tracing::error!(%error, code = error.code(), "following the roster's age");
         }
         self.look_at_room();
+        self.ask_all();
         self.show();
     }
 

@@ -36,6 +36,13 @@ pub(super) struct Epochs {
     opening: HashSet<FeedId>,
 }
 
+impl Epochs {
+    /// Whose heads of which feeds wait.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &(PeerId, FeedId)> {
+        self.later.keys()
+    }
+}
+
 /// What made a feed move to its newest epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Why {

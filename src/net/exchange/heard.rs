@@ -69,7 +69,7 @@ impl Driver {
             Announcement::Suspension(bytes) => self.document(RosterItem::Suspension(bytes)),
             Announcement::Head(head) => return self.head(peer, *head),
             Announcement::SnapshotEnd => {
-                self.node.publisher().peer_confirmed();
+                self.said_all(peer);
                 Ok(())
             }
             Announcement::Alive { .. } => Ok(()),
@@ -215,6 +215,7 @@ impl Driver {
         held: Option<FeedInfo>,
     ) -> Result<(), NodeError> {
         let feed = announced.feed;
+        self.node.publisher().heard_own_head(&head);
         if let Some(held) = held {
             if !self.returning.contains(&feed) {
                 self.node.publisher().saw_own_head(&held, &head)?;

@@ -9,6 +9,7 @@
 
 mod allowed;
 pub mod announce;
+mod asking;
 mod beside;
 mod bulk;
 mod busy;

@@ -66,6 +66,9 @@ pub struct ExchangeOptions {
     pub proxy: Option<String>,
     /// How long streams may take to end.
     pub grace: Duration,
+    /// How long, once a peer has said what it holds of this node's own feeds, the
+    /// others are waited for before these may be published to.
+    pub confirm_wait: Duration,
     /// The longest that readiness waits for peers to be tried.
     pub ready_within: Duration,
 }
@@ -85,6 +88,7 @@ impl ExchangeOptions {
             endpoint_policy: EndpointPolicy::default(),
             proxy: None,
             grace: Duration::from_secs(10),
+            confirm_wait: Duration::from_secs(60),
             ready_within: Duration::from_secs(15),
         }
     }
@@ -158,6 +162,7 @@ impl Exchange {
         let parts = Parts {
             node: Arc::clone(&node),
             settings: options.pull.clone(),
+            confirm_wait: options.confirm_wait,
             seed: rand::random(),
             rooms: Rooms::new(options.publisher_max_bytes),
             board: Arc::clone(&exchange.board),

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use hashpact_core::id::{FeedId, MemberNumber, Slug, UnixMillis};
 use hashpact_node::ExchangeView;
 use hashpact_node::model::{FeedPull, PeerView};
+use hashpact_node::publish::{AskedPeer, Contact};
 
 /// Names a node of the coalition.
 pub(crate) type PeerKey = (MemberNumber, Slug);
@@ -21,6 +22,8 @@ struct State {
     peers: BTreeMap<PeerKey, PeerView>,
     /// Dialled at least once, with whatever outcome.
     tried: BTreeSet<PeerKey>,
+    /// When the last dial of a peer failed that is not connected.
+    failed: BTreeMap<PeerKey, UnixMillis>,
     feeds: HashMap<FeedId, FeedPull>,
     /// The set of peers to dial is known.
     planned: bool,
@@ -35,6 +38,7 @@ impl Board {
         let keys: BTreeSet<PeerKey> = peers.iter().map(key).collect();
         state.peers.retain(|key, _| keys.contains(key));
         state.tried.retain(|key| keys.contains(key));
+        state.failed.retain(|key, _| keys.contains(key));
         for peer in peers {
             let row = state
                 .peers
@@ -61,6 +65,30 @@ impl Board {
     /// Notes that a peer was dialled.
     pub(crate) fn tried(&self, key: &PeerKey) {
         self.state().tried.insert(key.clone());
+    }
+
+    /// Notes that dialling a peer failed.
+    pub(crate) fn dial_failed(&self, key: &PeerKey, now: UnixMillis) {
+        self.state().failed.insert(key.clone(), now);
+    }
+
+    /// Every node that may be asked for heads, and how; `None` while the peers are not
+    /// known.
+    pub(crate) fn asked(&self) -> Option<Vec<AskedPeer>> {
+        let state = self.state();
+        let may = state.peers.values().filter(|row| row.state != "not active");
+        let asked = may.map(|row| {
+            let key = key(row);
+            let contact = match (row.state, state.failed.get(&key)) {
+                ("no endpoint", _) => Contact::Dials,
+                ("connected", _) | (_, None) => Contact::Awaited,
+                (_, Some(at)) => Contact::Failed(*at),
+            };
+            let name = format!("{}/{}", row.slug, row.node);
+            AskedPeer { key, name, contact }
+        });
+        let asked = asked.collect();
+        state.planned.then_some(asked)
     }
 
     /// Whether every peer that can be dialled was.
@@ -154,6 +182,25 @@ mod tests {
         assert!(!board.all_tried());
         board.tried(&key(&row(1, "")));
         assert!(board.all_tried());
+    }
+
+    #[test]
+    fn a_peer_is_awaited_until_its_dial_fails_and_while_it_is_connected() {
+        let board = Board::default();
+        assert_eq!(board.asked(), None, "nothing was planned yet");
+        let rows = ["connecting", "no endpoint", "not active"];
+        board.plan((1..).zip(rows).map(|(n, state)| row(n, state)).collect());
+        let contacts = || -> Vec<Contact> {
+            let asked = board.asked().unwrap();
+            asked.iter().map(|peer| peer.contact).collect()
+        };
+        assert_eq!(contacts(), [Contact::Awaited, Contact::Dials]);
+        let first = key(&row(1, ""));
+        board.dial_failed(&first, UnixMillis(9));
+        let failed = Contact::Failed(UnixMillis(9));
+        assert_eq!(contacts(), [failed, Contact::Dials]);
+        board.peer(&first, |row| row.state = "connected");
+        assert_eq!(contacts(), [Contact::Awaited, Contact::Dials]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use hashpact_store::FeedInfo;
 use hashpact_store::sign_state::SignedState;
 use tracing::{error, info, warn};
 
-use super::{Gate, Publisher};
+use super::{Awaited, Gate, Publisher};
 use crate::error::NodeError;
 use crate::hub::Change;
 use crate::views;
@@ -47,9 +47,15 @@ impl Publisher {
         match &gate {
             None => {
                 info!(set = %name_of(feed), epoch, "the set goes on under a new epoch");
+                let others = self.others_may_hold_more();
                 let mut gates = self.gates();
                 if let Some(Gate::Closed(_)) = gates.get(&feed.id) {
-                    gates.insert(feed.id, Gate::Open);
+                    let gate = if others {
+                        Gate::AwaitingPeers(Awaited::default())
+                    } else {
+                        Gate::Open
+                    };
+                    gates.insert(feed.id, gate);
                 }
             }
             Some(gate) => {

@@ -6,16 +6,19 @@
 //! | behind, or no sign-state for it | closed until readers supply the leaves, or the operator says otherwise |
 //!
 //! Then, where other members could hold a newer head (the whole disk may have been
-//! restored), the feed stays closed until one of them has said what it holds.
+//! restored), the feed stays closed until they have said what they hold
+//! ([`confirm`](super::confirm)).
 
+use hashpact_core::access::Grants;
 use hashpact_core::checkpoint::SignedCheckpoint;
-use hashpact_core::id::FeedId;
+use hashpact_core::id::{FeedId, MemberNumber};
 use hashpact_core::verified::Verified;
 use hashpact_store::FeedInfo;
 use hashpact_store::sign_state::SignedState;
 use tracing::{error, info, warn};
 
 use super::Publisher;
+use super::confirm::{Awaited, PeerKey, Round, Waiting};
 use crate::error::NodeError;
 use crate::views;
 use crate::words::name_of;
@@ -25,8 +28,8 @@ use crate::words::name_of;
 pub enum Gate {
     /// It may.
     Open,
-    /// Store and sign-state agree; a peer has yet to say what it holds.
-    AwaitingPeers,
+    /// Store and sign-state agree; peers have yet to say what they hold.
+    AwaitingPeers(Awaited),
     /// The store is behind what was signed, here or by what a peer shows.
     Behind {
         /// Leaves under the newest head that was signed.
@@ -48,9 +51,7 @@ impl Gate {
     pub fn reason(&self) -> String {
         match self {
             Self::Open => String::new(),
-            Self::AwaitingPeers => "no peer has said yet which head of it it holds; connect to a \
-                 peer, or `hashpact set confirm-head` if none can be reached"
-                .to_owned(),
+            Self::AwaitingPeers(awaited) => awaited.reason(),
             Self::Behind { signed, held } => format!(
                 "{held} leaves are held, {signed} were signed: the store was restored; the \
                  missing leaves are pulled from peers that hold them"
@@ -66,12 +67,13 @@ impl Gate {
 
 impl Publisher {
     /// Compares every own feed with the sign-state file, at start and before
-    /// anything is appended. With `peers_expected`, feeds that have a head wait
-    /// for a peer besides.
+    /// anything is appended. Where there are other members, feeds that have a head
+    /// wait for peers besides.
     ///
     /// # Errors
     /// What the store answers.
-    pub fn check_feeds(&self, peers_expected: bool) -> Result<(), NodeError> {
+    pub fn check_feeds(&self) -> Result<(), NodeError> {
+        let peers_expected = self.others_may_hold_more();
         for feed in self.feeds() {
             self.follow_epoch(&feed)?;
             if let Some(Gate::Closed(_)) = self.gates().get(&feed.id) {
@@ -81,8 +83,8 @@ impl Publisher {
             let gate = self.check_feed(&feed, peers_expected)?;
             match &gate {
                 Gate::Open => {}
-                Gate::AwaitingPeers => {
-                    info!(set = %name_of(&feed), "publishing waits for a peer to say what it holds");
+                Gate::AwaitingPeers(_) => {
+                    info!(set = %name_of(&feed), "publishing waits for peers to say what they hold");
                 }
                 Gate::Behind { .. }
                 | Gate::NoSignState
@@ -94,6 +96,14 @@ impl Publisher {
             self.gates().insert(feed.id, gate);
         }
         Ok(())
+    }
+
+    /// Whether there is another member, which may hold a newer head than a restored
+    /// store. Whom the store says it granted does not count: it may be the old one.
+    pub(super) fn others_may_hold_more(&self) -> bool {
+        let state = self.membership.state();
+        let members = state.chain.as_ref().map(|chain| &chain.roster().members);
+        members.is_some_and(|members| members.iter().any(|member| member.slug != self.slug))
     }
 
     fn check_feed(&self, feed: &FeedInfo, peers_expected: bool) -> Result<Gate, NodeError> {
@@ -119,7 +129,7 @@ impl Publisher {
         self.settle(feed, signed)?;
         let announced = feed.applied.is_some();
         Ok(if peers_expected && announced {
-            Gate::AwaitingPeers
+            Gate::AwaitingPeers(Awaited::default())
         } else {
             Gate::Open
         })
@@ -142,23 +152,69 @@ impl Publisher {
         Ok(())
     }
 
-    /// A peer has said all that it holds. Feeds that nobody may read open: nobody
-    /// can hold more of them. The others wait for a reader of theirs.
-    pub fn peer_confirmed(&self) {
-        let feeds = self.feeds();
-        for (id, gate) in self.gates().iter_mut() {
-            let unread = feeds.iter().any(|feed| {
-                feed.id == *id
-                    && views::describe_of(feed).is_some_and(|describe| describe.grants.is_empty())
-            });
-            if *gate == Gate::AwaitingPeers && unread {
-                *gate = Gate::Open;
+    /// A peer has said all that it holds.
+    pub fn peer_said_all(&self, peer: &PeerKey) {
+        self.said().all_by(peer, self.clock.now());
+    }
+
+    /// Whether a feed waits for peers.
+    #[must_use]
+    pub fn awaits_peers(&self) -> bool {
+        let gates = self.gates();
+        let mut gates = gates.values();
+        gates.any(|gate| matches!(gate, Gate::AwaitingPeers(_)))
+    }
+
+    /// Opens the feeds that have waited for peers, as these stand, and says of the
+    /// others whom they wait for.
+    pub fn peers_stand(&self, round: &Round) {
+        let snapshot = self.membership.snapshot();
+        for feed in self.feeds() {
+            let waits = matches!(self.gates().get(&feed.id), Some(Gate::AwaitingPeers(_)));
+            if !waits {
+                continue;
+            }
+            let describe = views::describe_of(&feed);
+            let grants = describe.as_ref().map(Grants::of).unwrap_or_default();
+            let reads = |member: MemberNumber| {
+                let snapshot = snapshot.as_ref();
+                snapshot.is_none_or(|s| s.may_read(member, feed.publisher, Some(&grants)).is_ok())
+            };
+            let waiting = Waiting {
+                feed: feed.id,
+                is_granted: describe.is_some_and(|describe| !describe.grants.is_empty()),
+                reads,
+            };
+            let awaited = self.said().awaits(&waiting, round, self.clock.now());
+            let gate = match awaited {
+                Some(awaited) => Gate::AwaitingPeers(awaited),
+                None => {
+                    info!(set = %name_of(&feed), "publishing is open: no peer that answers holds more");
+                    Gate::Open
+                }
+            };
+            // Meanwhile a head that is ahead may have closed it.
+            if let Some(held @ Gate::AwaitingPeers(_)) = self.gates().get_mut(&feed.id) {
+                *held = gate;
             }
         }
     }
 
-    /// A peer showed a verified head of an own feed. One that is ahead closes the
-    /// feed until its leaves are here; one that is not opens a feed that waits.
+    /// Whether leaves of a feed are missing.
+    #[must_use]
+    pub fn is_behind(&self, feed: &FeedId) -> bool {
+        matches!(self.gates().get(feed), Some(Gate::Behind { .. }))
+    }
+
+    /// A peer showed a verified head of an own feed, held or not.
+    pub fn heard_own_head(&self, head: &SignedCheckpoint) {
+        let origin = &head.checkpoint.origin;
+        self.said().head(origin.feed, (origin.epoch, head.size()));
+    }
+
+    /// A peer showed a verified head of an own feed that is held. One that is ahead
+    /// closes the feed until its leaves are here; one that is not is an answer for a
+    /// feed that waits.
     ///
     /// # Errors
     /// What the store answers.
@@ -172,21 +228,18 @@ impl Publisher {
         } else if self.store.root_at(feed.no, head.size())? != head.root() {
             let size = head.size();
             Gate::Contradiction(format!("a peer holds another signed head of {size} leaves"))
-        } else if self.gates().get(&feed.id) == Some(&Gate::AwaitingPeers) {
-            info!(set = %name_of(feed), "publishing is open: a peer holds no more than this node");
-            Gate::Open
         } else {
+            self.said().no_more(feed.id, self.clock.now());
             return Ok(());
         };
-        if gate != Gate::Open {
-            error!(set = %name_of(feed), why = gate.reason(), "publishing is closed");
-        }
+        error!(set = %name_of(feed), why = gate.reason(), "publishing is closed");
         self.gates().insert(feed.id, gate);
         Ok(())
     }
 
-    /// The leaves that were missing have been pulled back up to a verified head:
-    /// the sign-state follows, and the feed opens again.
+    /// Leaves that were missing have been pulled back up to a verified head: the
+    /// sign-state follows. ⚠ There may be more: who showed that head may be behind
+    /// itself, or hide what it holds. So all others are waited for, as after a start.
     ///
     /// # Errors
     /// What the store or the sign-state file answer.
@@ -200,19 +253,31 @@ impl Publisher {
         };
         let mut sign_state = self.sign_state();
         let recorded = sign_state.state(feed);
-        if recorded.is_none_or(|recorded| recorded.size <= head.size()) {
-            let at_recorded = self.store.frontier(no, recorded.map_or(0, |r| r.size))?;
-            let new = SignedState {
-                epoch: head.checkpoint.origin.epoch,
-                size: head.size(),
-                root: head.root(),
-            };
-            sign_state
-                .advance(feed, recorded, new, &at_recorded)
-                .map_err(|error| NodeError::Internal(error.to_string()))?;
-            self.gates().insert(*feed, Gate::Open);
-            info!(feed = %feed.0.short(), size = head.size(), "the set's own leaves are back: publishing is open");
+        if recorded.is_some_and(|recorded| recorded.size > head.size()) {
+            return Ok(());
         }
+        let at_recorded = self.store.frontier(no, recorded.map_or(0, |r| r.size))?;
+        let new = SignedState {
+            epoch: head.checkpoint.origin.epoch,
+            size: head.size(),
+            root: head.root(),
+        };
+        sign_state
+            .advance(feed, recorded, new, &at_recorded)
+            .map_err(|error| NodeError::Internal(error.to_string()))?;
+        let (size, now) = (head.size(), self.clock.now());
+        let newest = self.said().newest(feed);
+        let gate = if newest > (new.epoch, size) {
+            Gate::Behind {
+                signed: newest.1,
+                held: size,
+            }
+        } else {
+            self.said().leaves_came(*feed, now);
+            Gate::AwaitingPeers(Awaited::default())
+        };
+        self.gates().insert(*feed, gate);
+        info!(feed = %feed.0.short(), size, "leaves of an own set are back");
         Ok(())
     }
 
@@ -226,10 +291,10 @@ impl Publisher {
             .gates()
             .get(&feed.id)
             .cloned()
-            .unwrap_or(Gate::AwaitingPeers);
+            .unwrap_or_else(|| Gate::AwaitingPeers(Awaited::default()));
         match gate {
             Gate::Open => return Ok(()),
-            Gate::AwaitingPeers => {}
+            Gate::AwaitingPeers(_) => {}
             Gate::NoSignState => self.adopt_applied(feed)?,
             Gate::Behind { .. } | Gate::Contradiction(_) | Gate::Closed(_) => {
                 return Err(NodeError::PublishingClosed {

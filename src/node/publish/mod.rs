@@ -4,10 +4,11 @@
 //! the root from what was stored → compare-and-swap in the sign-state file → sign →
 //! store → announce. Acknowledged means: covered by a stored, signed head.
 //!
-//! A feed is closed until it is known that nobody holds a newer head of it than
-//! this node does: a restored backup must never fork a feed.
+//! A feed is closed until all that can be reached have said that they hold no newer
+//! head of it than this node does: a restored backup must never fork a feed.
 
 mod append;
+mod confirm;
 mod epoch;
 mod erase;
 mod gate;
@@ -26,6 +27,8 @@ use hashpact_core::keys::{Feed, Identity, SecretKey};
 use hashpact_store::sign_state::SignState;
 use hashpact_store::{FeedInfo, Store};
 
+use self::confirm::Said;
+pub use self::confirm::{AskedPeer, Awaited, Contact, PeerKey, Round};
 pub use self::gate::Gate;
 pub use self::import::Import;
 pub(crate) use self::session::Session;
@@ -49,6 +52,8 @@ pub struct Publisher {
     pub(crate) identity_key: Option<SecretKey<Identity>>,
     sign_state: Mutex<SignState>,
     gates: Mutex<HashMap<FeedId, Gate>>,
+    /// What peers have said of own feeds.
+    said: Mutex<Said>,
 }
 
 /// What a [`Publisher`] is made of.
@@ -86,6 +91,7 @@ impl Publisher {
             identity_key: parts.identity_key,
             sign_state: Mutex::new(parts.sign_state),
             gates: Mutex::new(HashMap::new()),
+            said: Mutex::default(),
         }
     }
 
@@ -106,6 +112,10 @@ impl Publisher {
 
     fn gates(&self) -> MutexGuard<'_, HashMap<FeedId, Gate>> {
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why a feed is closed for publishing; `None` when it is open.

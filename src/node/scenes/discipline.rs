@@ -1,7 +1,10 @@
 //! The publishing discipline: nothing acknowledged is lost, and no restore forks.
 
+use hashpact_core::id::MemberNumber;
+
 use super::{Scene, entry, hits, import, own_work, slug};
 use crate::error::NodeError;
+use crate::publish::{AskedPeer, Contact, PeerKey, Round};
 
 #[test]
 fn what_was_acknowledged_is_there_after_a_restart() {
@@ -99,12 +102,27 @@ fn where_others_exist_a_restart_waits_for_a_peer() {
     let node = scene.open();
     let closed = node.sets().remove(0).closed;
     assert!(closed.is_some_and(|why| why.contains("no peer has said")));
-    node.publisher().peer_confirmed();
-    assert_eq!(
-        node.sets().remove(0).closed,
-        None,
-        "nobody may read it: nobody holds more"
-    );
+    let publisher = node.publisher();
+    let harbor = (MemberNumber::new(2).unwrap(), slug("n1"));
+    let other = (MemberNumber::new(2).unwrap(), slug("n2"));
+    let asked = |key: &PeerKey| AskedPeer {
+        key: key.clone(),
+        name: format!("harbor/{}", key.1),
+        contact: Contact::Awaited,
+    };
+    let round = Round {
+        peers: Some(vec![asked(&harbor), asked(&other)]),
+        wait_ms: 60_000,
+        ..Round::default()
+    };
+    publisher.peer_said_all(&harbor);
+    publisher.peers_stand(&round);
+    let closed = node.sets().remove(0).closed.unwrap();
+    assert!(closed.contains("waiting for harbor/n2"), "{closed}");
+    assert!(node.import(&slug("confirmed")).is_err());
+    publisher.peer_said_all(&other);
+    publisher.peers_stand(&round);
+    assert_eq!(node.sets().remove(0).closed, None, "nobody holds more");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Real nodes of one coalition, over real stores: what they tell and serve whom.
 
+mod asking;
 mod beside;
 mod bounds;
 mod elision;
