@@ -24,6 +24,7 @@ mod erase;
 mod exchange;
 mod import;
 mod keys;
+mod leaked;
 mod life;
 mod observer;
 mod outbound;
