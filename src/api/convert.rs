@@ -9,6 +9,7 @@ use hashpact_core::id::{EntryName, SetName, Slug, UnixMillis};
 use hashpact_core::leaf::{Basis, Classification, MediaKind, Publish, RetractReason};
 use hashpact_core::reject::Rejection;
 use hashpact_core::signal::{Signal, SignalKind};
+use hashpact_core::standing;
 use hashpact_node::model::{
     ExportedEntry, Grantee, ImportProgress, LineRejection, Match, MatchStanding, Matched, NewEntry,
     NewSet, Retracted, RosterImport, Selector, SetInfo, SetSource,
@@ -382,11 +383,7 @@ impl<'a> Matches<'a> {
     /// Writes what is known of a signal, and what to make of it.
     pub(crate) fn matched(&mut self, kind: SignalKind, matched: Matched) -> wire::Answer {
         let standings = matched.found.iter().map(|found| found.entry.standing);
-        let standing = match standings.reduce(|a, b| if a == MatchStanding::Active { a } else { b })
-        {
-            Some(standing) => standing_name(standing),
-            None => "",
-        };
+        let standing = standing::of_signal(standings).map_or("", standing_name);
         // Until a policy says otherwise, people look at everything that matches.
         let verdict = if matched.found.is_empty() {
             ""
@@ -440,7 +437,9 @@ impl<'a> Matches<'a> {
 const fn standing_name(standing: MatchStanding) -> &'static str {
     match standing {
         MatchStanding::Active => "active",
+        MatchStanding::Disputed => "disputed",
         MatchStanding::Review => "review",
+        MatchStanding::Retracted => "retracted",
     }
 }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::card::{CardState, KeyOwner};
 use crate::id::{MemberNumber, UnixMillis};
 use crate::leaf::{Describe, Grant, Grantee, Terms};
+use crate::limits::{GRANT_ENDS_FREE_PER_DAY, GRANT_ENDS_FREE_SHARE};
 use crate::reject::Rejection;
 use crate::roster::{Member, MemberStatus, Role, RosterChain, RosterState, RosterVersion};
 use crate::suspension::SuspensionBook;
@@ -180,12 +181,6 @@ impl Snapshot {
         }
     }
 
-    /// Whether a key on a known card may call `Hello`: always.
-    #[must_use]
-    pub const fn may_hello(&self, _caller: &KeyOwner) -> bool {
-        true
-    }
-
     /// How much of the roster a key on a known card may fetch: all, or for a removed
     /// member what was up to its removal.
     #[must_use]
@@ -265,6 +260,23 @@ impl Snapshot {
             return Ok(());
         }
         self.may_read(caller, publisher, grants)
+    }
+
+    /// Whether so many members lose a feed of `publisher` between two describe leaves
+    /// that it takes the publisher's identity key: more than one, and more than a tenth
+    /// of its readers. What roster or suspensions take is no part of it.
+    ///
+    /// PROTOCOL 15.10: ⚠ a stolen feed key must not disarm everybody.
+    #[must_use]
+    pub fn ends_for_many(&self, publisher: MemberNumber, before: &Grants, after: &Grants) -> bool {
+        let reads = |member: MemberNumber, grants: &Grants| {
+            member != publisher && self.may_read(member, publisher, Some(grants)).is_ok()
+        };
+        let members = self.members.keys().copied();
+        let readers: Vec<_> = members.filter(|member| reads(*member, before)).collect();
+        let lost = readers.iter().filter(|member| !reads(**member, after));
+        let free = readers.len().checked_div(GRANT_ENDS_FREE_SHARE);
+        lost.count() > free.unwrap_or(0).max(GRANT_ENDS_FREE_PER_DAY)
     }
 
     /// Whether `relay` may serve the leaves of a feed of `publisher` onward.

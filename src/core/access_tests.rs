@@ -190,7 +190,6 @@ fn any_key_on_a_known_card_may_fetch_the_roster() {
     let removed = owner(3, CardState::Current);
     let expired = owner(1, CardState::Expired);
     for caller in [&suspended, &removed, &expired] {
-        assert!(snapshot.may_hello(caller));
         assert_eq!(snapshot.admission(caller), Admission::RosterOnly);
     }
     assert_eq!(snapshot.may_get_roster(&suspended), RosterReach::All);
@@ -327,5 +326,41 @@ fn a_request_with_somebody_elses_key_or_slug_is_refused() {
     assert_eq!(
         code(taken.check_against(&chain, &CardBook::default())),
         "invalid"
+    );
+}
+
+#[test]
+fn more_than_one_reader_and_a_tenth_of_them_is_many() {
+    let chain = chain();
+    let snapshot = snapshot(1, &chain);
+    let grant = |grantee| Grant {
+        grantee,
+        relay: false,
+    };
+    let terms = Terms {
+        source: crate::leaf::Source::OwnWork,
+        may_share: true,
+        text: String::new(),
+    };
+    let of = |grants: Vec<Grantee>| {
+        Grants::new(&terms, grants.into_iter().map(grant).collect()).unwrap()
+    };
+    let publisher = number(1);
+    let reads = |grants: &Grants| {
+        let members = (2..=20).map(number);
+        members
+            .filter(|m| snapshot.may_read(*m, publisher, Some(grants)).is_ok())
+            .count()
+    };
+    let (all, nobody) = (of(vec![Grantee::All]), of(Vec::new()));
+    assert!(reads(&all) >= 2, "{}", reads(&all));
+    assert!(snapshot.ends_for_many(publisher, &all, &nobody));
+    assert!(!snapshot.ends_for_many(publisher, &all, &all));
+    let one = of(vec![Grantee::Member(number(2))]);
+    assert_eq!(reads(&one), 1);
+    assert!(!snapshot.ends_for_many(publisher, &one, &nobody), "one");
+    assert!(
+        !snapshot.ends_for_many(publisher, &nobody, &all),
+        "none lost"
     );
 }

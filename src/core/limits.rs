@@ -66,6 +66,11 @@ pub const FEED_GROWTH_CAP_FACTOR: u64 = 4;
 /// Entries that may be retracted in 24 hours without the identity key, as the
 /// larger of this and one per cent of the set.
 pub const RETRACT_FREE_PER_DAY: u64 = 100;
+/// Readers that a set may lose in 24 hours without the identity key, as the larger of
+/// this and one in [`GRANT_ENDS_FREE_SHARE`].
+pub const GRANT_ENDS_FREE_PER_DAY: usize = 1;
+/// See [`GRANT_ENDS_FREE_PER_DAY`].
+pub const GRANT_ENDS_FREE_SHARE: usize = 10;
 /// Administrators: with those of two versions and a few strangers, their
 /// signatures fit an envelope.
 pub const ADMINS_MAX: usize = 100;

@@ -187,7 +187,7 @@ fn whole(feed: &FeedInfo, membership: &Membership, removed: &Setting) -> Whole {
     };
     let by_status = match feed.status {
         FeedStatus::Active => WholeStanding::Active,
-        FeedStatus::Frozen => WholeStanding::Review,
+        FeedStatus::Frozen | FeedStatus::Leaving => WholeStanding::Review,
         FeedStatus::Silent | FeedStatus::Dropping => WholeStanding::Nothing,
     };
     let by_member = if is_removed(&membership.state(), feed.publisher) {

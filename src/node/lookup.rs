@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use hashpact_core::id::{EntryName, FeedId, MemberNumber, SetName};
 use hashpact_core::leaf::{self, Basis, Leaf, MediaKind};
-use hashpact_store::{FeedNo, FeedStatus, Posting, Store, StoreError};
+use hashpact_core::standing::{self, EntryState, LiveOpinion};
+use hashpact_store::{FeedNo, Posting, Store, StoreError};
 
 use crate::error::NodeError;
-use crate::model::{Match, MatchStanding};
+use crate::model::Match;
 use crate::views;
 
 /// Signals in one call: some 20 ms of work.
@@ -20,13 +21,16 @@ pub const LOOKUP_MAX: usize = 10_000;
 /// Leaves read in one call for what postings do not say: some 1 s.
 const LEAVES_MAX: usize = 10_000;
 
+/// Opinions are stored and relayed, and nothing is made of them yet.
+const NO_OPINIONS: [LiveOpinion<'_>; 0] = [];
+
 /// A feed, as far as answers name it.
 struct Named {
     id: FeedId,
     publisher: MemberNumber,
     set: Arc<SetName>,
     scheme: String,
-    frozen: bool,
+    in_doubt: bool,
 }
 
 /// The feeds that answers of one call name.
@@ -88,6 +92,12 @@ impl<'s> Names<'s> {
 }
 
 fn answer(feed: &Named, posting: &Posting, class: &str) -> Match {
+    // What is retracted for good has no posting that is found.
+    let state = if feed.in_doubt || posting.held {
+        EntryState::HeldForReview
+    } else {
+        EntryState::Live
+    };
     Match {
         entry: EntryName {
             set: (*feed.set).clone(),
@@ -101,11 +111,7 @@ fn answer(feed: &Named, posting: &Posting, class: &str) -> Match {
         media_kind: media_kind(posting.media_kind),
         published: posting.published,
         quality: posting.quality,
-        standing: if feed.frozen || posting.held {
-            MatchStanding::Review
-        } else {
-            MatchStanding::Active
-        },
+        standing: standing::of_entry((feed.id, posting.first), None, state, NO_OPINIONS),
     }
 }
 
@@ -124,7 +130,7 @@ fn named(store: &Store, no: FeedNo) -> Result<Option<Named>, NodeError> {
             .classification_scheme
             .map(|scheme| scheme.to_string())
             .unwrap_or_default(),
-        frozen: feed.status == FeedStatus::Frozen,
+        in_doubt: feed.status.is_in_doubt(),
     }))
 }
 

@@ -6,7 +6,8 @@
 //! as well. The set is taken as it was a day ago. The rule is the core's
 //! ([`standing::held_for_review`]); this applies it to a feed after each commit.
 
-use hashpact_core::leaf::{self, IndexRange, Leaf};
+use hashpact_core::access::{Grants, Snapshot};
+use hashpact_core::leaf::{self, Describe, IndexRange, Leaf};
 use hashpact_core::limits::{DAY_MS, RETRACT_FREE_PER_DAY};
 use hashpact_core::standing::{self, Retraction};
 use hashpact_store::{FeedInfo, FeedNo};
@@ -18,6 +19,9 @@ use crate::node::Node;
 /// Retractions looked back at before those that are new: some 10 days of one a minute.
 /// A thief who makes more in a day has long been held by the first of them.
 const LOOK_BACK: usize = 16_384;
+/// Describe leaves, and others that take nothing out, looked back at for the grants of
+/// a day ago.
+const DESCRIBES_MAX: usize = 4_096;
 /// Heads looked back at for when leaves came.
 const HEADS_MAX: usize = 4_096;
 
@@ -69,6 +73,56 @@ impl Node {
             store.hold_retractions(no, next)?;
         }
         Ok(())
+    }
+
+    /// Whether a describe leaf after which this member may not read any more ends the
+    /// grants of so many readers, as they were a day ago, that it takes the publisher's
+    /// identity key, and has not got it. Blocking.
+    ///
+    /// PROTOCOL 15.10. Where it was not the leaf that took this member's grant, but roster
+    /// or suspension, it is not.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn ends_for_many(
+        &self,
+        feed: &FeedInfo,
+        snapshot: &Snapshot,
+        (index, describe): (u64, &Describe),
+    ) -> Result<bool, NodeError> {
+        let member = self.membership().member(feed.publisher);
+        let signed = member.is_some_and(|member| {
+            let mut identities = member.identities();
+            identities.any(|key| describe.verify_grants(&feed.id, index, &key).is_ok())
+        });
+        if signed {
+            return Ok(false);
+        }
+        let size = self.day_before(feed)?;
+        let found = self.store().describes(feed.no, None, DESCRIBES_MAX)?;
+        let mut granting = found.into_iter().filter(|(at, _)| *at < size);
+        let before = granting.find_map(|(at, leaf)| match leaf::read(&leaf, at) {
+            Leaf::Describe(describe) => Some(Grants::of(&describe)),
+            Leaf::Publish(_)
+            | Leaf::Retract(_)
+            | Leaf::Opinion(_)
+            | Leaf::Erase(_)
+            | Leaf::Unknown(_)
+            | Leaf::Void(_)
+            | Leaf::Elided => None,
+        });
+        let own = self.membership().own()?;
+        Ok(match before {
+            Some(before) => {
+                snapshot
+                    .may_read(own, feed.publisher, Some(&before))
+                    .is_ok()
+                    && snapshot.ends_for_many(feed.publisher, &before, &Grants::of(describe))
+            }
+            // ⚠ So many leaves within a day that what was before them is out of sight: leaf
+            // 0 describes.
+            None => size > 0,
+        })
     }
 
     /// Leaves that the feed had a day ago, as far as this node knows: below the

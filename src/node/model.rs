@@ -185,14 +185,8 @@ pub struct Erased {
     pub identity_signed: bool,
 }
 
-/// Where an entry that matches stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MatchStanding {
-    /// It counts.
-    Active,
-    /// Held for review: a mass retraction without the identity key, or a cut-off leaf.
-    Review,
-}
+/// Where an entry that matches stands: the core says, of nobody else's opinions yet.
+pub use hashpact_core::standing::Standing as MatchStanding;
 
 /// One entry that carries a signal that was asked for.
 #[derive(Debug, Clone)]

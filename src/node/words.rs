@@ -84,6 +84,7 @@ impl Node {
             FeedStatus::Active if pull.is_empty() => "held",
             FeedStatus::Active => pull,
             FeedStatus::Frozen => "frozen",
+            FeedStatus::Leaving => "leaving",
             FeedStatus::Silent => "silent",
             FeedStatus::Dropping => "dropping",
         }

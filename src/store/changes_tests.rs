@@ -20,7 +20,7 @@ fn whole(feed: &FeedInfo) -> Whole {
     Whole {
         standing: match feed.status {
             FeedStatus::Active => WholeStanding::Active,
-            FeedStatus::Frozen => WholeStanding::Review,
+            FeedStatus::Frozen | FeedStatus::Leaving => WholeStanding::Review,
             FeedStatus::Silent | FeedStatus::Dropping => WholeStanding::Nothing,
         },
         name: feed.id.0.short(),

@@ -18,6 +18,7 @@ use crate::families::Family;
 use crate::held::{self, Held};
 use crate::index::killers;
 use crate::keys::{self, FeedNo};
+use crate::leaving::{self, Leaving};
 use crate::quarantine::Quarantine;
 use crate::record::{FeedIdentity, FeedRow, seal, unseal};
 use crate::space;
@@ -51,6 +52,9 @@ pub enum FeedStatus {
     /// It stands as it was verified: the publisher forked it, or a key leaked.
     /// It answers look-ups; the node caps their verdict at review.
     Frozen,
+    /// As [`Frozen`](Self::Frozen): its grant to this member ended, though not by a word
+    /// that is acted on at once; see [`Leaving`].
+    Leaving,
     /// It answers nothing: the publisher is suspended or access is in doubt.
     Silent,
     /// It is being removed; what is left of it answers nothing.
@@ -137,6 +141,8 @@ pub struct FeedInfo {
     pub kind: FeedKind,
     /// What the node may do with it.
     pub status: FeedStatus,
+    /// When it goes and why, where it is [`FeedStatus::Leaving`].
+    pub leaving: Option<Leaving>,
     /// The epoch that is pulled or published: the newest of the one that was opened
     /// here and that of the applied head.
     pub epoch: u32,
@@ -184,6 +190,7 @@ pub(crate) struct FeedState {
 pub(crate) struct Live {
     pub(crate) row: FeedRow,
     pub(crate) status: FeedStatus,
+    pub(crate) leaving: Option<Leaving>,
     /// The compact range [0, stored).
     pub(crate) frontier: CompactRange,
     /// What is dead below `indexed`.
@@ -303,6 +310,7 @@ impl FeedState {
             live: RwLock::new(Live {
                 row: FeedRow::default(),
                 status: FeedStatus::Active,
+                leaving: None,
                 frontier: CompactRange::empty(0),
                 liveness: Liveness::default(),
                 held: Held::default(),
@@ -359,6 +367,7 @@ impl FeedState {
             .map_err(|_| StoreError::corrupt("a feed's frontier"))?;
         let live = Live {
             status: FeedStatus::read(row.status)?,
+            leaving: leaving::load(inner, self.no)?,
             frontier,
             liveness: killers::rebuild(inner, self.no, row.indexed)?,
             held: Held::default(),
@@ -408,6 +417,7 @@ impl FeedState {
             own: self.own,
             kind: self.kind,
             status: live.status,
+            leaving: live.leaving.filter(|_| live.status == FeedStatus::Leaving),
             epoch: live.row.epoch.max(live.row.applied_epoch),
             stored: live.row.stored,
             indexed: live.row.indexed,
@@ -441,6 +451,7 @@ impl FeedState {
             held::PART_HELD,
             PART_GROWTH,
             PART_PURGE,
+            leaving::PART_LEAVING,
         ] {
             batch.delete_cf(feeds, part(self.no, of));
         }
@@ -563,11 +574,20 @@ impl FeedKind {
 }
 
 impl FeedStatus {
+    /// Whether what look-ups find of it is to be reviewed, whatever else is said.
+    #[must_use]
+    pub const fn is_in_doubt(self) -> bool {
+        match self {
+            Self::Frozen | Self::Leaving => true,
+            Self::Active | Self::Silent | Self::Dropping => false,
+        }
+    }
+
     /// Whether look-ups find the feed's entries.
     #[must_use]
     pub const fn answers(self) -> bool {
         match self {
-            Self::Active | Self::Frozen => true,
+            Self::Active | Self::Frozen | Self::Leaving => true,
             Self::Silent | Self::Dropping => false,
         }
     }
@@ -578,6 +598,7 @@ impl FeedStatus {
             Self::Frozen => 1,
             Self::Silent => 2,
             Self::Dropping => 3,
+            Self::Leaving => 4,
         }
     }
 
@@ -587,6 +608,7 @@ impl FeedStatus {
             1 => Ok(Self::Frozen),
             2 => Ok(Self::Silent),
             3 => Ok(Self::Dropping),
+            4 => Ok(Self::Leaving),
             _ => Err(StoreError::corrupt("a feed's status")),
         }
     }

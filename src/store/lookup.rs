@@ -105,12 +105,7 @@ impl Store {
         Ok(live)
     }
 
-    fn seek(
-        &self,
-        keys: &[IndexKey],
-        order: &[usize],
-        per_feed: usize,
-    ) -> Result<Vec<Postings>> {
+    fn seek(&self, keys: &[IndexKey], order: &[usize], per_feed: usize) -> Result<Vec<Postings>> {
         let mut found = vec![Postings::default(); keys.len()];
         let mut seeker = Seeker::new(&self.inner)?;
         let mut before: Option<usize> = None;

@@ -12,7 +12,7 @@ use crate::chunk::{self, ChunkParts, PinnedHead};
 use crate::evidence::ForkEvidence;
 use crate::id::{CoalitionName, Digest, FeedId};
 use crate::keys::{Feed, SecretKey, Witness};
-use crate::leaf::tests::samples;
+use crate::leaf::tests;
 use crate::leaf::{DESCRIBE, ERASE, Leaf, OPINION, PUBLISH, RETRACT, RawLeaf, read};
 use crate::merkle::CompactRange;
 use crate::page;
@@ -27,6 +27,16 @@ fn descriptor_of(kind: u8) -> prost_reflect::MessageDescriptor {
         ERASE => "core.v1.Erase",
         other => panic!("kind {other}"),
     })
+}
+
+/// The samples, the describe leaf with the identity key's signature of its grants.
+fn samples() -> Vec<(&'static str, RawLeaf, Leaf)> {
+    let mut samples = tests::samples();
+    if let (_, leaf, Leaf::Describe(describe)) = &mut samples[0] {
+        describe.identity_signature = Some([5; 64]);
+        *leaf = RawLeaf::new(DESCRIBE, describe.encode([6; 16]).unwrap());
+    }
+    samples
 }
 
 fn range(from: u64, leaves: &[RawLeaf]) -> CompactRange {

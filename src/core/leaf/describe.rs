@@ -1,9 +1,11 @@
 //! Describe: what a feed is, who may read it, and on whose terms.
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use super::rules::{self, Lines};
-use crate::id::{Digest, MemberNumber, SetName, Slug, UnixMillis};
+use crate::id::{Digest, FeedId, MemberNumber, SetName, Slug, UnixMillis};
+use crate::keys::{Identity, PublicKey};
 use crate::reject::Rejection;
 use crate::wire;
 
@@ -34,6 +36,9 @@ pub struct Describe {
     pub classification_scheme: Option<Slug>,
     /// When, by the publisher's clock.
     pub created: UnixMillis,
+    /// The identity key's signature over
+    /// [`grants_signing_bytes`](Describe::grants_signing_bytes).
+    pub identity_signature: Option<[u8; 64]>,
 }
 
 /// What a feed carries.
@@ -127,7 +132,64 @@ impl Describe {
                 .map(Slug::to_string)
                 .unwrap_or_default(),
             created_ms: self.created.0,
+            identity_signature: self
+                .identity_signature
+                .map(|signature| Bytes::copy_from_slice(&signature))
+                .unwrap_or_default(),
         })
+    }
+
+    /// The bytes that the publisher's identity key signs for who may read, by this leaf
+    /// at `index`: `hashpact grants v1\n`, then the SHA-256 over the feed id, the index,
+    /// the time in milliseconds, the count of grants (eight bytes each, big-endian), and
+    /// for each grant whether it may relay, its kind (1 member, 2 group, 3 all; one byte
+    /// each) and the number (four bytes) or the length of the name (one byte) and the
+    /// name. ⚠ The index: else what was once signed could be said again later.
+    #[must_use]
+    pub fn grants_signing_bytes(&self, feed: &FeedId, index: u64) -> Vec<u8> {
+        let mut hasher = Sha256::new();
+        hasher.update(feed.as_bytes());
+        hasher.update(index.to_be_bytes());
+        hasher.update(self.created.0.to_be_bytes());
+        let count = u64::try_from(self.grants.len()).unwrap_or(u64::MAX);
+        hasher.update(count.to_be_bytes());
+        for grant in &self.grants {
+            hasher.update([u8::from(grant.relay)]);
+            match &grant.grantee {
+                Grantee::Member(number) => {
+                    hasher.update([1]);
+                    hasher.update(number.value().to_be_bytes());
+                }
+                Grantee::Group(group) => {
+                    let name = group.to_string();
+                    hasher.update([2, u8::try_from(name.len()).unwrap_or(u8::MAX)]);
+                    hasher.update(name.as_bytes());
+                }
+                Grantee::All => hasher.update([3]),
+            }
+        }
+        let mut bytes = b"hashpact grants v1\n".to_vec();
+        bytes.extend_from_slice(&hasher.finalize());
+        bytes
+    }
+
+    /// Checks the identity key's signature of the grants of the leaf at `index`.
+    ///
+    /// # Errors
+    /// [`Rejection::BadSignature`] when there is none or it does not verify.
+    pub fn verify_grants(
+        &self,
+        feed: &FeedId,
+        index: u64,
+        identity: &PublicKey<Identity>,
+    ) -> Result<(), Rejection> {
+        let signature = self
+            .identity_signature
+            .ok_or_else(|| Rejection::BadSignature {
+                what: "grants",
+                why: "no signature of the identity key".to_owned(),
+            })?;
+        Ok(identity.verify(&self.grants_signing_bytes(feed, index), &signature)?)
     }
 
     /// Refuses a leaf that was made for another coalition or names another member
@@ -171,6 +233,12 @@ impl Describe {
                 scheme => Some(Slug::parse(scheme)?),
             },
             created: UnixMillis(message.created_ms),
+            identity_signature: match message.identity_signature.as_ref() {
+                [] => None,
+                signature => Some(signature.try_into().map_err(|_| {
+                    Rejection::invalid(WHAT, "the identity signature has not 64 bytes")
+                })?),
+            },
         };
         describe.check()?;
         // Grants without the right to share are void, not the leaf: were it void,

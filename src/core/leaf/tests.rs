@@ -71,6 +71,36 @@ fn describe() -> Describe {
         },
         classification_scheme: Some(Slug::parse("tc").unwrap()),
         created: UnixMillis(1_767_571_200_000),
+        identity_signature: None,
+    }
+}
+
+// Else a stolen feed key could take a set from everybody at once.
+#[test]
+fn who_may_read_is_signed_by_the_identity_key_for_one_leaf_and_these_grants() {
+    let key = crate::keys::SecretKey::<crate::keys::Identity>::from_seed(&[4; 32]);
+    let feed = FeedId(digest(9));
+    let mut said = describe();
+    let verify = |said: &Describe, feed: &FeedId, index| {
+        said.verify_grants(feed, index, &key.public()).is_ok()
+    };
+    assert!(!verify(&said, &feed, 7), "unsigned");
+    said.identity_signature = Some(key.sign(&said.grants_signing_bytes(&feed, 7)));
+    assert!(verify(&said, &feed, 7));
+    let payload = said.encode([0; 16]).unwrap();
+    assert_eq!(Describe::read(&payload).unwrap(), said);
+    assert!(!verify(&said, &FeedId(digest(8)), 7), "another feed");
+    assert!(!verify(&said, &feed, 8), "said again later");
+    let changes: [fn(&mut Describe); 4] = [
+        |said| drop(said.grants.pop()),
+        |said| said.grants[0].relay = !said.grants[0].relay,
+        |said| said.grants[0].grantee = Grantee::Group(Slug::parse("others").unwrap()),
+        |said| said.created = UnixMillis(5),
+    ];
+    for change in changes {
+        let mut changed = said.clone();
+        change(&mut changed);
+        assert!(!verify(&changed, &feed, 7));
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use hashpact_core::access::Grants;
 use hashpact_core::id::{FeedId, MemberNumber};
+use hashpact_core::leaf::Describe;
 use hashpact_core::puller::{Denied, Event, PeerId};
+use hashpact_node::NodeError;
 use hashpact_store::{FeedInfo, FeedStatus};
 
 use super::driver::Driver;
@@ -154,18 +156,35 @@ impl Driver {
             if !snapshot.may_publish(feed.publisher) {
                 continue;
             }
-            let reads = self.may_read(&feed, &Grants::of(&describe));
-            let status = match (feed.status, reads) {
-                (FeedStatus::Active, false) => FeedStatus::Silent,
-                (FeedStatus::Silent, true) => FeedStatus::Active,
-                (FeedStatus::Active | FeedStatus::Frozen | FeedStatus::Dropping, _)
-                | (FeedStatus::Silent, false) => continue,
-            };
-            tracing::info!(set = %describe.name, answers = reads, "access to a set changed");
-            if let Err(error) = self.node.store().set_feed_status(feed.no, status) {
+            if let Err(error) = self.silence_one(&feed, &describe) {
                 tracing::error!(%error, code = error.code(), "silencing a feed");
             }
         }
+    }
+
+    fn silence_one(&self, feed: &FeedInfo, describe: &Describe) -> Result<(), NodeError> {
+        let reads = self.may_read(feed, &Grants::of(describe));
+        let status = match (feed.status, reads) {
+            (FeedStatus::Active, false) => {
+                let index = feed.describe.as_ref().map_or(0, |(index, _)| *index);
+                if self.leaves_slowly(feed, (index, describe))? {
+                    return self.leave(feed, index);
+                }
+                FeedStatus::Silent
+            }
+            (FeedStatus::Silent, true) => FeedStatus::Active,
+            (FeedStatus::Leaving, _) if Self::stays(feed, reads) => FeedStatus::Active,
+            (
+                FeedStatus::Active
+                | FeedStatus::Frozen
+                | FeedStatus::Leaving
+                | FeedStatus::Dropping,
+                _,
+            )
+            | (FeedStatus::Silent, false) => return Ok(()),
+        };
+        tracing::info!(set = %describe.name, answers = reads, "access to a set changed");
+        Ok(self.node.store().set_feed_status(feed.no, status)?)
     }
 }
 

@@ -475,6 +475,7 @@ impl Driver {
             tracing::error!(%error, code = error.code(), "following the roster's age");
         }
         self.look_at_room();
+        self.leave_due();
         self.ask_all();
         self.show();
     }

@@ -221,7 +221,8 @@ pub(crate) fn open(node: &Node, writer: &mut FeedWriter, why: Why) -> Result<(),
         }
     };
     let void = writer.open_epoch(epoch, cut)?;
-    thaw(node, &feed)?;
+    let good = relevant.iter().map(|named| named.last_good_size).min();
+    thaw(node, &feed, good.unwrap_or(cut))?;
     let doubted = node.store().doubted(feed.no)?;
     tracing::warn!(
         feed = %feed.id.0.short(), epoch, void, doubted, size = cut,
@@ -232,8 +233,10 @@ pub(crate) fn open(node: &Node, writer: &mut FeedWriter, why: Why) -> Result<(),
     Ok(())
 }
 
-fn thaw(node: &Node, feed: &FeedInfo) -> Result<(), NodeError> {
-    if feed.status == FeedStatus::Frozen {
+/// What froze the feed is over; so is what ended its grant, if that was cut off.
+fn thaw(node: &Node, feed: &FeedInfo, good: u64) -> Result<(), NodeError> {
+    let void = feed.leaving.is_some_and(|leaving| leaving.index >= good);
+    if feed.status == FeedStatus::Frozen || void {
         node.store().set_feed_status(feed.no, FeedStatus::Active)?;
     }
     Ok(())

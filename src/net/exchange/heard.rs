@@ -328,7 +328,7 @@ impl Driver {
     }
 
     /// PROTOCOL 16.13: a member that loses its grant gets that one describe leaf, stops
-    /// matching and drops the data.
+    /// matching and drops the data; 15.10 says when it waits with that.
     fn grant_ended(&mut self, ended: &GrantEnded) -> Result<(), NodeError> {
         let feed = ended.head.feed;
         let Some(held) = self.held_feed(&feed).filter(|held| !held.own) else {
@@ -340,6 +340,12 @@ impl Driver {
             .is_some_and(|(index, _)| ended.index <= *index)
         {
             return Ok(()); // an older leaf than the one in force
+        }
+        if held
+            .leaving
+            .is_some_and(|leaving| ended.index >= leaving.index)
+        {
+            return Ok(()); // that it goes is known
         }
         if self.was_told_more(&held, ended.index) {
             return Ok(()); // a later leaf grants this member again
@@ -358,6 +364,9 @@ impl Driver {
             .ok_or_else(|| Rejection::invalid(what, "the leaf describes nothing"))?;
         if self.may_read(&held, &Grants::of(&describe)) {
             return Err(Rejection::invalid(what, "the leaf grants this member").into());
+        }
+        if self.leaves_slowly(&held, (index, &describe))? {
+            return self.leave(&held, index);
         }
         tracing::warn!(set = %describe.name, "the grant has ended: the set is dropped");
         self.lost(feed);
@@ -384,7 +393,7 @@ impl Driver {
     }
 
     /// Stops matching at once, and drops the data.
-    fn lost(&mut self, feed: FeedId) {
+    pub(super) fn lost(&mut self, feed: FeedId) {
         self.tell(Event::FeedGone { feed });
         self.announced.retain(|(_, of), _| *of != feed);
         self.desk(feed, storing::Order::DropFeed);

@@ -26,6 +26,7 @@ mod hands;
 mod heard;
 pub mod inbox;
 mod inside;
+mod leaving;
 mod links;
 mod pipeline;
 mod purging;

@@ -31,7 +31,9 @@ impl Reach {
         let feed = store.feed(no).map_err(|_| Rejection::NotFound)?;
         match feed.status {
             FeedStatus::Active | FeedStatus::Frozen => {}
-            FeedStatus::Silent | FeedStatus::Dropping => return Err(Rejection::NotFound),
+            FeedStatus::Silent | FeedStatus::Leaving | FeedStatus::Dropping => {
+                return Err(Rejection::NotFound);
+            }
         }
         let in_force = feed.describe.clone();
         let grants =

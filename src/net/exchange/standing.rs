@@ -28,7 +28,7 @@ pub(crate) fn held(node: &Node, feed: &FeedInfo, room: Room) -> Result<Event, No
         growth: node.store().growth(feed.no)?,
         frozen: match feed.status {
             FeedStatus::Frozen | FeedStatus::Dropping => true,
-            FeedStatus::Active | FeedStatus::Silent => false,
+            FeedStatus::Active | FeedStatus::Silent | FeedStatus::Leaving => false,
         },
         elided: feed.elided > 0,
         missing,

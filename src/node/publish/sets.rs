@@ -64,6 +64,8 @@ impl Publisher {
             terms,
             classification_scheme: scheme(&new.classification_scheme)?,
             created: self.clock.now(),
+            // Nobody had a grant before that could end.
+            identity_signature: None,
         })
     }
 
@@ -96,6 +98,9 @@ impl Publisher {
             describe.grants.push(new);
         }
         describe.created = self.clock.now();
+        // Without it, grants that end for many take effect a day later (PROTOCOL 15.10).
+        let bytes = describe.grants_signing_bytes(&feed.id, session.info().stored);
+        describe.identity_signature = self.identity_key.as_ref().map(|key| key.sign(&bytes));
         let payload = describe.encode(salt())?;
         session.append(&[RawLeaf::new(DESCRIBE, payload)])?;
         session.sign()?;

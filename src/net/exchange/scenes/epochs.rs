@@ -21,7 +21,7 @@ fn new_key() -> SecretKey<Feed> {
 }
 
 /// The next roster, with north's feed key revoked at the last good size.
-fn revoking(node: &Node, feed: FeedId, root: Digest, size: u64) -> Bytes {
+pub(super) fn revoking(node: &Node, feed: FeedId, root: Digest, size: u64) -> Bytes {
     let chain = node.membership().roster().unwrap();
     let now = node.clock().now();
     let mut roster = Roster::after(chain.current(), chain.genesis(), now, 365 * DAY_MS);

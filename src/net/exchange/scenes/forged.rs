@@ -193,5 +193,6 @@ pub(super) fn describe(coalition: &Coalition, publisher: u32, set: &str) -> Desc
         },
         classification_scheme: Some(slug("tc")),
         created: NOW,
+        identity_signature: None,
     }
 }

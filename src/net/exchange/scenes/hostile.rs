@@ -416,13 +416,19 @@ impl Victim {
 
 /// A coalition whose clock runs, though not by the machine's date.
 pub(super) fn ticking() -> Coalition {
+    ticking_from(Arc::default())
+}
+
+/// The same, so many milliseconds ahead as the number says at each moment.
+pub(super) fn ticking_from(ahead: Arc<std::sync::atomic::AtomicU64>) -> Coalition {
     let coalition = Coalition::new();
     let clock = coalition.clock.clone();
     let began = std::time::Instant::now();
     tokio::spawn(async move {
         loop {
             let passed = u64::try_from(began.elapsed().as_millis()).unwrap();
-            clock.set(NOW.plus(passed));
+            let ahead = ahead.load(Ordering::SeqCst);
+            clock.set(NOW.plus(passed).plus(ahead));
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });

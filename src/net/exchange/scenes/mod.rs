@@ -15,6 +15,7 @@ mod hostile_feeds;
 mod hostile_heads;
 mod hostile_peers;
 mod interrupted;
+mod leaving;
 mod live;
 mod membership;
 mod mutated;
