@@ -202,7 +202,12 @@ impl Beside {
         }
     }
 
+    /// What waits for a head that took effect. ⚠ An earlier one may do so meanwhile:
+    /// what waits for a later one goes on waiting.
     fn take(&mut self, feed: FeedId, rank: (u32, u64)) -> Option<Said> {
+        if self.waiting.get(&feed)?.rank > rank {
+            return None;
+        }
         let waiting = self.remove(feed)?;
         (waiting.rank == rank).then_some(waiting.said)
     }
@@ -359,5 +364,30 @@ fn check_reader(node: &Node, feed: FeedId, member: MemberNumber) -> Result<(), R
             reach.may_prove(member).map_err(|_| no_reader())
         }
         Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hashpact_core::id::Digest;
+
+    use super::*;
+
+    #[test]
+    fn what_waits_for_a_head_outlives_an_earlier_one_and_no_later_one() {
+        let (feed, mut beside) = (FeedId(Digest([1; 32])), Beside::default());
+        let line = || {
+            let mut said = Said::default();
+            let word = (7, Bytes::from_static(b"a line"));
+            said.cosignatures.insert("witness".to_owned(), word);
+            said
+        };
+        beside.wait(feed, (0, 60), line());
+        assert!(beside.take(feed, (0, 40)).is_none());
+        assert!(beside.take(feed, (0, 60)).is_some());
+        assert!(beside.take(feed, (0, 60)).is_none());
+        beside.wait(feed, (0, 60), line());
+        assert!(beside.take(feed, (0, 80)).is_none());
+        assert_eq!((beside.waiting.len(), beside.bytes), (0, 0));
     }
 }
