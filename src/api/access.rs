@@ -46,6 +46,9 @@ pub(crate) const CALLS: &[(&str, Role)] = &[
     ("/hashpact.node.v1.Node/ImportRoster", Administer),
     ("/hashpact.node.v1.Node/ShowRoster", Read),
     ("/hashpact.node.v1.Node/Preview", Read),
+    ("/hashpact.node.v1.Node/Audit", Administer),
+    ("/hashpact.node.v1.Node/VerifyAudit", Administer),
+    ("/hashpact.node.v1.Node/Record", Administer),
     ("/grpc.health.v1.Health/Check", Read),
     ("/grpc.health.v1.Health/Watch", Read),
     (

@@ -1,6 +1,7 @@
 //! Erasing over the local API: all selectors are gathered first, so that a stream
 //! that is cut off erases nothing.
 
+use hashpact_core::leaf::audit::Act;
 use hashpact_node::model::Erasure;
 use hashpact_node::{Node, NodeError};
 use tonic::{Status, Streaming};
@@ -37,7 +38,11 @@ pub(crate) async fn gather(
 pub(crate) fn erase(
     node: &Node,
     request: wire::EraseRequest,
+    act: &mut Act,
 ) -> Result<wire::EraseResponse, NodeError> {
+    let asked = u64::try_from(request.selectors.len()).unwrap_or(u64::MAX);
+    act.count("selectors", asked);
+    act.said("legal_basis", &request.legal_basis);
     let set = convert::own_set(node, &request.set)?;
     let name = convert::set_name(node, set.as_str())?;
     let mut erasure = Erasure {
@@ -53,6 +58,12 @@ pub(crate) fn erase(
         }
     }
     let outcome = node.erase(&set, &erasure)?;
+    act.count("erased", outcome.erased);
+    act.count("payloads", outcome.payloads);
+    act.count("identity_signed", outcome.identity_signed.into());
+    if let Some(leaf) = outcome.leaf_index {
+        act.count("leaf_index", leaf);
+    }
     not_found.extend(outcome.not_found.into_iter().map(convert::line_rejection));
     Ok(wire::EraseResponse {
         erased: outcome.erased,

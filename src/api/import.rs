@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use hashpact_core::id::Slug;
+use hashpact_core::leaf::audit::{Act, OK};
 use hashpact_node::model::ImportProgress;
 use hashpact_node::{Node, NodeError};
 use tokio::sync::mpsc;
@@ -16,11 +17,15 @@ use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
 use crate::error::{misuse, status};
+use crate::recorded::begin;
 use crate::{convert, wire};
 
 /// Messages that wait between the socket and the importing thread: enough that
 /// neither stands still, little enough that memory stays small.
 const WAITING: usize = 4;
+
+/// The outcome of an import whose client went away before its end.
+const CUT_OFF: &str = "cut_off";
 
 pub(crate) type Responses = ReceiverStream<Result<wire::ImportResponse, Status>>;
 
@@ -34,6 +39,7 @@ enum Step {
 /// Runs an import to its end; the returned stream tells how it goes.
 pub(crate) async fn run(
     node: Arc<Node>,
+    act: Act,
     mut requests: Streaming<wire::ImportRequest>,
 ) -> Result<Responses, Status> {
     let first = requests
@@ -41,15 +47,28 @@ pub(crate) async fn run(
         .await?
         .ok_or_else(|| misuse("the first message of an import names the set"))?;
     let set = convert::own_set(&node, &first.set).map_err(|error| status(&error))?;
+    let act = act.of_set(format_args!("{}/{set}", node.member_slug()));
+    let mut ticket = begin(&node, act).await?;
     let (steps, waiting) = mpsc::channel(WAITING);
     let (tell, told) = mpsc::channel(WAITING);
     let progress = tell.clone();
     let importing = tokio::task::spawn_blocking(move || {
-        if let Err(error) = import(&node, &set, waiting, &progress) {
-            warn!(%set, code = error.code(), %error, "an import failed");
-            // Nobody is left to tell when the receiver is gone.
-            let _ = progress.blocking_send(Err(status(&error)));
+        let done = import(&node, &set, waiting, &progress, ticket.act());
+        // Recorded before the client hears of it.
+        match &done {
+            Ok(Some(_)) => ticket.finish(OK),
+            Ok(None) => ticket.finish(CUT_OFF),
+            Err(error) => ticket.finish(error.code()),
         }
+        // Nobody is left to tell when the receiver is gone.
+        let _ = match done {
+            Ok(Some(done)) => progress.blocking_send(Ok(convert::progress(done, Vec::new(), true))),
+            Ok(None) => Ok(()),
+            Err(error) => {
+                warn!(%set, code = error.code(), %error, "an import failed");
+                progress.blocking_send(Err(status(&error)))
+            }
+        };
     });
     tokio::spawn(async move {
         if let Err(status) = feed(first, &mut requests, &steps).await {
@@ -97,7 +116,8 @@ fn import(
     set: &Slug,
     mut steps: mpsc::Receiver<Step>,
     tell: &mpsc::Sender<Result<wire::ImportResponse, Status>>,
-) -> Result<(), NodeError> {
+    act: &mut Act,
+) -> Result<Option<ImportProgress>, NodeError> {
     let mut import = node.import(set)?;
     // Entries that could not be read never reach the node, and count as received.
     let mut unread = 0;
@@ -106,12 +126,12 @@ fn import(
             Step::Entries(entries) => entries,
             Step::End => {
                 let done = counted(import.finish()?, unread);
+                said(act, &done);
                 info!(
                     %set, received = done.received, added = done.added, replaced = done.replaced,
                     unchanged = done.unchanged, "imported"
                 );
-                let _ = tell.blocking_send(Ok(convert::progress(done, Vec::new(), true)));
-                return Ok(());
+                return Ok(Some(done));
             }
         };
         let mut good = Vec::with_capacity(entries.len());
@@ -125,6 +145,7 @@ fn import(
         }
         unread += u64::try_from(refused.len()).unwrap_or(u64::MAX);
         let progress = counted(import.push(good)?, unread);
+        said(act, &progress);
         let response = convert::progress(progress, refused, false);
         if tell.blocking_send(Ok(response)).is_err() {
             break;
@@ -132,7 +153,18 @@ fn import(
     }
     // The client's doing, which it knows of: nothing that a node's operator must mend.
     info!(%set, "an import was cut off: what was not signed by then does not count");
-    Ok(())
+    Ok(None)
+}
+
+/// Counts for the record, up to where the import has come.
+fn said(act: &mut Act, progress: &ImportProgress) {
+    act.count("received", progress.received);
+    act.count("added", progress.added);
+    act.count("replaced", progress.replaced);
+    act.count("unchanged", progress.unchanged);
+    if let Some((size, _)) = progress.head {
+        act.count("head_size", size);
+    }
 }
 
 fn counted(progress: ImportProgress, unread: u64) -> ImportProgress {

@@ -16,13 +16,18 @@ pub mod socket;
 
 mod access;
 mod asking;
+mod audit;
 mod changes;
 mod convert;
 mod embedded;
 mod erase;
 mod error;
 mod import;
+mod looking;
 mod quarantine;
+mod recorded;
+mod refusals;
+mod retract;
 mod service;
 mod serving;
 mod status;
@@ -31,6 +36,7 @@ pub use self::asking::LOOKUP_MAX;
 pub use self::convert::{basis_name, media_name};
 pub use self::embedded::{Embedded, embedded};
 pub use self::error::{ApiError, CODE, RETRY_AFTER_MS};
+pub use self::recorded::COMMAND_AGENT;
 pub use self::service::{About, NodeService, SELECTORS_MAX};
 pub use self::serving::{DoorLimits, serve_incoming};
 

@@ -1,10 +1,14 @@
 //! The quarantine in messages: what lies there, and what the operator decides.
 
+use hashpact_core::leaf::audit::Act;
 use hashpact_node::model::{Decision, Reason};
 use hashpact_node::{Node, NodeError};
 
 use crate::convert::{entry_of, set_name};
 use crate::wire;
+
+/// Entries that the record of a decision names.
+const ENTRIES_NAMED: usize = 16;
 
 /// What lies in quarantine. Blocking.
 pub(crate) fn list(
@@ -47,10 +51,21 @@ pub(crate) fn list(
     })
 }
 
+/// What the audit feed calls a decision.
+pub(crate) fn act(request: &wire::DecideQuarantineRequest) -> &'static str {
+    use wire::decide_quarantine_request::Decision as Asked;
+    match request.decision() {
+        Asked::Release => "quarantine.release",
+        Asked::Drop => "quarantine.drop",
+        Asked::Unspecified => "quarantine",
+    }
+}
+
 /// Carries a decision out. Blocking.
 pub(crate) fn decide(
     node: &Node,
     request: &wire::DecideQuarantineRequest,
+    act: &mut Act,
 ) -> Result<wire::DecideQuarantineResponse, NodeError> {
     use wire::decide_quarantine_request::Decision as Asked;
     let decision = match request.decision() {
@@ -73,9 +88,18 @@ pub(crate) fn decide(
         .map(|text| entry_of(text, &set))
         .collect();
     let entries = entries?;
+    let of = reason(&request.reason)?;
+    act.count("all", request.all.into());
+    act.count("named", u64::try_from(entries.len()).unwrap_or(u64::MAX));
+    if let Some(of) = of {
+        act.detail("reason", of.code());
+    }
+    for entry in entries.iter().take(ENTRIES_NAMED) {
+        act.detail("entry", format_args!("{set}#{entry}"));
+    }
     let named = (!request.all).then_some(entries.as_slice());
-    let (changed, missing) =
-        node.decide_quarantine(&set, reason(&request.reason)?, named, decision)?;
+    let (changed, missing) = node.decide_quarantine(&set, of, named, decision)?;
+    act.count("changed", changed);
     Ok(wire::DecideQuarantineResponse {
         changed,
         not_found: missing

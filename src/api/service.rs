@@ -6,11 +6,10 @@
 
 use std::sync::Arc;
 
-use futures_util::stream::BoxStream;
-use futures_util::{StreamExt as _, TryFutureExt as _};
+use futures_util::TryFutureExt as _;
 use hashpact_core::id::{Slug, UnixMillis};
+use hashpact_core::leaf::audit::{Act, OK};
 use hashpact_node::caller::Caller;
-use hashpact_node::model::{Retraction, Selector};
 use hashpact_node::{Node, NodeError, RosterDocuments};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,12 +21,11 @@ use crate::asking::Asking;
 use crate::changes::Watchers;
 use crate::convert;
 use crate::error::{lost, misuse, nobody, refused, status};
-use crate::{erase, import, wire};
+use crate::recorded::{self, Asked, recorded};
+use crate::{audit, erase, import, looking, retract, wire};
 
 /// Selectors of one retraction, all of which are held in memory.
 pub const SELECTORS_MAX: usize = 1_000_000;
-/// Look-ups of one stream that are under way at one time.
-const LOOKUPS_IN_FLIGHT: usize = 8;
 /// Pages of an export that wait for a slow reader.
 const EXPORT_WAITING: usize = 4;
 
@@ -90,76 +88,78 @@ impl NodeService {
         let done = task.await.map_err(|_| lost(what))?;
         done.map_err(|error| status(&error))
     }
-}
 
-type Stream<T> = BoxStream<'static, Result<T, Status>>;
+    /// As [`call`](Self::call), recorded in the audit feed.
+    async fn act<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        act: Act,
+        work: impl FnOnce(&Node, &mut Act) -> Result<T, NodeError> + Send + 'static,
+    ) -> Result<T, Status> {
+        self.call(what, move |node| recorded(node, act, |act| work(node, act)))
+            .await
+    }
+
+    /// The full name of an own set, which need not exist.
+    fn own_set(&self, text: &str) -> Result<(Slug, String), Status> {
+        let set = convert::own_set(&self.node, text).map_err(|error| status(&error))?;
+        let name = format!("{}/{set}", self.node.member_slug());
+        Ok((set, name))
+    }
+}
 
 #[tonic::async_trait]
 impl wire::node_server::Node for NodeService {
-    type LookupStreamStream = Stream<wire::LookupResponse>;
-    type MatchStreamStream = Stream<wire::MatchResponse>;
+    type LookupStreamStream = looking::Stream<wire::LookupResponse>;
+    type MatchStreamStream = looking::Stream<wire::MatchResponse>;
     type ImportStream = import::Responses;
     type ExportStream = ReceiverStream<Result<wire::ExportResponse, Status>>;
     type WatchChangesStream = crate::changes::Watched;
     type VerifyStream = ReceiverStream<Result<wire::VerifyResponse, Status>>;
+    type AuditStream = ReceiverStream<Result<wire::AuditResponse, Status>>;
+    type RecordStream = ReceiverStream<Result<wire::RecordResponse, Status>>;
 
     async fn lookup(
         &self,
         request: Request<wire::LookupRequest>,
     ) -> Result<Response<wire::LookupResponse>, Status> {
-        let place = self.asking.place()?;
-        let answered = self.asking.lookup(place, request.into_inner()).await;
-        answered.map(Response::new)
+        looking::lookup(&self.asking, &self.node, request).await
     }
 
     async fn lookup_stream(
         &self,
         request: Request<Streaming<wire::LookupRequest>>,
     ) -> Result<Response<Self::LookupStreamStream>, Status> {
-        let asking = self.asking.clone();
-        let answers = request.into_inner().map(move |request| {
-            let asking = asking.clone();
-            async move {
-                asking
-                    .lookup(asking.wait_for_place().await?, request?)
-                    .await
-            }
-        });
-        Ok(Response::new(answers.buffered(LOOKUPS_IN_FLIGHT).boxed()))
+        looking::lookup_stream(&self.asking, &self.node, request).await
     }
 
     async fn r#match(
         &self,
         request: Request<wire::MatchRequest>,
     ) -> Result<Response<wire::MatchResponse>, Status> {
-        let place = self.asking.place()?;
-        let answered = self.asking.matches(place, request.into_inner()).await;
-        answered.map(Response::new)
+        looking::matches(&self.asking, &self.node, request).await
     }
 
     async fn match_stream(
         &self,
         request: Request<Streaming<wire::MatchRequest>>,
     ) -> Result<Response<Self::MatchStreamStream>, Status> {
-        let asking = self.asking.clone();
-        let answers = request.into_inner().map(move |request| {
-            let asking = asking.clone();
-            async move {
-                asking
-                    .matches(asking.wait_for_place().await?, request?)
-                    .await
-            }
-        });
-        Ok(Response::new(answers.buffered(LOOKUPS_IN_FLIGHT).boxed()))
+        looking::match_stream(&self.asking, &self.node, request).await
     }
 
     async fn create_set(
         &self,
         request: Request<wire::CreateSetRequest>,
     ) -> Result<Response<wire::SetInfo>, Status> {
+        let act = Asked::of(&request).act("set.create");
         let new = convert::new_set(request.into_inner()).map_err(|error| refused(&error))?;
+        let act = act.of_set(format!("{}/{}", self.node.member_slug(), new.set));
         let set = self
-            .call("set create", move |node| node.create_set(&new))
+            .act("set create", act, move |node, act| {
+                let set = node.create_set(&new)?;
+                recorded::granted(act, &set.grants);
+                Ok(set)
+            })
             .await?;
         info!(set = %set.name, grants = set.grants.len(), "set created");
         Ok(Response::new(convert::set_info(set)))
@@ -188,12 +188,23 @@ impl wire::node_server::Node for NodeService {
         &self,
         request: Request<wire::ChangeGrantsRequest>,
     ) -> Result<Response<wire::SetInfo>, Status> {
+        let asked = Asked::of(&request);
         let request = request.into_inner();
+        let (set, name) = self.own_set(&request.set)?;
+        let act = asked.act(if request.grant.is_empty() {
+            "set.revoke"
+        } else {
+            "set.grant"
+        });
         let set = self
-            .call("change of grants", move |node| {
-                let set = convert::own_set(node, &request.set)?;
+            .act("change of grants", act.of_set(name), move |node, act| {
                 let grant: Vec<_> = request.grant.into_iter().map(convert::grantee).collect();
-                node.change_grants(&set, &grant, &request.revoke)
+                let set = node.change_grants(&set, &grant, &request.revoke)?;
+                recorded::granted(act, &grant);
+                for who in &request.revoke {
+                    act.detail("revoke", who);
+                }
+                Ok(set)
             })
             .await?;
         info!(set = %set.name, grants = set.grants.len(), "grants changed");
@@ -204,15 +215,18 @@ impl wire::node_server::Node for NodeService {
         &self,
         request: Request<wire::ConfirmHeadRequest>,
     ) -> Result<Response<wire::SetInfo>, Status> {
+        let asked = Asked::of(&request);
         let request = request.into_inner();
         if request.reason.trim().is_empty() {
             return Err(misuse(
                 "say why nobody can hold more of the set: a reason is kept",
             ));
         }
+        let (set, name) = self.own_set(&request.set)?;
+        let mut act = asked.act("set.confirm-head").of_set(name);
+        act.said("reason", &request.reason);
         let set = self
-            .call("confirm-head", move |node| {
-                let set = convert::own_set(node, &request.set)?;
+            .act("confirm-head", act, move |node, _| {
                 node.confirm_head(&set, &request.reason)
             })
             .await?;
@@ -223,7 +237,8 @@ impl wire::node_server::Node for NodeService {
         &self,
         request: Request<Streaming<wire::ImportRequest>>,
     ) -> Result<Response<Self::ImportStream>, Status> {
-        import::run(Arc::clone(&self.node), request.into_inner())
+        let act = Asked::of(&request).act("import");
+        import::run(Arc::clone(&self.node), act, request.into_inner())
             .map_ok(Response::new)
             .await
     }
@@ -232,9 +247,14 @@ impl wire::node_server::Node for NodeService {
         &self,
         request: Request<Streaming<wire::RetractRequest>>,
     ) -> Result<Response<wire::RetractResponse>, Status> {
-        let request = gather(request.into_inner()).await?;
+        let asked = Asked::of(&request);
+        let request = retract::gather(request.into_inner()).await?;
+        let (_, name) = self.own_set(&request.set)?;
+        let act = asked.act("retract").of_set(name);
         let outcome = self
-            .call("retract", move |node| retract(node, request))
+            .act("retract", act, move |node, act| {
+                retract::retract(node, request, act)
+            })
             .await?;
         info!(
             retracted = outcome.retracted,
@@ -249,9 +269,14 @@ impl wire::node_server::Node for NodeService {
         &self,
         request: Request<Streaming<wire::EraseRequest>>,
     ) -> Result<Response<wire::EraseResponse>, Status> {
+        let asked = Asked::of(&request);
         let request = erase::gather(request.into_inner()).await?;
+        let (_, name) = self.own_set(&request.set)?;
+        let act = asked.act("erase").of_set(name);
         let outcome = self
-            .call("erase", move |node| erase::erase(node, request))
+            .act("erase", act, move |node, act| {
+                erase::erase(node, request, act)
+            })
             .await?;
         info!(
             erased = outcome.erased,
@@ -267,6 +292,7 @@ impl wire::node_server::Node for NodeService {
         &self,
         request: Request<wire::ExportRequest>,
     ) -> Result<Response<Self::ExportStream>, Status> {
+        let act = Asked::of(&request).act("export");
         let request = request.into_inner();
         let set = match request.set.as_str() {
             "" => None,
@@ -275,17 +301,32 @@ impl wire::node_server::Node for NodeService {
                 Some(name.map_err(|error| refused(&error))?)
             }
         };
+        let act = match &set {
+            Some(set) => act.of_set(set),
+            None => act,
+        };
+        // Before the first entry goes out.
+        let mut ticket = recorded::begin(&self.node, act).await?;
         let (pages, stream) = mpsc::channel(EXPORT_WAITING);
         let node = Arc::clone(&self.node);
         tokio::task::spawn_blocking(move || {
             let mut exported = 0;
+            let mut heard = true;
             let done = node.export(set.as_ref(), request.include_dead, &mut |page| {
                 exported += page.len();
                 let entries = page.into_iter().map(convert::exported).collect();
-                pages
-                    .blocking_send(Ok(wire::ExportResponse { entries }))
-                    .is_ok()
+                let sent = pages.blocking_send(Ok(wire::ExportResponse { entries }));
+                heard = sent.is_ok();
+                heard
             });
+            let act = ticket.act();
+            act.count("exported", u64::try_from(exported).unwrap_or(u64::MAX));
+            act.count("include_dead", request.include_dead.into());
+            match &done {
+                Ok(()) if heard => ticket.finish(OK),
+                Ok(()) => ticket.finish("cancelled"),
+                Err(error) => ticket.finish(error.code()),
+            }
             info!(
                 set = set.map(|set| set.to_string()),
                 exported, "entries exported"
@@ -337,9 +378,13 @@ impl wire::node_server::Node for NodeService {
     ) -> Result<Response<wire::RemoveConsumerResponse>, Status> {
         let by = caller(&request)?;
         let name = crate::changes::consumer_name(&request.get_ref().consumer)?;
+        let mut act = Asked::of(&request).act("consumer.remove");
+        act.said("consumer", name.as_str());
         let gone = name.clone();
-        self.call("consumers remove", move |node| node.remove_consumer(&gone))
-            .await?;
+        self.act("consumers remove", act, move |node, _| {
+            node.remove_consumer(&gone)
+        })
+        .await?;
         info!(consumer = %name, %by, "a consumer was removed");
         Ok(Response::new(wire::RemoveConsumerResponse {}))
     }
@@ -393,9 +438,12 @@ impl wire::node_server::Node for NodeService {
         &self,
         request: Request<wire::DecideQuarantineRequest>,
     ) -> Result<Response<wire::DecideQuarantineResponse>, Status> {
+        let asked = Asked::of(&request);
         let request = request.into_inner();
-        let decided = self.call("quarantine", move |node| {
-            crate::quarantine::decide(node, &request)
+        let set = convert::set_name(&self.node, &request.set).map_err(|error| refused(&error))?;
+        let act = asked.act(crate::quarantine::act(&request)).of_set(set);
+        let decided = self.act("quarantine", act, move |node, act| {
+            crate::quarantine::decide(node, &request, act)
         });
         Ok(Response::new(decided.await?))
     }
@@ -428,6 +476,7 @@ impl wire::node_server::Node for NodeService {
                     heads_checked: report.heads,
                     leaves_done: report.leaves,
                     leaves_total: report.leaves,
+                    audit_leaves: report.audit_leaves,
                     ..last
                 }
             });
@@ -440,14 +489,26 @@ impl wire::node_server::Node for NodeService {
         &self,
         request: Request<wire::ImportRosterRequest>,
     ) -> Result<Response<wire::ImportRosterResponse>, Status> {
+        let mut act = Asked::of(&request).roster_act();
         let request = request.into_inner();
         let documents = RosterDocuments {
             rosters: request.rosters,
             node_cards: request.node_cards,
             suspensions: request.suspensions,
         };
+        for (what, documents) in [
+            ("rosters", &documents.rosters),
+            ("node_cards", &documents.node_cards),
+            ("suspensions", &documents.suspensions),
+        ] {
+            act.count(what, u64::try_from(documents.len()).unwrap_or(u64::MAX));
+        }
         let outcome = self
-            .call("roster import", |node| node.import_roster(documents))
+            .act("roster import", act, |node, act| {
+                let outcome = node.import_roster(documents)?;
+                recorded::imported(act, &outcome);
+                Ok(outcome)
+            })
             .await?;
         info!(
             version = outcome.version,
@@ -462,11 +523,14 @@ impl wire::node_server::Node for NodeService {
         &self,
         request: Request<wire::PreviewRequest>,
     ) -> Result<Response<wire::PreviewResponse>, Status> {
-        let member = request.into_inner().member;
-        let radius = self.call("preview", move |node| {
-            let member = Slug::parse(&member);
-            let member = member.map_err(|error| NodeError::Misuse(error.to_string()))?;
-            node.blast_radius(&member)
+        let act = Asked::of(&request).act("preview");
+        let member = Slug::parse(&request.into_inner().member);
+        let member = member.map_err(|error| misuse(error.to_string()))?;
+        let act = act.of_member(&member);
+        let radius = self.act("preview", act, move |node, act| {
+            let radius = node.blast_radius(&member)?;
+            act.count("entries", radius.entries);
+            Ok(radius)
         });
         let radius = radius.await?;
         let sets = radius.sets.into_iter().map(|(name, live_entries)| {
@@ -481,6 +545,32 @@ impl wire::node_server::Node for NodeService {
             examples: radius.examples,
             examples_with_one_other: radius.examples_with_one_other,
         }))
+    }
+
+    async fn audit(
+        &self,
+        request: Request<wire::AuditRequest>,
+    ) -> Result<Response<Self::AuditStream>, Status> {
+        let node = Arc::clone(&self.node);
+        Ok(Response::new(audit::read(node, request.into_inner())))
+    }
+
+    async fn verify_audit(
+        &self,
+        _request: Request<wire::VerifyAuditRequest>,
+    ) -> Result<Response<wire::VerifyAuditResponse>, Status> {
+        let report = self.call("audit verify", |node| node.audit().verify());
+        Ok(Response::new(audit::report(report.await?)))
+    }
+
+    async fn record(
+        &self,
+        request: Request<Streaming<wire::RecordRequest>>,
+    ) -> Result<Response<Self::RecordStream>, Status> {
+        let asked = Asked::of(&request);
+        let node = Arc::clone(&self.node);
+        let told = audit::record(node, asked, request.into_inner()).await?;
+        Ok(Response::new(told))
     }
 
     async fn show_roster(
@@ -499,52 +589,4 @@ impl wire::node_server::Node for NodeService {
 /// Who calls, as the door decided.
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     request.extensions().get().cloned().ok_or_else(nobody)
-}
-
-/// Takes a retraction in, up to its limit.
-async fn gather(
-    mut requests: Streaming<wire::RetractRequest>,
-) -> Result<wire::RetractRequest, Status> {
-    let mut whole = requests
-        .message()
-        .await?
-        .ok_or_else(|| misuse("the first message of a retraction names set and reason"))?;
-    while !whole.last {
-        let request = requests
-            .message()
-            .await?
-            .ok_or_else(|| misuse("the retraction ended without its last message"))?;
-        whole.last = request.last;
-        whole.selectors.extend(request.selectors);
-        if whole.selectors.len() > SELECTORS_MAX {
-            return Err(misuse(format!(
-                "more than {SELECTORS_MAX} selectors in one retraction; send several"
-            )));
-        }
-    }
-    Ok(whole)
-}
-
-fn retract(node: &Node, request: wire::RetractRequest) -> Result<wire::RetractResponse, NodeError> {
-    let set = convert::own_set(node, &request.set)?;
-    let name = convert::set_name(node, set.as_str())?;
-    let mut selectors: Vec<(u64, Selector)> = Vec::with_capacity(request.selectors.len());
-    let mut refused = Vec::new();
-    for message in request.selectors {
-        let line = message.line;
-        match convert::selector(message, &name) {
-            Ok(selector) => selectors.push((line, selector)),
-            Err(rejection) => refused.push(convert::refused_line(line, &rejection)),
-        }
-    }
-    let retraction = Retraction {
-        reason: convert::retract_reason(&request.reason)?,
-        note: request.note,
-        recheck: request.recheck,
-        selectors,
-    };
-    Ok(convert::retracted(
-        node.retract(&set, &retraction)?,
-        refused,
-    ))
 }

@@ -18,6 +18,7 @@ use tower::layer::util::{Identity, Stack};
 
 use crate::access::Doorkeeper;
 use crate::error::ApiError;
+use crate::refusals::Refusals;
 use crate::service::NodeService;
 use crate::wire::node_server::NodeServer;
 
@@ -64,9 +65,12 @@ impl DoorLimits {
     };
 }
 
+/// What stands before services: the last of it is the last that a call meets.
+type Kept<C> = Stack<Doorkeeper<C>, Stack<Refusals<C>, Identity>>;
+
 /// The services of one door, and how their health is told.
 pub(crate) struct Served<C> {
-    pub(crate) router: Router<Stack<Doorkeeper<C>, Identity>>,
+    pub(crate) router: Router<Kept<C>>,
     pub(crate) reporter: HealthReporter,
 }
 
@@ -98,6 +102,7 @@ pub(crate) fn served<C: Clone + Send + Sync + 'static>(
         server = server.max_connection_age(age);
     }
     let router = server
+        .layer(Refusals::new(service.node(), caller_of))
         .layer(Doorkeeper::new(caller_of))
         .add_service(service.server())
         .add_service(health)

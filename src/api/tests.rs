@@ -4,6 +4,8 @@
 mod access;
 #[path = "asking_tests.rs"]
 mod asked;
+#[path = "audit_tests.rs"]
+mod audited;
 #[path = "changes_tests.rs"]
 mod followed;
 
@@ -79,6 +81,7 @@ pub(crate) fn node(folder: &TempDir) -> Arc<Node> {
         clock: Clock::manual(NOW),
         connects: false,
         near_index: true,
+        audit: hashpact_node::audit::AuditSettings::default(),
     })
     .unwrap();
     for roster in [first, signed(&second, &admin)] {

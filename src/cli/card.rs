@@ -24,6 +24,7 @@ use super::client::connect_or_embed;
 use super::error::CliError;
 use super::keys::{NodeKeys, write_over};
 use super::output::time;
+use super::recorded::recorded;
 use super::values::slug;
 use crate::config::Config;
 use crate::keyfile;
@@ -111,7 +112,7 @@ pub fn run(args: CardArgs, context: &Context) -> Result<(), CliError> {
             print(context, &read(&envelope)?, &envelope)
         }
         CardCommand::Draft(args) => draft(&args, context),
-        CardCommand::Sign(args) => sign(&args, context),
+        CardCommand::Sign(args) => recorded(context, &[], || sign(&args, context)),
         CardCommand::Publish { file } => publish(&file, context),
     }
 }
@@ -140,11 +141,13 @@ fn draft(args: &DraftArgs, context: &Context) -> Result<(), CliError> {
         card.nodes.extend(nodes_of(request, &card)?);
     }
     let mut draft = card.to_envelope().map_err(refused)?;
-    NodeKeys::load(&config)?.sign(&mut draft)?;
-    if let Some(identity) = &config.keys.identity {
-        draft.sign(&keyfile::load::<Identity>(identity).map_err(CliError::failed)?);
-    }
-    write(context, &args.file, &draft)
+    recorded(context, &[], || {
+        NodeKeys::load(&config)?.sign(&mut draft)?;
+        if let Some(identity) = &config.keys.identity {
+            draft.sign(&keyfile::load::<Identity>(identity).map_err(CliError::failed)?);
+        }
+        write(context, &args.file, &draft)
+    })
 }
 
 /// The nodes on the card of a request of the same member.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use hashpact_api::wire::node_client::NodeClient;
-use hashpact_api::{About, CODE, Embedded, MESSAGE_MAX_BYTES, NodeService};
+use hashpact_api::{About, CODE, COMMAND_AGENT, Embedded, MESSAGE_MAX_BYTES, NodeService};
 use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
 use tokio::net::UnixStream;
@@ -46,12 +46,13 @@ pub fn connect_or_embed(context: &Context) -> Result<Client, CliError> {
     let runtime = Runtime::new().map_err(CliError::failed)?;
     let socket = config.api.socket.clone();
     let (node, server, config) = if answers(&socket)? {
-        (runtime.block_on(over_socket(socket))?, None, config)
+        let reached = over_socket(socket, Some(&context.command));
+        (runtime.block_on(reached)?, None, config)
     } else {
         // The keys are needed now.
         let config = context.config()?;
         let service = NodeService::new(open_node(&config, false)?, about());
-        let (node, server) = runtime.block_on(in_process(service))?;
+        let (node, server) = runtime.block_on(in_process(service, &context.command))?;
         (node, Some(server), config)
     };
     Ok(Client {
@@ -83,9 +84,12 @@ pub(super) fn answers(socket: &Path) -> Result<bool, CliError> {
     Err(failed.next("call it as the user that runs the node"))
 }
 
-/// Connects to the node at the socket.
-pub(super) async fn over_socket(socket: PathBuf) -> Result<NodeClient<Channel>, CliError> {
-    let channel = endpoint()
+/// Connects to the node at the socket, as this command; as a program, without one.
+pub(super) async fn over_socket(
+    socket: PathBuf,
+    command: Option<&[String]>,
+) -> Result<NodeClient<Channel>, CliError> {
+    let channel = endpoint(command)?
         .connect_with_connector(service_fn(move |_| {
             let socket = socket.clone();
             async move { UnixStream::connect(socket).await.map(TokioIo::new) }
@@ -97,11 +101,12 @@ pub(super) async fn over_socket(socket: PathBuf) -> Result<NodeClient<Channel>, 
 /// Serves in this process and connects to it.
 async fn in_process(
     service: NodeService,
+    command: &[String],
 ) -> Result<(NodeClient<Channel>, JoinHandle<()>), CliError> {
     let Embedded { stream, server } = hashpact_api::embedded(service);
     // There is one stream, and the channel connects once.
     let stream: Mutex<Option<DuplexStream>> = Mutex::new(Some(stream));
-    let channel = endpoint()
+    let channel = endpoint(Some(command))?
         .connect_with_connector(service_fn(move |_| {
             let once = stream.lock().ok().and_then(|mut stream| stream.take());
             let gone = || std::io::Error::from(ErrorKind::NotConnected);
@@ -115,10 +120,17 @@ async fn in_process(
 }
 
 /// The address is not looked at: the connector knows where to go.
-fn endpoint() -> Endpoint {
-    Endpoint::from_static("http://node.invalid")
+fn endpoint(command: Option<&[String]>) -> Result<Endpoint, CliError> {
+    let endpoint = Endpoint::from_static("http://node.invalid")
         .initial_stream_window_size(1024 * 1024)
-        .initial_connection_window_size(4 * 1024 * 1024)
+        .initial_connection_window_size(4 * 1024 * 1024);
+    match command {
+        // The audit feed tells a person's look-up from a program's by it.
+        Some(words) => endpoint
+            .user_agent(format!("{COMMAND_AGENT}{}", words.join("-")))
+            .map_err(CliError::failed),
+        None => Ok(endpoint),
+    }
 }
 
 fn client(channel: Channel) -> NodeClient<Channel> {

@@ -4,6 +4,7 @@
 //! [`output`], and ends with a [`CliError`] that says what to do next.
 
 pub mod allow_list;
+pub mod audit;
 pub mod bench;
 pub mod card;
 pub mod client;
@@ -33,6 +34,7 @@ pub mod peers;
 pub mod preview;
 pub mod quarantine;
 mod re_anchor;
+mod recorded;
 pub mod retract;
 pub mod roster;
 pub mod run;
@@ -47,7 +49,7 @@ pub mod verify;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::{Config, Files, LogFormat};
 use error::{CliError, Exit};
@@ -103,6 +105,7 @@ enum Command {
     Preview(preview::PreviewArgs),
     Feeds(feeds::FeedsArgs),
     Verify(verify::VerifyArgs),
+    Audit(audit::AuditArgs),
     Set(set::SetArgs),
     Import(import::ImportArgs),
     Retract(retract::RetractArgs),
@@ -130,6 +133,8 @@ pub struct Context {
     pub output: Output,
     /// How often `-v` was given.
     pub verbose: u8,
+    /// The command's words, such as `set` and `create`.
+    pub command: Vec<String>,
 }
 
 impl Context {
@@ -171,6 +176,7 @@ impl Context {
             config_path: PathBuf::from("hashpact.toml"),
             output: Output::to(json, Box::new(printed.clone())),
             verbose: 0,
+            command: vec!["test".to_owned()],
         };
         (context, printed)
     }
@@ -202,11 +208,13 @@ impl std::io::Write for Printed {
 /// Runs the command that the process was called with.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let context = Context {
         config_path: cli.config,
         output: Output::stdout(cli.json),
         verbose: cli.verbose,
+        command: words(&matches),
     };
     match dispatch(cli.command, &context) {
         Ok(()) => Exit::Done.into(),
@@ -217,6 +225,17 @@ pub fn main() -> ExitCode {
             error.exit().into()
         }
     }
+}
+
+/// The words of the command that was called.
+fn words(matches: &ArgMatches) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut at = matches;
+    while let Some((word, below)) = at.subcommand() {
+        words.push(word.to_owned());
+        at = below;
+    }
+    words
 }
 
 fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
@@ -232,6 +251,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Peers(args) => peers::run(&args, context),
         Command::Feeds(args) => feeds::run(&args, context),
         Command::Verify(args) => verify::run(args, context),
+        Command::Audit(args) => audit::run(&args, context),
         Command::Set(args) => set::run(args, context),
         Command::Import(args) => import::run(&args, context),
         Command::Retract(args) => retract::run(&args, context),
@@ -256,7 +276,17 @@ fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_commands_words_are_those_of_the_help() {
+        let line = ["hashpact", "--json", "enroll", "accept", "--genesis"];
+        let genesis = "0".repeat(64);
+        let line = line
+            .into_iter()
+            .chain([genesis.as_str(), "--address", "a:1"]);
+        let matches = Cli::command().get_matches_from(line);
+        assert_eq!(words(&matches), ["enrol", "accept"]);
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

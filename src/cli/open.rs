@@ -8,9 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashpact_core::card::EndpointPolicy;
+use hashpact_core::leaf::audit::{Act, Actor, OK};
+use hashpact_core::limits::DAY_MS;
 use hashpact_core::puller::Waits;
 use hashpact_net::exchange::{Bootstrap, ExchangeOptions};
 use hashpact_net::tls::Credentials;
+use hashpact_node::audit::AuditSettings;
 use hashpact_node::clock::Clock;
 use hashpact_node::removed::RemovedMembers;
 use hashpact_node::{Node, NodeError, NodeOptions, RosterDocuments};
@@ -53,6 +56,7 @@ pub fn open_node(config: &Config, connects: bool) -> Result<Arc<Node>, CliError>
         clock,
         connects,
         near_index: connects,
+        audit: audit_settings(config),
     })
     .map_err(|error| open_error(config, &error))?;
     node.set_removed_members(match config.coalition.removed_members {
@@ -111,6 +115,16 @@ pub fn exchange_options(config: &Config, credentials: Credentials) -> ExchangeOp
     options
 }
 
+/// When segments of the audit feed are sealed, and when they go.
+fn audit_settings(config: &Config) -> AuditSettings {
+    let audit = &config.audit;
+    AuditSettings {
+        segment_leaves: audit.segment_leaves,
+        segment_ms: audit.segment_days.saturating_mul(DAY_MS),
+        retain_ms: (audit.retain_days > 0).then(|| audit.retain_days.saturating_mul(DAY_MS)),
+    }
+}
+
 /// The name on a certificate that a node makes for itself. Nobody decides by it.
 #[must_use]
 pub fn certificate_name(node: &str, member: &str) -> String {
@@ -161,6 +175,12 @@ fn take_roster_file(config: &Config, node: &Node) -> Result<(), CliError> {
             suspensions: file.suspensions,
         })
         .map_err(|error| fail(error.to_string()))?;
+    if outcome.accepted > 0 {
+        let mut act = Act::new("roster.file", Actor::node());
+        act.count("accepted", outcome.accepted.into());
+        act.count("roster_version", outcome.version);
+        node.audit().note(act, OK);
+    }
     for refused in &outcome.refused {
         tracing::warn!(file = %path.display(), refused, "a document of the roster file is refused");
     }

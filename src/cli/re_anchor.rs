@@ -11,8 +11,10 @@ use bytes::Bytes;
 use clap::Args;
 use hashpact_core::card::NodeCard;
 use hashpact_core::id::Digest;
+use hashpact_core::leaf::audit::Act;
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::roster::RosterFile;
+use hashpact_node::caller::Caller;
 use hashpact_node::card::CARD_DAYS;
 use hashpact_node::clock::Clock;
 use hashpact_node::{NodeError, ReAnchoring, RosterDocuments};
@@ -100,7 +102,13 @@ fn replace(
         new.node_cards.push(card);
         done.card = Some(path.display().to_string());
     }
-    let version = anchoring.replace(&args.genesis, new);
+    let mut act = Act::new(
+        "roster.re-anchor",
+        Caller::process().actor("roster-re-anchor"),
+    );
+    act.began = Clock::system().now();
+    act.ended = act.began;
+    let version = anchoring.replace(&args.genesis, new, act);
     done.roster_version = Some(version.map_err(|error| refused(&error))?);
     done.kept = Some(kept.display().to_string());
     Ok(())

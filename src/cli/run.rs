@@ -10,6 +10,8 @@ use clap::Args;
 use hashpact_api::http::Pages;
 use hashpact_api::socket::Socket;
 use hashpact_api::{About, NodeService};
+use hashpact_core::id::Digest;
+use hashpact_core::leaf::audit::{Act, Actor, ActorRole, OK};
 use hashpact_net::NetError;
 use hashpact_net::exchange::Exchange;
 use hashpact_node::Node;
@@ -56,12 +58,15 @@ pub fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
     logging::start(config.log.format, &config.log.level)?;
     let metrics = record_metrics()?;
     let runtime = Runtime::new().map_err(CliError::failed)?;
+    // Which configuration counts is an administrator's act, too.
+    let digest = std::fs::read(&context.config_path).map(|text| Digest::of(&text));
+    let digest = digest.map_err(CliError::failed)?;
     // Drafts of cards lie beside the configuration.
     let folder = context.config_path.parent().map(Path::to_path_buf);
     let folder = folder.unwrap_or_default();
     let ended = runtime.block_on(async {
         let mut signals = Signals::new(args.until_stdin_closes)?;
-        let Some(running) = start(&config, folder, metrics, &mut signals).await? else {
+        let Some(running) = start(&config, digest, folder, metrics, &mut signals).await? else {
             return Ok(());
         };
         running.until_told(&config, &mut signals).await
@@ -72,6 +77,7 @@ pub fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
 
 /// A node of which everything is bound and answers.
 struct Running {
+    node: Arc<Node>,
     reload: Arc<Notify>,
     stop: CancellationToken,
     servers: JoinSet<Result<(), CliError>>,
@@ -82,6 +88,7 @@ struct Running {
 /// before that.
 async fn start(
     config: &Config,
+    digest: Digest,
     folder: PathBuf,
     metrics: PrometheusHandle,
     signals: &mut Signals,
@@ -103,6 +110,10 @@ async fn start(
         opened = opened => opened.map_err(CliError::failed)??,
         () = signals.stop() => return Ok(None),
     };
+    let mut act = Act::new("node.start", Actor::node());
+    act.detail("software", SOFTWARE);
+    act.detail("config_digest", digest);
+    note(&node, act).await?;
     let stop = CancellationToken::new();
     let options = exchange_options(config, credentials.clone());
     let exchange = Exchange::start(Arc::clone(&node), options, stop.clone()).await;
@@ -147,6 +158,7 @@ async fn start(
         "everything is bound; the node runs"
     );
     Ok(Some(Running {
+        node,
         reload,
         stop,
         servers,
@@ -181,8 +193,19 @@ impl Running {
             },
             () = signals.stop() => tracing::warn!("told twice: what is under way is cut off"),
         }
+        note(&self.node, Act::new("node.stop", Actor::node())).await?;
         ended
     }
+}
+
+/// Records what has happened, on a thread that may wait for the disk.
+async fn note(node: &Arc<Node>, act: Act) -> Result<(), CliError> {
+    let audit = Arc::clone(node.audit());
+    let noted = tokio::task::spawn_blocking(move || {
+        audit.close();
+        audit.note(act, OK);
+    });
+    noted.await.map_err(CliError::failed)
 }
 
 /// A server does not end unless it is told to.
@@ -265,7 +288,11 @@ async fn keep(
         };
         let looked = tokio::task::spawn_blocking(move || {
             if again {
-                keeper.reload();
+                keeper.reload(Actor {
+                    via: "signal".to_owned(),
+                    role: ActorRole::Administrator,
+                    ..Actor::default()
+                });
             }
             keeper.look();
             keeper

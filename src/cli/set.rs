@@ -63,7 +63,7 @@ pub enum SetCommand {
         /// A set of this member
         #[arg(value_parser = own_set)]
         set: Slug,
-        /// Why nobody can hold more; it is logged
+        /// Why nobody can hold more; the log and the audit feed keep it
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },

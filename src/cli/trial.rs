@@ -176,6 +176,7 @@ impl Trial {
             clock: Clock::system(),
             connects: false,
             near_index: true,
+            audit: hashpact_node::audit::AuditSettings::default(),
         })
         .map_err(CliError::failed)?;
         let documents = RosterDocuments {

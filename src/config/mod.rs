@@ -48,6 +48,8 @@ pub struct Config {
     pub publish: Publish,
     /// How it logs.
     pub log: Log,
+    /// What it keeps of who did what.
+    pub audit: Audit,
     /// How it stops.
     /// `[quarantine]`.
     pub quarantine: Quarantine,
@@ -287,6 +289,17 @@ pub enum LogFormat {
 pub struct Quarantine {
     /// Files of hashes that never match.
     pub allow_lists: Vec<PathBuf>,
+}
+
+/// `[audit]`: the record of who did what on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Audit {
+    /// Acts in a segment before it is sealed.
+    pub segment_leaves: u64,
+    /// A segment's age before it is sealed.
+    pub segment_days: u64,
+    /// How long a sealed segment is kept; 0 for ever.
+    pub retain_days: u64,
 }
 
 /// `[shutdown]`: how the node stops.

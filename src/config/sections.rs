@@ -12,8 +12,9 @@ use hashpact_net::settings::Settings;
 
 use super::reader::Section;
 use super::{
-    Api, Bootstrap, Coalition, Config, Endpoint, Federation, FederationLimits, Files, Keys, Log,
-    LogFormat, Member, Node, Publish, Pull, Quarantine, RemovedMembers, Shutdown, Store, files,
+    Api, Audit, Bootstrap, Coalition, Config, Endpoint, Federation, FederationLimits, Files, Keys,
+    Log, LogFormat, Member, Node, Publish, Pull, Quarantine, RemovedMembers, Shutdown, Store,
+    files,
 };
 
 /// The longest path of a Unix socket: `sun_path` of 108 bytes with its final NUL.
@@ -39,6 +40,7 @@ pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
     let publish = publish(root.section("publish"));
     let log = log(root.section("log"));
     let quarantine = quarantine(root.section("quarantine"), files);
+    let audit = audit(root.section("audit"));
     let shutdown = shutdown(root.section("shutdown"));
     root.finish();
     Some(Config {
@@ -53,6 +55,7 @@ pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
         publish,
         log: log?,
         quarantine,
+        audit,
         shutdown,
     })
 }
@@ -359,6 +362,16 @@ fn quarantine(section: Section<'_, '_>, files: Files) -> Quarantine {
     }
     section.finish();
     Quarantine { allow_lists }
+}
+
+fn audit(section: Section<'_, '_>) -> Audit {
+    let audit = Audit {
+        segment_leaves: section.whole("segment_leaves", 16_384, 16..=1_000_000),
+        segment_days: section.whole("segment_days", 30, 1..=400),
+        retain_days: section.whole("retain_days", 730, 0..=36_500),
+    };
+    section.finish();
+    audit
 }
 
 fn shutdown(section: Section<'_, '_>) -> Shutdown {

@@ -3,6 +3,8 @@
 //! The only user of the store. Below the federation (`hashpact-net`) and the local
 //! interfaces (`hashpact-api`), which convert and call.
 
+mod act;
+pub mod audit;
 pub mod blast;
 pub mod caller;
 pub mod card;
@@ -25,6 +27,7 @@ pub mod removed;
 mod export;
 mod node;
 mod re_anchor;
+mod sign_state;
 mod status;
 mod views;
 mod words;

@@ -407,6 +407,8 @@ pub struct VerifyOutcome {
     pub heads: u64,
     /// Postings compared.
     pub postings: u64,
+    /// Leaves of the audit feed hashed.
+    pub audit_leaves: u64,
 }
 
 /// What the exchange with other nodes can tell of itself.

@@ -16,9 +16,9 @@ use hashpact_core::keys::{Feed, Identity, SecretKey};
 use hashpact_core::reject::Rejection;
 use hashpact_core::roster::RosterChain;
 use hashpact_core::signal::Signal;
-use hashpact_store::sign_state::{SignState, SignStateError};
 use hashpact_store::{FeedInfo, Head, Store, StoreOptions, VerifyReport};
 
+use crate::audit::{Audit, AuditParts, AuditSettings};
 use crate::changes::Following;
 use crate::clock::Clock;
 use crate::error::NodeError;
@@ -31,10 +31,7 @@ use crate::model::{
 use crate::near::Near;
 use crate::publish::{Import, Publisher, PublisherParts};
 use crate::quarantine::SaidState;
-use crate::{export, matching, removed, views};
-
-/// The name of the sign-state file in its folder.
-const SIGN_STATE_FILE: &str = "sign-state.json";
+use crate::{export, matching, removed, sign_state, views};
 
 /// What a node is opened with.
 pub struct NodeOptions {
@@ -66,6 +63,8 @@ pub struct NodeOptions {
     /// Whether near PDQ signals are answered from memory: true for a running node. A
     /// command that runs alone sweeps the store for its one question instead.
     pub near_index: bool,
+    /// When segments of the audit feed are sealed, and when they go.
+    pub audit: AuditSettings,
 }
 
 /// A member as answers name it.
@@ -86,6 +85,7 @@ pub struct Node {
     store: Arc<Store>,
     membership: Arc<Membership>,
     publisher: Arc<Publisher>,
+    audit: Arc<Audit>,
     hub: Hub,
     clock: Clock,
     slug: Slug,
@@ -122,7 +122,7 @@ impl Node {
             options.denied.clone(),
         )?);
         let publisher = Arc::new(Publisher::new(PublisherParts {
-            sign_state: open_sign_state(&options, &store)?,
+            sign_state: sign_state::open(&options.sign_state_dir, &store)?,
             store: Arc::clone(&store),
             membership: Arc::clone(&membership),
             hub: hub.clone(),
@@ -131,6 +131,16 @@ impl Node {
             feed_key: options.feed_key,
             identity_key: options.identity_key,
         }));
+        let audit = Audit::open(AuditParts {
+            store: Arc::clone(&store),
+            membership: Arc::clone(&membership),
+            publisher: Arc::clone(&publisher),
+            clock: options.clock.clone(),
+            node: options.node.clone(),
+            settings: options.audit,
+            sign_state_dir: &options.sign_state_dir,
+            fault: |_| Ok(()),
+        })?;
         let near = options
             .near_index
             .then(|| Near::start(&store))
@@ -140,6 +150,7 @@ impl Node {
             store,
             membership,
             publisher,
+            audit,
             hub,
             started: options.clock.now(),
             clock: options.clock,
@@ -181,6 +192,12 @@ impl Node {
     #[must_use]
     pub const fn publisher(&self) -> &Arc<Publisher> {
         &self.publisher
+    }
+
+    /// The record of who did what on this node.
+    #[must_use]
+    pub const fn audit(&self) -> &Arc<Audit> {
+        &self.audit
     }
 
     /// Where changes are told.
@@ -544,6 +561,7 @@ impl Drop for Node {
         if let Some(near) = &self.near {
             near.stop();
         }
+        self.audit.close();
     }
 }
 
@@ -556,27 +574,4 @@ pub struct RosterDocuments {
     pub node_cards: Vec<Bytes>,
     /// Suspensions.
     pub suspensions: Vec<Bytes>,
-}
-
-/// A node that has published must find its sign-state file; one that has not makes it.
-fn open_sign_state(options: &NodeOptions, store: &Store) -> Result<SignState, NodeError> {
-    let path = options.sign_state_dir.join(SIGN_STATE_FILE);
-    let internal = |error: SignStateError| NodeError::Internal(error.to_string());
-    match SignState::open(&path) {
-        Ok(state) => Ok(state),
-        // Own feeds that have heads stay closed: the new file does not know them.
-        Err(SignStateError::Missing { .. }) => {
-            if store.feeds().iter().any(|feed| feed.own) {
-                tracing::error!(
-                    path = %path.display(),
-                    "the sign-state file is gone: own sets are closed until their heads are confirmed"
-                );
-            }
-            std::fs::create_dir_all(&options.sign_state_dir).map_err(|error| {
-                NodeError::Internal(format!("{}: {error}", options.sign_state_dir.display()))
-            })?;
-            SignState::create(&path).map_err(internal)
-        }
-        Err(error) => Err(internal(error)),
-    }
 }

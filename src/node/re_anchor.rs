@@ -10,12 +10,14 @@ use bytes::Bytes;
 use hashpact_core::card::{CardBook, CardVersion, EndpointPolicy, NodeCard};
 use hashpact_core::envelope::{Envelope, PayloadType};
 use hashpact_core::id::{Digest, Slug};
+use hashpact_core::leaf::audit::{Act, OK};
 use hashpact_core::reject::Rejection;
 use hashpact_core::roster::RosterChain;
 use hashpact_store::{Store, StoreOptions, StoredDocument};
 
 use crate::error::NodeError;
 use crate::node::RosterDocuments;
+use crate::publish::salt;
 
 /// The store of a node at rest, with the chain that it goes by.
 pub struct ReAnchoring {
@@ -78,12 +80,18 @@ impl ReAnchoring {
     }
 
     /// Verifies a chain from the new genesis on, and puts it in the place of the one
-    /// held. Says the version.
+    /// held, in one step with what is to be recorded of it: the node's next start puts
+    /// `act` into the audit feed. Says the version.
     ///
     /// # Errors
     /// [`NodeError::Rejected`] for a chain of another genesis, one that takes another's
     /// place, or cards that do not belong to it.
-    pub fn replace(self, genesis: &Digest, new: RosterDocuments) -> Result<u64, NodeError> {
+    pub fn replace(
+        self,
+        genesis: &Digest,
+        new: RosterDocuments,
+        mut act: Act,
+    ) -> Result<u64, NodeError> {
         let rosters = new.rosters.clone();
         let chain = RosterChain::restore(decode(rosters, PayloadType::Roster)?, genesis)?;
         chain.check_takes_place_of(&self.chain)?;
@@ -92,7 +100,15 @@ impl ReAnchoring {
             cards.restore(card, &chain)?;
         }
         let cards: Vec<_> = cards.all().map(|card| stored(card)).collect();
-        self.store.replace_documents(&new.rosters, &cards)?;
+        act.detail("former_genesis", self.chain.genesis());
+        act.detail("genesis", genesis);
+        act.count("roster_version", chain.version());
+        OK.clone_into(&mut act.outcome);
+        let begun = self.store.audit_begun()?;
+        let number = begun.last().map_or(0, |(last, _)| last.saturating_add(1));
+        let payload = act.encode(salt())?;
+        self.store
+            .replace_documents(&new.rosters, &cards, (number, &payload))?;
         Ok(chain.version())
     }
 }

@@ -24,12 +24,17 @@ impl Node {
                 feed.map_or_else(|_| format!("feed {}", finding.feed), |feed| name_of(&feed));
             format!("{name}: {}: {}", words(finding.kind), finding.text)
         });
+        let mut problems: Vec<String> = problems.collect();
+        let audit = self.audit().verify()?;
+        let of_audit = audit.problems.iter();
+        problems.extend(of_audit.map(|problem| format!("the audit feed: {problem}")));
         Ok(VerifyOutcome {
-            problems: problems.collect(),
+            problems,
             feeds: report.feeds,
             leaves: report.leaves,
             heads: report.heads,
             postings: report.postings,
+            audit_leaves: audit.leaves,
         })
     }
 

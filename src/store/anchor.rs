@@ -24,14 +24,22 @@ pub struct StoredDocument {
 
 impl Store {
     /// Puts a roster chain and its cards in the place of those held; suspensions go.
+    /// `act` is what the audit feed says of it, with the act's number.
     ///
-    /// Crash: before, the old chain stands whole; after, the new one does.
+    /// Crash: before, the old chain stands whole; after, the new one does, and what is
+    /// to be recorded of it with it.
     ///
     /// # Errors
     /// What RocksDB answers.
-    pub fn replace_documents(&self, rosters: &[Bytes], cards: &[StoredDocument]) -> Result<()> {
+    pub fn replace_documents(
+        &self,
+        rosters: &[Bytes],
+        cards: &[StoredDocument],
+        act: (u64, &[u8]),
+    ) -> Result<()> {
         let inner = &self.inner;
         let mut batch = WriteBatch::default();
+        inner.begin_audit(&mut batch, act.0, act.1)?;
         for family in [Family::Roster, Family::Cards, Family::Suspensions] {
             batch.delete_range_cf(inner.cf(family)?, &[][..], &END[..]);
         }
@@ -73,11 +81,17 @@ mod tests {
             .put_suspension(member, 3, &old.payload, b"old")
             .unwrap();
         let new = [Bytes::from_static(b"new")];
-        store.replace_documents(&new, &[card(1)]).unwrap();
+        store
+            .replace_documents(&new, &[card(1)], (9, b"act"))
+            .unwrap();
         drop(store);
         let store = Store::open(folder.path(), &StoreOptions::default()).unwrap();
         assert_eq!(store.rosters().unwrap(), new);
         assert_eq!(store.cards().unwrap(), [card(1).envelope]);
         assert!(store.suspensions().unwrap().is_empty());
+        assert_eq!(
+            store.audit_begun().unwrap(),
+            [(9, Bytes::from_static(b"act"))]
+        );
     }
 }

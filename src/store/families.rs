@@ -18,7 +18,7 @@
 //! | `cards` | member, version, digest | envelope |
 //! | `suspensions` | member, roster version, digest | envelope |
 //! | `evidence` | digest | bytes |
-//! | `audit` | number | reserved |
+//! | `audit` | see `audit.rs` | the node's own audit feed |
 //! | `quarantine` | feed, reason, kind, index / 65,536 | bitmaps of leaves held, released, dropped |
 //! | `changes` | see `changes` | what consumers follow, and how far each is |
 

@@ -14,6 +14,7 @@
 pub mod sign_state;
 
 mod anchor;
+mod audit;
 mod bench;
 mod bulk;
 mod changes;
@@ -48,6 +49,7 @@ mod writer;
 mod tests;
 
 pub use self::anchor::StoredDocument;
+pub use self::audit::AuditBatch;
 pub use self::bench::RawLoad;
 pub use self::changes::{
     CONSUMERS_MAX, ChangeBatch, ChangeCursor, ChangePulse, ChangedLeaf, Consumer, CursorError,

@@ -137,7 +137,7 @@ type Fault = fn(Step) -> std::io::Result<()>;
 /// The open sign-state file.
 pub struct SignState {
     path: PathBuf,
-    states: BTreeMap<FeedId, SignedState>,
+    pub(crate) states: BTreeMap<FeedId, SignedState>,
     fault: Fault,
     _lock: File,
 }
@@ -288,7 +288,10 @@ impl SignState {
     /// is whole. Nothing is signed before this has answered, so a state that was
     /// recorded and not signed only means that the same one is signed later, or
     /// that a longer one is.
-    fn replace(&self, states: &BTreeMap<FeedId, SignedState>) -> Result<(), SignStateError> {
+    pub(crate) fn replace(
+        &self,
+        states: &BTreeMap<FeedId, SignedState>,
+    ) -> Result<(), SignStateError> {
         let bytes = encode(states)?;
         let beside = self.path.with_extension("new");
         let folder = folder(&self.path);

@@ -15,6 +15,7 @@
     reason = "a failed unwrap is a failed test; what a test skips is said on standard error"
 )]
 
+mod audit;
 mod ceremony;
 mod changes;
 mod cli;

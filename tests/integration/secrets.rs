@@ -10,7 +10,8 @@ use std::collections::HashMap;
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 use sha2::{Digest as _, Sha256};
 
-use crate::world::{Call, Evidence};
+use crate::world::signals::entries;
+use crate::world::{Call, Evidence, World};
 
 /// So much of a value's text gives it away.
 const WINDOW: usize = 16;
@@ -135,6 +136,78 @@ fn the_search_finds_a_secret_however_it_is_written() {
         evidence_now.keep("a log", &format!("said {text} here"));
         assert_eq!(findings(&evidence_now).len(), 1, "{text}");
     }
+}
+
+#[test]
+fn no_audit_leaf_holds_a_value_a_key_or_a_passphrase() {
+    let world = World::new(&["northstar"]);
+    let north = world.member("northstar");
+    world.start_all();
+    north.create_set("confirmed", &[]);
+    let given = entries("silent", 0..20);
+    world.evidence().guard(&given);
+    north.import("confirmed", &given);
+    let (value, pdq) = (given[0].sha256(), given[1].pdq());
+    north
+        .run(&["lookup", &given[0].spec(), &given[2].spec()])
+        .expect(&[0]);
+    // Values where none belongs: in words that people write, and as names.
+    let reason = format!("nobody holds {value}, nor {}", pdq.to_uppercase());
+    north.json(&["set", "confirm-head", "confirmed", "--reason", &reason]);
+    let basis = format!("order about {value}");
+    let line = ["erase", "--set", "confirmed", "#3", "--basis", &basis];
+    north.json(&[&line[..], &["--yes"]].concat());
+    let line = [
+        "retract",
+        "--set",
+        "confirmed",
+        "--reason",
+        "wrong",
+        "--yes",
+    ];
+    let signal = given[5].spec();
+    north.json(&[&line[..], &["--note", &reason, "--signal", &signal]].concat());
+    // Names in the shape of a value; the error repeats what was typed to who typed it.
+    let slip = "d41d8cd98f00b204e9800998ecf8427e";
+    north.run(&["set", "grant", "confirmed", slip]).expect(&[1]);
+    north
+        .run(&["set", "create", slip, "--source", "own"])
+        .expect(&[0]);
+    north.run(&["preview", slip]).expect(&[1]);
+    let passphrase = "correct horse battery staple";
+    let file = north.folder().join("passphrase.txt");
+    std::fs::write(&file, passphrase).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let [file, dir] = [&file, &world.path().join("others")].map(|p| p.display().to_string());
+    let line = [
+        "coalition",
+        "init",
+        "--name",
+        "other.example",
+        "--dir",
+        &dir,
+    ];
+    north.json(&[&line[..], &["--passphrase-file", &file]].concat());
+    north.stop();
+    let record = north.run(&["audit", "--json"]).expect(&[0]).stdout;
+    for act in [
+        "set.confirm-head",
+        "erase",
+        "retract",
+        "refused",
+        "command.coalition.init",
+    ] {
+        assert!(record.contains(&format!("\"{act}\"")), "{act}: {record}");
+    }
+    assert!(record.contains("order about [taken out]"), "{record}");
+    assert!(!record.contains(passphrase));
+    // Whatever way a value is written; the searched output is that of the record, too.
+    let evidence = Evidence::default();
+    evidence.guard(&given);
+    evidence.keep_keys_of(north.folder());
+    evidence.keep("the audit feed", &record);
+    assert_silent(&evidence);
+    assert!(!record.contains(&slip[..16]), "{record}");
 }
 
 #[test]

@@ -259,7 +259,7 @@ async fn stream_of(
 }
 
 async fn connect(path: &Path) -> Result<NodeClient<Channel>, CliError> {
-    client::over_socket(path.to_owned()).await
+    client::over_socket(path.to_owned(), None).await
 }
 
 /// Signals spread over the set, every other one in no set.

@@ -202,7 +202,7 @@ impl Asking {
         ask: Ask,
         pace: &Pace,
     ) -> Result<Vec<JoinHandle<Result<Times, CliError>>>, CliError> {
-        let node = runtime.block_on(client::over_socket(socket.to_owned()))?;
+        let node = runtime.block_on(client::over_socket(socket.to_owned(), None))?;
         let asker = |stream| {
             let (node, pace) = (node.clone(), pace.clone());
             runtime.spawn(self.stream(node, ask, stream, pace))

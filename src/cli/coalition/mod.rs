@@ -27,6 +27,7 @@ mod warn;
 pub use args::{CoalitionArgs, CoalitionCommand};
 
 use super::error::CliError;
+use super::recorded::recorded;
 use super::{Context, preview};
 
 /// The roster's file in the administrators' folder.
@@ -37,6 +38,44 @@ pub const ROSTER_FILE: &str = "roster.hashpact";
 /// # Errors
 /// When a document breaks a rule or a file cannot be written.
 pub fn run(args: CoalitionArgs, context: &Context) -> Result<(), CliError> {
+    if records_itself(&args.command) {
+        return act(args, context);
+    }
+    recorded(context, &[], || act(args, context))
+}
+
+/// Whether a command changes nothing, or asks the node for it or hands it what it made:
+/// then the node records it.
+const fn records_itself(command: &CoalitionCommand) -> bool {
+    match command {
+        CoalitionCommand::Review(_)
+        | CoalitionCommand::Show { .. }
+        | CoalitionCommand::Status(_)
+        | CoalitionCommand::History { .. } => true,
+        CoalitionCommand::Publish(args) => args.to_node,
+        CoalitionCommand::Suspend(args) => args.preview || (args.to_node && !args.lasting),
+        CoalitionCommand::Remove(args) => args.preview,
+        CoalitionCommand::Init(_)
+        | CoalitionCommand::Key(_)
+        | CoalitionCommand::Add(_)
+        | CoalitionCommand::Sign(_)
+        | CoalitionCommand::Update(_)
+        | CoalitionCommand::Admit(_)
+        | CoalitionCommand::Reinstate(_)
+        | CoalitionCommand::Rename(_)
+        | CoalitionCommand::SetRole(_)
+        | CoalitionCommand::SetLimits(_)
+        | CoalitionCommand::SetThreshold(_)
+        | CoalitionCommand::AddAdmin(_)
+        | CoalitionCommand::RemoveAdmin(_)
+        | CoalitionCommand::RotateIdentity(_)
+        | CoalitionCommand::Group(_)
+        | CoalitionCommand::Renew(_)
+        | CoalitionCommand::RevokeFeedKey(_) => false,
+    }
+}
+
+fn act(args: CoalitionArgs, context: &Context) -> Result<(), CliError> {
     match args.command {
         CoalitionCommand::Init(args) => found::run(&args, context),
         CoalitionCommand::Key(args) => found::key(&args, context),

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::cli::Context;
 use crate::cli::error::CliError;
 use crate::cli::new_files::at;
+use crate::cli::recorded::recorded;
 use crate::cli::roster;
 use crate::cli::values::BootstrapPeer;
 use crate::config::{Config, Files};
@@ -57,7 +58,7 @@ pub(super) fn run(args: &AcceptArgs, context: &Context) -> Result<(), CliError> 
              make another node: hashpact enrol request",
         ));
     }
-    add_peers(path, &config, &args.addresses)?;
+    recorded(context, &[], || add_peers(path, &config, &args.addresses))?;
     if let Some(file) = &args.roster {
         let read = roster_file::read(file)
             .map_err(|error| CliError::failed(format!("{}: {error}", file.display())))?;

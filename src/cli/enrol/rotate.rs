@@ -22,6 +22,7 @@ use crate::cli::error::CliError;
 use crate::cli::fingerprint::Fingerprint;
 use crate::cli::keys::NodeKeys;
 use crate::cli::new_files::{NewFiles, key_file};
+use crate::cli::recorded::recorded;
 use crate::config::Config;
 use crate::keyfile;
 
@@ -55,7 +56,19 @@ struct Rotated {
 pub(super) fn run(args: &RotateArgs, context: &Context) -> Result<(), CliError> {
     let config = context.config()?;
     let (member, card) = in_force(&config, context)?;
-    let old = old_key(args, &config, &member)?;
+    // The node is asked no more from here on.
+    recorded(context, &[], || make(args, &config, context, member, card))
+}
+
+/// Makes the new key and the request.
+fn make(
+    args: &RotateArgs,
+    config: &Config,
+    context: &Context,
+    member: Member,
+    card: NodeCard,
+) -> Result<(), CliError> {
+    let old = old_key(args, config, &member)?;
     let now = Clock::system().now();
     let mut files = NewFiles::default();
     let new: SecretKey<Identity> = files.key(&args.new_key)?;
@@ -67,7 +80,7 @@ pub(super) fn run(args: &RotateArgs, context: &Context) -> Result<(), CliError> 
         expires: now.plus(CARD_DAYS * DAY_MS),
         ..card
     };
-    let card = NodeKeys::load(&config)?.sign_card(&card, &new)?;
+    let card = NodeKeys::load(config)?.sign_card(&card, &new)?;
     let request = EnrolmentRequest {
         genesis: config.coalition.genesis,
         slug: member.slug.clone(),

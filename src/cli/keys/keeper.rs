@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use hashpact_core::card::{Endpoint, Node as CardNode, NodeCard};
 use hashpact_core::id::{Digest, UnixMillis};
 use hashpact_core::keys::{Feed, PublicKey, Receipt, SecretKey};
+use hashpact_core::leaf::audit::{Act, Actor, OK};
 use hashpact_core::reject::Rejection;
 use hashpact_net::{Connections, Credentials};
 use hashpact_node::card::OwnNode;
@@ -83,8 +84,9 @@ impl Keeper {
         let stamps = self.file_stamps();
         if stamps != self.stamps {
             self.stamps = stamps;
-            self.reload();
+            self.reload(Actor::node());
         }
+        self.node.audit().upkeep();
         let looked = self.keep_card();
         let failed = looked.err().map(|error| error.to_string());
         self.node.set_notice("keys", failed.clone());
@@ -98,8 +100,16 @@ impl Keeper {
 
     /// Takes the certificate and its key as they lie there; connections that stand
     /// stay.
-    pub(in crate::cli) fn reload(&mut self) {
-        match self.reloaded() {
+    pub(in crate::cli) fn reload(&mut self, by: Actor) {
+        let act = self.node.audit().begin(Act::new("config.reload", by));
+        let reloaded = match &act {
+            Ok(_) => self.reloaded(),
+            Err(error) => Err(CliError::failed(error)),
+        };
+        if let Ok(act) = act {
+            act.finish(if reloaded.is_ok() { OK } else { "failed" });
+        }
+        match reloaded {
             Ok(said) => {
                 tracing::info!("{said}");
                 self.node.set_notice("certificate", None);
@@ -276,7 +286,11 @@ impl Keeper {
                 return Ok(vec![now, next]);
             }
             let key = SecretKey::from_seed(&key.seed());
+            let mut act = Act::new("keys.use", Actor::node());
+            act.detail("feed_key", next);
+            let act = self.node.audit().begin(act).map_err(CliError::failed)?;
             self.node.publisher().use_feed_key(key);
+            act.finish(OK);
             tracing::info!("the new feed key is in use");
         }
         self.node
@@ -324,8 +338,12 @@ impl Keeper {
         }
         for (name, path) in ended {
             // Crash before: the next look ends it. Crash within: the next start.
+            let mut act = Act::new("keys.replace", Actor::node());
+            act.detail("key", name);
+            let act = self.node.audit().begin(act).map_err(CliError::failed)?;
             files::promote(path)
                 .map_err(|error| CliError::failed(format!("{}: {error}", path.display())))?;
+            act.finish(OK);
             tracing::info!(key = name, file = %path.display(), "the key was replaced");
         }
         // What is read from here on lies under other names.
@@ -341,7 +359,12 @@ impl Keeper {
         let online = self.node.sign_card(&mut draft);
         let whole = online && card.nodes.len() == 1;
         if whole {
-            match self.node.publish_card(&draft) {
+            let mut act = Act::new("card.publish", Actor::node());
+            act.count("version", card.version);
+            let act = self.node.audit().begin(act).map_err(CliError::failed)?;
+            let published = self.node.publish_card(&draft);
+            act.finish(published.as_ref().map_or_else(NodeError::code, |_| OK));
+            match published {
                 Ok(_) => {
                     tracing::info!(version = card.version, "published the next node card");
                     self.node.set_notice("card", None);

@@ -20,6 +20,7 @@ use super::Context;
 use super::error::CliError;
 use super::new_files::key_file;
 use super::open::certificate_name;
+use super::recorded::recorded;
 use crate::config::Config;
 use crate::keyfile::{self, TlsKind};
 
@@ -126,23 +127,8 @@ fn rotate(args: &RotateArgs, config: &Config, context: &Context) -> Result<(), C
         return Err(CliError::failed(format!("{file}: a rotation is under way"))
             .next("start the node if it does not run; it goes on with it"));
     }
-    match (args.key, &args.from, &args.certificate) {
-        (Rotated::Feed, None, _) => make::<Feed>(&beside)?,
-        (Rotated::Receipt, None, _) => make::<Receipt>(&beside)?,
-        (Rotated::Tls, None, _) if config.keys.tls_certificate.is_some() => {
-            return Err(CliError::usage(
-                "keys.tls_certificate names a certificate of your own: a new key needs a new one",
-            )
-            .next("hashpact keys rotate tls --from KEY --certificate CERTIFICATE"));
-        }
-        (Rotated::Tls, None, _) => make_tls(config, &beside)?,
-        (Rotated::Tls, Some(key), Some(certificate)) => {
-            files::copy_company_pair(config, key, certificate)?;
-        }
-        (_, Some(_), _) => {
-            return Err(CliError::usage("--from is for the TLS key alone"));
-        }
-    }
+    let what = [("key", name.to_owned())];
+    recorded(context, &what, || make_next(args, config, &beside))?;
     let running = std::os::unix::net::UnixStream::connect(&config.api.socket).is_ok();
     let output = &context.output;
     output.line(format_args!("made {}", beside.display()))?;
@@ -162,6 +148,28 @@ fn rotate(args: &RotateArgs, config: &Config, context: &Context) -> Result<(), C
         next: beside.display().to_string(),
         done,
     })
+}
+
+/// Makes the next key beside the one in use.
+fn make_next(args: &RotateArgs, config: &Config, beside: &Path) -> Result<(), CliError> {
+    match (args.key, &args.from, &args.certificate) {
+        (Rotated::Feed, None, _) => make::<Feed>(beside)?,
+        (Rotated::Receipt, None, _) => make::<Receipt>(beside)?,
+        (Rotated::Tls, None, _) if config.keys.tls_certificate.is_some() => {
+            return Err(CliError::usage(
+                "keys.tls_certificate names a certificate of your own: a new key needs a new one",
+            )
+            .next("hashpact keys rotate tls --from KEY --certificate CERTIFICATE"));
+        }
+        (Rotated::Tls, None, _) => make_tls(config, beside)?,
+        (Rotated::Tls, Some(key), Some(certificate)) => {
+            files::copy_company_pair(config, key, certificate)?;
+        }
+        (_, Some(_), _) => {
+            return Err(CliError::usage("--from is for the TLS key alone"));
+        }
+    }
+    Ok(())
 }
 
 fn make<P: hashpact_core::keys::Purpose>(path: &Path) -> Result<(), CliError> {

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::thread;
-use std::time::Duration;
 
 use clap::Args;
-use hashpact_api::{RETRY_AFTER_MS, wire};
+use hashpact_api::wire;
 use hashpact_matching::pdq::{DEFAULT_DISTANCE, MAX_DISTANCE};
 use serde::Serialize;
-use tonic::Code;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 
 use super::item::{Asked, Item};
 use crate::cli::client::{Client, failed};
@@ -18,10 +18,6 @@ use crate::cli::output::{Output, stamp};
 
 /// Columns of an item's name in the lines for people.
 const ITEM_WIDTH: usize = 26;
-/// How often a busy node is asked again, and how long each wait is where it says
-/// nothing: a minute or more in all.
-const ATTEMPTS: u32 = 600;
-const WAIT: Duration = Duration::from_millis(100);
 
 /// How near a match may be.
 #[derive(Debug, Clone, Args)]
@@ -103,10 +99,17 @@ pub(in crate::cli) struct Told {
     pub(in crate::cli) publishers: BTreeMap<String, wire::Publisher>,
     /// What was wrong with single signals, without their values.
     pub(in crate::cli) wrong: Vec<String>,
+    /// The one call that a command asks everything in.
+    call: Option<Call>,
 }
 
-/// Asks for all signals of items, and puts the answers together. A busy node is asked
-/// again when it says.
+/// A stream of questions and answers.
+struct Call {
+    ask: mpsc::Sender<wire::MatchRequest>,
+    answers: Streaming<wire::MatchResponse>,
+}
+
+/// Asks for all signals of items, and puts the answers together.
 pub(in crate::cli) fn ask(
     client: &Client,
     near: &NearArgs,
@@ -124,7 +127,7 @@ pub(in crate::cli) fn ask(
             })
             .collect(),
     };
-    let response = call(client, request)?;
+    let response = told.send(client, request)?;
     told.incomplete |= !response.near_ready || response.near_pending > 0;
     let mut answers = response.answers.into_iter();
     let objects = items.into_iter().map(|item| {
@@ -134,23 +137,47 @@ pub(in crate::cli) fn ask(
     Ok(objects.collect())
 }
 
-fn call(client: &Client, request: wire::MatchRequest) -> Result<wire::MatchResponse, CliError> {
-    let mut attempt = 0;
-    loop {
-        let status = match client.wait(client.node().r#match(request.clone())) {
-            Ok(response) => return Ok(response.into_inner()),
-            Err(status) => status,
+impl Told {
+    /// Sends one question and waits for its answer, all in one call: so the audit feed
+    /// has one act of a command. A node that has much to do reads it later.
+    fn send(
+        &mut self,
+        client: &Client,
+        request: wire::MatchRequest,
+    ) -> Result<wire::MatchResponse, CliError> {
+        let mut call = match self.call.take() {
+            Some(call) => call,
+            None => Call::begin(client)?,
         };
-        attempt += 1;
-        if status.code() != Code::ResourceExhausted || attempt == ATTEMPTS {
-            return Err(failed(&status));
-        }
-        let told = status.metadata().get(RETRY_AFTER_MS);
-        let told = told.and_then(|wait| wait.to_str().ok()?.parse().ok());
-        thread::sleep(
-            told.map_or(WAIT, Duration::from_millis)
-                .clamp(WAIT, WAIT * 100),
-        );
+        let answered = client.wait(async {
+            // A node that is gone says so in place of its answer.
+            let _ = call.ask.send(request).await;
+            call.answers.message().await
+        });
+        let response = answered.map_err(|status| failed(&status))?;
+        self.call = Some(call);
+        response.ok_or_else(|| {
+            CliError::failed("the node ended the look-up early").next("the node's log says more")
+        })
+    }
+
+    /// Says that nothing more is asked; the node has recorded what was by then.
+    pub(in crate::cli) fn hang_up(&mut self, client: &Client) -> Result<(), CliError> {
+        let Some(Call { ask, mut answers }) = self.call.take() else {
+            return Ok(());
+        };
+        drop(ask);
+        let ended = client.wait(answers.message());
+        ended.map(drop).map_err(|status| failed(&status))
+    }
+}
+
+impl Call {
+    fn begin(client: &Client) -> Result<Self, CliError> {
+        let (ask, asked) = mpsc::channel(1);
+        let mut node = client.node();
+        let answers = client.call(node.match_stream(ReceiverStream::new(asked)))?;
+        Ok(Self { ask, answers })
     }
 }
 

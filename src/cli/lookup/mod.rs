@@ -190,7 +190,8 @@ impl Asking<'_> {
         Ok(())
     }
 
-    fn end(self) -> Result<(), CliError> {
+    fn end(mut self) -> Result<(), CliError> {
+        self.told.hang_up(self.client)?;
         let output = &self.context.output;
         let (known, asked) = (count(self.known), count(self.asked));
         output.line(format_args!("{known} of {asked} known"))?;

@@ -274,7 +274,8 @@ impl Scan<'_> {
         self.progress.name(format!("{} known", self.report.known));
     }
 
-    fn end(self, earlier_known: u64) -> Result<(), CliError> {
+    fn end(mut self, earlier_known: u64) -> Result<(), CliError> {
+        self.told.hang_up(self.client)?;
         let Self { report, state, .. } = self;
         drop(self.progress);
         report.end(&self.met, earlier_known, &self.context.output)?;

@@ -8,6 +8,7 @@
 //! rules. It does not own pages (`page`) nor which leaves are dead (`liveness`).
 //! Nothing in a leaf is trusted: [`RawLeaf`] is bytes within their bounds.
 
+pub mod audit;
 mod describe;
 mod opinion;
 mod publish;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::{StreamExt as _, stream};
 use hashpact_core::card::{CardState, KeyOwner};
 use hashpact_core::id::{Digest, MemberNumber, Slug, UnixMillis};
+use hashpact_core::leaf::audit::Actor;
 use hashpact_core::reject::Rejection;
 use hashpact_core::roster::RosterChain;
 use hashpact_node::Node;
@@ -201,6 +202,10 @@ impl FederationService for NodeService {
         if !matches!(outcome, "ok" | "cancelled") {
             let labels = [("call", call.name()), ("code", outcome)];
             metrics::counter!("hashpact_refusals_total", &labels).increment(1);
+            let (member, node) = (&caller.peer.slug, &caller.peer.node);
+            let actor = Actor::peer(member, node);
+            let audit = self.node.audit();
+            audit.refused(actor, member.as_str(), call.name(), outcome);
         }
         tracing::info!(
             target: "audit",

@@ -12,6 +12,7 @@
 use hashpact_core::access::Grants;
 use hashpact_core::checkpoint::SignedCheckpoint;
 use hashpact_core::id::{FeedId, MemberNumber};
+use hashpact_core::leaf::audit::careful;
 use hashpact_core::verified::Verified;
 use hashpact_store::FeedInfo;
 use hashpact_store::sign_state::SignedState;
@@ -303,6 +304,7 @@ impl Publisher {
                 });
             }
         }
+        let reason = careful(reason);
         warn!(set = %name_of(feed), reason, "publishing was opened by the operator");
         self.gates().insert(feed.id, Gate::Open);
         Ok(())

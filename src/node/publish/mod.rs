@@ -1,4 +1,5 @@
-//! Publishing: the only code of the node that signs heads of its own feeds.
+//! Publishing: the only code of the node that signs heads of its own sets. (Those of
+//! the audit feed are made in `audit/write.rs`, by the same discipline.)
 //!
 //! The discipline, in this order and no other: append leaves (synced) → recompute
 //! the root from what was stored → compare-and-swap in the sign-state file → sign →

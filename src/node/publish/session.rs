@@ -1,7 +1,8 @@
 //! One turn of publishing: append, then sign.
 
-use hashpact_core::checkpoint::{self, Checkpoint, Origin};
+use hashpact_core::checkpoint::{self, Checkpoint, Origin, SignedCheckpoint};
 use hashpact_core::leaf::RawLeaf;
+use hashpact_core::verified::Verified;
 use hashpact_store::sign_state::SignedState;
 use hashpact_store::{FeedInfo, FeedWriter, Head, HeadRef};
 
@@ -36,6 +37,21 @@ impl Publisher {
             writer,
             info,
         })
+    }
+}
+
+impl Publisher {
+    /// Signs a state that was recorded as signed just before.
+    pub(crate) fn sign_checkpoint(
+        &self,
+        checkpoint: &Checkpoint,
+    ) -> Result<Verified<SignedCheckpoint>, NodeError> {
+        let signer = self.feed_key.load_full();
+        let note = checkpoint::sign(checkpoint, &signer);
+        let key = signer.public();
+        let origin = &checkpoint.origin;
+        let verified = checkpoint::verify(&note, &origin.coalition, &origin.feed, |_| vec![key])?;
+        Ok(verified)
     }
 }
 
@@ -143,11 +159,7 @@ impl<'a> Session<'a> {
             size: new.size,
             root: new.root,
         };
-        let signer = publisher.feed_key.load_full();
-        let note = checkpoint::sign(&checkpoint, &signer);
-        let key = signer.public();
-        let origin = &checkpoint.origin;
-        let verified = checkpoint::verify(&note, &origin.coalition, &origin.feed, |_| vec![key])?;
+        let verified = publisher.sign_checkpoint(&checkpoint)?;
         let head = Head::new(&verified, publisher.clock.now());
         self.writer.commit_head(&head)?;
         publisher.hub.tell(Change::Head(self.info.id));

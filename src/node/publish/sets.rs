@@ -7,6 +7,7 @@ use hashpact_core::leaf::{
 use hashpact_store::{FeedInfo, NewFeed};
 
 use super::{Publisher, salt};
+use crate::audit::AUDIT_SET;
 use crate::error::NodeError;
 use crate::hub::Change;
 use crate::model::{Grantee, NewSet, SetSource};
@@ -45,6 +46,10 @@ impl Publisher {
     }
 
     fn first_describe(&self, new: &NewSet, _member: MemberNumber) -> Result<Describe, NodeError> {
+        if new.set.as_str() == AUDIT_SET {
+            let why = "no set is called audit: cards name the audit feed so; take another name";
+            return Err(NodeError::Misuse(why.to_owned()));
+        }
         let terms = terms_of(&new.source);
         if !terms.may_share && !new.grants.is_empty() {
             return Err(NodeError::Terms {

@@ -1,5 +1,6 @@
 //! A node over a real store, without a network: publishing and asking.
 
+mod audit;
 mod changes;
 mod discipline;
 mod entries;
@@ -22,6 +23,7 @@ use hashpact_core::signal::{Signal, SignalKind};
 use hashpact_store::StoreOptions;
 use tempfile::TempDir;
 
+use crate::audit::AuditSettings;
 use crate::clock::Clock;
 use crate::model::{ImportProgress, NewEntry, NewSet, SetSource};
 use crate::node::{Node, NodeOptions};
@@ -34,6 +36,7 @@ pub(crate) struct Scene {
     pub(crate) clock: Clock,
     genesis: Digest,
     rosters: Vec<Bytes>,
+    pub(crate) audit: AuditSettings,
 }
 
 impl Scene {
@@ -72,6 +75,7 @@ impl Scene {
             clock: Clock::manual(NOW),
             genesis,
             rosters,
+            audit: AuditSettings::default(),
         }
     }
 
@@ -136,6 +140,7 @@ impl Scene {
             clock: self.clock.clone(),
             connects: false,
             near_index,
+            audit: self.audit,
         })
         .unwrap();
         for roster in &self.rosters {

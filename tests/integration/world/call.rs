@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -179,6 +180,16 @@ impl Underway<'_> {
     /// Whether it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
+    }
+
+    /// What it wrote to standard output so far.
+    pub(crate) fn so_far(&self) -> String {
+        // The process writes at the offset that this file shares: it stays as it is.
+        let length = self.stdout.metadata().unwrap().len();
+        let mut bytes = vec![0; usize::try_from(length).unwrap()];
+        let read = self.stdout.read_at(&mut bytes, 0).unwrap();
+        bytes.truncate(read);
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// SIGKILL.

@@ -288,6 +288,7 @@ impl Coalition {
             clock: self.clock.clone(),
             connects: false,
             near_index: false,
+            audit: hashpact_node::audit::AuditSettings::default(),
         })
         .unwrap()
     }
