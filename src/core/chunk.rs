@@ -20,6 +20,10 @@ use crate::merkle::CompactRange;
 use crate::page;
 use crate::reject::Rejection;
 
+mod cut;
+
+pub use cut::{cut, prove_at};
+
 const WHAT: &str = "chunk";
 /// A page is the subtree of this level: 2^8 leaves.
 const PAGE_LEVEL: u8 = 8;

@@ -377,3 +377,45 @@ proptest! {
         prop_assert_eq!(verified.leaves().count() as u64, to - from);
     }
 }
+
+#[test]
+fn any_part_of_a_chunk_verifies_by_itself_and_gives_its_leaves() {
+    let head = head(SIZE);
+    let whole = chunk(100, 1_300, SIZE);
+    let bounds = [
+        100, 101, 255, 256, 257, 511, 512, 700, 768, 1_024, 1_299, 1_300,
+    ];
+    for from in bounds {
+        for to in bounds.into_iter().filter(|to| *to > from) {
+            let part = cut(&whole, &head, from, to).unwrap();
+            assert_eq!(part, chunk(from, to, SIZE), "[{from}, {to})");
+            let verified = verify(&part, &head).unwrap();
+            let expected: Vec<_> = (from..).zip(leaves(from, to)).collect();
+            let got: Vec<_> = verified.leaves().map(|(i, l)| (i, l.clone())).collect();
+            assert_eq!(got, expected);
+        }
+    }
+}
+
+#[test]
+fn no_part_is_cut_out_of_a_chunk_that_does_not_verify_or_has_not_the_leaves() {
+    let head = head(SIZE);
+    let whole = chunk(300, 1_100, SIZE);
+    assert_eq!(code(cut(&whole, &head, 299, 400)), "wrong_range");
+    assert_eq!(code(cut(&whole, &head, 300, 1_101)), "wrong_range");
+    let mut other = whole;
+    other.before[0] = Digest([9; 32]);
+    assert_eq!(code(cut(&other, &head, 400, 500)), "wrong_root");
+    assert_eq!(code(prove_at(&other, &head, 400)), "wrong_root");
+}
+
+#[test]
+fn a_chunk_proves_what_is_below_and_above_each_of_its_leaves() {
+    let head = head(SIZE);
+    let whole = chunk(300, 1_100, SIZE);
+    for at in [300, 301, 512, 777, 1_100] {
+        let proof = prove_at(&whole, &head, at).unwrap();
+        let all = verify_extension(&proof, &range(0, at), &head).unwrap();
+        assert_eq!(all, range(0, SIZE));
+    }
+}

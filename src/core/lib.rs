@@ -21,6 +21,7 @@
 )]
 
 pub mod access;
+pub mod bundle;
 pub mod card;
 pub mod checkpoint;
 pub mod chunk;

@@ -8,6 +8,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use crate::bundle::{CHECK_BYTES, Header, MAGIC, PREFIX_BYTES, Prefix, RecordKind, Tally};
 use crate::card::NodeCard;
 use crate::checkpoint::{Checkpoint, Origin};
 use crate::enrol::VerifiedRequest;
@@ -18,13 +19,14 @@ use crate::leaf::{RawLeaf, read};
 use crate::liveness::Liveness;
 use crate::note::{Note, SignatureLine};
 use crate::page;
+use crate::reject::Rejection;
 use crate::roster::{Roster, RosterFile};
 use crate::suspension::Suspension;
 
 type Decoder = fn(&Bytes) -> bool;
 
 /// Every decoder of bytes from outside; each says whether it took them.
-const DECODERS: [(&str, Decoder); 14] = [
+const DECODERS: [(&str, Decoder); 15] = [
     ("envelope", |b| {
         [
             PayloadType::Roster,
@@ -67,7 +69,34 @@ const DECODERS: [(&str, Decoder); 14] = [
     }),
     ("evidence", |b| ForkEvidence::decode(b).is_ok()),
     ("liveness", |b| Liveness::from_bytes(b).is_ok()),
+    ("bundle", |b| walk(b).is_ok()),
 ];
+
+/// Walks through a bundle as whoever takes it in does.
+fn walk(file: &Bytes) -> Result<(), Rejection> {
+    let cut = || Rejection::malformed("bundle", "cut");
+    let mut rest = file.strip_prefix(MAGIC).ok_or_else(cut)?;
+    let mut tally = Tally::default();
+    let mut first = true;
+    loop {
+        let (prefix, after) = rest.split_first_chunk::<PREFIX_BYTES>().ok_or_else(cut)?;
+        let prefix = Prefix::read(*prefix)?;
+        let (body, after) = after.split_at_checked(prefix.length).ok_or_else(cut)?;
+        let (check, after) = after.split_first_chunk::<CHECK_BYTES>().ok_or_else(cut)?;
+        prefix.check(body, *check)?;
+        if std::mem::take(&mut first) != (prefix.kind == RecordKind::Header) {
+            return Err(cut());
+        }
+        match prefix.kind {
+            RecordKind::Header => Header::read(body).map(drop)?,
+            RecordKind::End if after.is_empty() => return tally.check_end(body),
+            RecordKind::End => return Err(cut()),
+            RecordKind::Document | RecordKind::Evidence | RecordKind::Feed | RecordKind::Chunk => {}
+        }
+        tally.count(*check)?;
+        rest = after;
+    }
+}
 
 fn corpus() -> std::path::PathBuf {
     crate::here().join("../../tests/corpus")

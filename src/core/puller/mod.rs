@@ -89,6 +89,8 @@ pub struct Progress {
     pub cursor: u64,
     /// The size of the newest head that was applied.
     pub applied: Option<u64>,
+    /// Its epoch, and that size.
+    pub applied_at: Option<(u32, u64)>,
     /// The size of the newest verified head.
     pub best: Option<u64>,
     /// Pulls that run.
@@ -149,6 +151,7 @@ impl Puller {
             publisher: feed.publisher,
             cursor: feed.cursor,
             applied: feed.applied.as_ref().map(Head::size),
+            applied_at: feed.applied.as_ref().map(Head::rank),
             best: feed.best.as_ref().map(Head::size),
             jobs: peers::running(&self.jobs, |job| job.feed == *id),
             frozen: feed.frozen,
