@@ -162,6 +162,18 @@ impl Capped for wire::Announcement {
     }
 }
 
+impl Capped for wire::BundleFeed {
+    fn check(message: &[u8]) -> Result<(), Rejection> {
+        const HEAD: u64 = 1;
+        const LIMIT: usize = COSIGNATURES_MAX + RECEIPTS_MAX + PROOF_MAX_HASHES + PLAIN_FIELDS_MAX;
+        let budget = Budget::new("feed of a bundle", LIMIT);
+        budget.walk(message, |number, content| match number {
+            HEAD => budget.walk(content, |_, _| Ok(())),
+            _ => Ok(()),
+        })
+    }
+}
+
 /// How many fields a message may have, those of messages inside included: protobuf
 /// merges what comes twice, so only the sum says what would be built.
 struct Budget {

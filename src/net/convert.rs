@@ -14,8 +14,8 @@ use hashpact_core::limits::{
 use hashpact_core::reject::Rejection;
 
 use crate::types::{
-    Announcement, ChunkParts, GrantEnded, Head, NodeInfo, ProofParts, PullPart, PullRequest,
-    RosterItem,
+    Announcement, BundleFeed, ChunkParts, GrantEnded, Head, NodeInfo, ProofParts, PullPart,
+    PullRequest, RosterItem,
 };
 use crate::wire;
 
@@ -230,6 +230,29 @@ impl From<Head> for wire::Head {
             note: head.note,
             cosignatures: head.cosignatures,
             receipts: head.receipts,
+        }
+    }
+}
+
+/// Reads what a bundle says of a feed.
+pub(crate) fn bundle_feed(feed: wire::BundleFeed) -> Result<BundleFeed, Rejection> {
+    Ok(BundleFeed {
+        head: head(present(feed.head, "head")?)?,
+        from: feed.from,
+        describe_index: feed.describe_index,
+        describe: capped(feed.describe, "leaf", LEAF_PLAIN_MAX_BYTES)?,
+        inclusion: hashes(&feed.inclusion, "inclusion proof")?,
+    })
+}
+
+impl From<BundleFeed> for wire::BundleFeed {
+    fn from(feed: BundleFeed) -> Self {
+        Self {
+            inclusion: to_hashes(&feed.inclusion),
+            head: Some(feed.head.into()),
+            from: feed.from,
+            describe_index: feed.describe_index,
+            describe: feed.describe,
         }
     }
 }

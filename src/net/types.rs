@@ -102,6 +102,21 @@ pub struct GrantEnded {
     pub inclusion: Vec<Digest>,
 }
 
+/// What a bundle says of one feed: a head, and the describe leaf in force below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleFeed {
+    /// The head that the chunks lead to.
+    pub head: Head,
+    /// The first leaf in the bundle.
+    pub from: u64,
+    /// The describe leaf's index.
+    pub describe_index: u64,
+    /// The describe leaf in plain form.
+    pub describe: Bytes,
+    /// Its inclusion proof in RFC 6962 form.
+    pub inclusion: Vec<Digest>,
+}
+
 /// A request for a range of a feed, proved against one head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PullRequest {

@@ -29,6 +29,16 @@ pub enum NodeError {
         /// The terms, as the set's describe leaf quotes them.
         terms: String,
     },
+    /// The grants of a set do not allow this.
+    #[error("{set} is not for {who}: {why}")]
+    NotGranted {
+        /// The set.
+        set: String,
+        /// Whom it was meant for.
+        who: String,
+        /// Which grant is missing.
+        why: String,
+    },
     /// The set is closed for publishing at present.
     #[error("{set} takes nothing at present: {why}")]
     PublishingClosed {
@@ -85,6 +95,7 @@ impl NodeError {
             Self::Misuse(_) => "misuse",
             Self::NotFound { .. } => "not_found",
             Self::Terms { .. } => "terms",
+            Self::NotGranted { .. } => "not_granted",
             Self::PublishingClosed { .. } => "publishing_closed",
             Self::DiskLow { .. } => "disk_low",
             Self::Rejected(rejection) => rejection.code(),

@@ -5,6 +5,7 @@ use hashpact_core::leaf::{self, Leaf};
 use hashpact_core::limits::PAGE_LEAVES;
 use hashpact_store::{FeedInfo, Seen, Store, Whole, WholeStanding};
 
+use crate::bundle::check_may_leave;
 use crate::changes;
 use crate::error::NodeError;
 use crate::model::ExportedEntry;
@@ -27,12 +28,7 @@ pub(crate) fn export(
     let Some(describe) = views::describe_of(feed) else {
         return Ok(());
     };
-    if !describe.terms.may_share {
-        return Err(NodeError::Terms {
-            set: describe.name.to_string(),
-            terms: views::terms_text(&describe.terms),
-        });
-    }
+    check_may_leave(feed)?;
     let mut from = 0;
     while from < feed.indexed {
         let to = from.saturating_add(PAGE_LEAVES).min(feed.indexed);

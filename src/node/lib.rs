@@ -6,6 +6,7 @@
 mod act;
 pub mod audit;
 pub mod blast;
+pub mod bundle;
 pub mod caller;
 pub mod card;
 pub mod changes;

@@ -23,7 +23,7 @@ use hashpact_core::page;
 use hashpact_core::reject::Rejection;
 use hashpact_node::Node;
 use hashpact_node::hub::Change;
-use hashpact_store::{HeadRef, StoreError};
+use hashpact_store::{HeadRef, Store, StoreError};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::task::spawn_blocking;
@@ -196,6 +196,25 @@ impl Announcer {
     }
 }
 
+/// A head as it is told, with what stands beside it.
+///
+/// # Errors
+/// What the store answers.
+pub(super) fn stored_head(
+    store: &Store,
+    reach: &Reach,
+    at: HeadRef,
+) -> Result<Option<Head>, StoreError> {
+    let head = store.head(reach.feed.no, at.epoch, at.size)?;
+    Ok(head.map(|head| Head {
+        feed: reach.feed.id,
+        publisher: reach.feed.publisher,
+        note: head.note().clone(),
+        cosignatures: within(head.cosignatures, COSIGNATURES_MAX),
+        receipts: within(head.receipts, RECEIPTS_MAX),
+    }))
+}
+
 /// Reads the state and makes announcements of it. Blocking.
 struct Teller {
     node: Arc<Node>,
@@ -304,7 +323,7 @@ impl Teller {
             self.told.heads.remove(&feed);
             return Ok(None);
         };
-        let Some(head) = self.stored_head(reach, at)? else {
+        let Some(head) = stored_head(self.node.store(), reach, at)? else {
             return Ok(None);
         };
         let digest = digest_of(&head);
@@ -312,17 +331,6 @@ impl Teller {
             return Ok(None);
         }
         Ok(Some(Announcement::Head(Box::new(head))))
-    }
-
-    fn stored_head(&self, reach: &Reach, at: HeadRef) -> Result<Option<Head>, StoreError> {
-        let head = self.node.store().head(reach.feed.no, at.epoch, at.size)?;
-        Ok(head.map(|head| Head {
-            feed: reach.feed.id,
-            publisher: reach.feed.publisher,
-            note: head.note().clone(),
-            cosignatures: within(head.cosignatures, COSIGNATURES_MAX),
-            receipts: within(head.receipts, RECEIPTS_MAX),
-        }))
     }
 
     /// PROTOCOL 16.13: a member that loses its grant gets that one describe leaf, with its
@@ -347,7 +355,7 @@ impl Teller {
         if index >= at.size || !self.told.grants_ended.insert((feed, index)) {
             return Ok(None);
         }
-        let Some(mut head) = self.stored_head(reach, at)? else {
+        let Some(mut head) = stored_head(self.node.store(), reach, at)? else {
             return Ok(None);
         };
         // Who acts on the feed is no business of who is out.

@@ -126,7 +126,7 @@ impl Driver {
         }
         let (said, refused) = verify(&self.node, announced, head);
         for rejection in refused {
-            self.reject(peer, Some(announced.feed), &rejection);
+            self.note_rejected(peer, Some(announced.feed), &rejection);
         }
         if said.is_empty() {
             return;

@@ -21,6 +21,7 @@ use hashpact_node::hub::Change;
 use hashpact_store::FeedInfo;
 
 use super::beside::Beside;
+use super::bundle::Files;
 use super::directory::Snapshots;
 use super::epochs::Epochs;
 use super::errand::Errand;
@@ -91,6 +92,8 @@ pub(crate) struct Driver {
     pub(super) epochs: Epochs,
     /// Cosignatures and receipts that wait for their heads.
     pub(super) beside: Beside,
+    /// Feeds that are taken in from bundles.
+    pub(super) files: Files,
 }
 
 impl Driver {
@@ -119,6 +122,7 @@ impl Driver {
             asked_for: HashSet::new(),
             epochs: Epochs::default(),
             beside: Beside::default(),
+            files: Files::default(),
         }
     }
 
@@ -218,6 +222,8 @@ impl Driver {
             Done::Differs { head } => self.differs(head),
             Done::EpochOpened { feed } => self.epoch_opened(feed),
             Done::Proven { feed } => self.node.hub().tell(Change::Evidence(feed)),
+            Done::Sought { feed } => self.files.happened(feed, |standing| standing.sought = true),
+            Done::Flushed { peer } => self.flushed(peer),
             Done::Dropped { feed } => {
                 self.publishers.remove(&feed);
                 self.board.keep_feeds(|kept| *kept != feed);
@@ -262,6 +268,7 @@ impl Driver {
     }
 
     fn store_failed(&mut self, feed: FeedId) {
+        self.files.happened(feed, |standing| standing.failed = true);
         self.tell(Event::StoreFailed { feed });
         let store = self.node.store();
         let held = store.feed_no(&feed).and_then(|no| store.feed(no).ok());
@@ -299,6 +306,7 @@ impl Driver {
                 events.extend(self.act(action));
             }
         }
+        self.show_imports();
     }
 
     /// Does one thing; answers what that made happen at once.
@@ -413,6 +421,8 @@ impl Driver {
 
     /// The publisher's doing, whoever served it.
     fn throttled(&self, feed: FeedId, until: UnixMillis, rejection: &Rejection) {
+        self.files
+            .happened(feed, |standing| standing.resting = Some(rejection.clone()));
         let publisher = self.publishers.get(&feed);
         let publisher = publisher.and_then(|number| self.node.member(*number));
         let name = publisher.map_or_else(String::new, |member| member.slug.to_string());
@@ -438,6 +448,12 @@ impl Driver {
     }
 
     pub(super) fn reject(&self, peer: PeerId, feed: Option<FeedId>, rejection: &Rejection) {
+        self.files.refused(peer, rejection);
+        self.note_rejected(peer, feed, rejection);
+    }
+
+    /// As [`reject`](Self::reject), of what stands beside what counts.
+    pub(super) fn note_rejected(&self, peer: PeerId, feed: Option<FeedId>, rejection: &Rejection) {
         self.rejections.note(self.name(peer), feed, rejection);
         if let Some(feed) = feed.filter(|feed| self.publishers.contains_key(feed)) {
             let code = rejection.code();

@@ -55,6 +55,13 @@ pub(crate) enum Why {
     Conflict,
 }
 
+impl Epochs {
+    /// Forgets the heads of a peer that is gone for ever.
+    pub(super) fn forget(&mut self, peer: PeerId) {
+        self.later.retain(|(of, _), _| *of != peer);
+    }
+}
+
 impl Driver {
     /// Takes all feeds to the epochs that the roster has opened, own ones too, and
     /// hears heads again that waited for it.

@@ -13,8 +13,8 @@ use hashpact_core::verified::Verified;
 use hashpact_node::{Node, NodeError};
 use tokio::task::spawn_blocking;
 
+use super::bundle::Source;
 use super::pipeline::{Pulled, coalition, describe_of};
-use crate::client::Peer;
 use crate::types::{ProofParts, PullPart, PullRequest};
 
 /// Two heads of one feed that do not agree.
@@ -121,7 +121,7 @@ fn ranges(proof: ProofParts, size: u64) -> Option<Ranges> {
 
 /// Seeks the proof of a fork, at hand or from one peer after the other; answers
 /// whether there is new evidence.
-pub(crate) async fn prove(node: &Arc<Node>, case: Case, links: Vec<Peer>) -> bool {
+pub(crate) async fn prove(node: &Arc<Node>, case: Case, links: Vec<Source>) -> bool {
     let at_node = Arc::clone(node);
     let begun = spawn_blocking(move || Search::begin(&at_node, case)).await;
     let Ok(Some(mut search)) = begun else {

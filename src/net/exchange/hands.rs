@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::bulk::Bulk;
+use super::bundle::{Leaves, Source, Told};
 use super::driver::{Driver, Parts};
 use super::errand::Errand;
 use super::inbox::Heard;
@@ -114,6 +115,8 @@ struct Seat {
 struct Hands {
     node: Arc<Node>,
     links: Links,
+    /// Bundles that are taken in: whom to ask for leaves without a connection.
+    files: HashMap<PeerId, Arc<Leaves>>,
     jobs: HashMap<JobId, Job>,
     desks: BTreeMap<FeedId, Seat>,
     bulk: Arc<Bulk>,
@@ -134,6 +137,7 @@ impl Hands {
         Self {
             node: Arc::clone(&parts.node),
             links: Links::default(),
+            files: HashMap::new(),
             jobs: HashMap::new(),
             desks: BTreeMap::new(),
             bulk,
@@ -163,6 +167,19 @@ impl Hands {
                     driver.link_down(&peer);
                 }
             }
+            Inside::Bundle(told) => {
+                match &told {
+                    Told::Begin(begin) => {
+                        let leaves = Arc::clone(&begin.leaves);
+                        self.files.insert(begin.peer, leaves);
+                    }
+                    Told::End(peer) => {
+                        self.files.remove(peer);
+                    }
+                    Told::Flush(_) | Told::Drop(_) | Told::Evidence(..) | Told::Sync(_) => {}
+                }
+                driver.told_of_bundle(told);
+            }
             Inside::Done(done) => {
                 self.note(&done);
                 driver.take(done);
@@ -189,7 +206,9 @@ impl Hands {
             | Done::Applied { .. }
             | Done::Differs { .. }
             | Done::EpochOpened { .. }
-            | Done::Proven { .. } => {}
+            | Done::Proven { .. }
+            | Done::Sought { .. }
+            | Done::Flushed { .. } => {}
         }
     }
 
@@ -235,16 +254,18 @@ impl Hands {
             }
             Errand::AskRoster { peer, from } => self.ask_roster(peer, from),
             Errand::Prove(case) => {
-                let (node, links, report) = (
-                    Arc::clone(&self.node),
-                    self.links.all(),
-                    self.report.clone(),
-                );
+                // Files first: they are at hand.
+                let files = self.files.values().cloned().map(Source::Bundle);
+                let links =
+                    files.chain(self.links.all().into_iter().map(Box::new).map(Source::Peer));
+                let (node, links, report) =
+                    (Arc::clone(&self.node), links.collect(), self.report.clone());
                 self.tasks.spawn(async move {
                     let feed = case.feed;
                     if fork::prove(&node, *case, links).await {
                         let _ = report.send(Inside::Done(Done::Proven { feed })).await;
                     }
+                    let _ = report.send(Inside::Done(Done::Sought { feed })).await;
                 });
             }
             Errand::OpenOwnEpochs => {
@@ -260,14 +281,17 @@ impl Hands {
 
     fn pull(&mut self, peer: PeerId, order: pipeline::Order) {
         let job = order.job;
-        let Some(link) = self.links.get(peer).cloned() else {
+        let link = self.links.get(peer);
+        let read = link.map_or(0, |link| link.connection().traffic().read());
+        let link = link.cloned().map(Box::new).map(Source::Peer);
+        let file = || self.files.get(&peer).cloned().map(Source::Bundle);
+        let Some(source) = link.or_else(file) else {
             return; // the driver orders over links that stand
         };
-        let read = link.connection().traffic().read();
         metrics::counter!("hashpact_pulls_total").increment(1);
         let pull = pipeline::pull(
             Arc::clone(&self.node),
-            link,
+            source,
             order,
             Arc::clone(&self.bulk),
             self.report.clone(),

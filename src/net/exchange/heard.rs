@@ -287,7 +287,7 @@ impl Driver {
 
     /// Evidence of a fork from elsewhere: checked as strictly as a chunk, kept, and
     /// the feed freezes.
-    fn evidence(&mut self, bytes: &Bytes) -> Result<(), NodeError> {
+    pub(super) fn evidence(&mut self, bytes: &Bytes) -> Result<(), NodeError> {
         let evidence = ForkEvidence::decode(bytes)?;
         let feed = evidence.feed;
         let Some(publisher) = self.publishers.get(&feed).copied() else {
@@ -383,7 +383,8 @@ impl Driver {
             .is_some_and(|(own, s)| s.is_witness(own));
         let of_publisher = |peer: &PeerId| {
             let known = self.peers.get(peer);
-            known.is_some_and(|known| known.key.0 == held.publisher)
+            let is_it = known.is_some_and(|known| known.key.0 == held.publisher);
+            is_it && !self.files.has(*peer)
         };
         let mut told = self.announced.iter();
         !witness

@@ -1,9 +1,10 @@
 //! What the driver's own tasks tell it: links, pulls, stored chunks, heads.
 
 use hashpact_core::id::FeedId;
-use hashpact_core::puller::{ChunkId, Head, JobId, Span};
+use hashpact_core::puller::{ChunkId, Head, JobId, PeerId, Span};
 use hashpact_core::reject::Rejection;
 
+use super::bundle::Told;
 use super::pipeline::Pulled;
 use crate::client::Peer;
 use crate::error::NetError;
@@ -16,6 +17,8 @@ pub(crate) enum Inside {
     LinkUp { peer: Box<Peer> },
     /// It is gone.
     LinkDown { peer: PeerIdentity, connection: u64 },
+    /// Whoever takes a bundle in says what is next.
+    Bundle(Told),
     /// Something that was ordered was done, or failed.
     Done(Done),
 }
@@ -56,6 +59,10 @@ pub(crate) enum Done {
     EpochOpened { feed: FeedId },
     /// A proof of a fork was stored.
     Proven { feed: FeedId },
+    /// A proof of a fork was sought, whether one was found or not.
+    Sought { feed: FeedId },
     /// A feed and all that was derived from it are gone.
     Dropped { feed: FeedId },
+    /// A desk has done all that was ordered before it was asked to say so.
+    Flushed { peer: PeerId },
 }

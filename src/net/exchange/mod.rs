@@ -12,6 +12,7 @@ pub mod announce;
 mod asking;
 mod beside;
 mod bulk;
+mod bundle;
 mod busy;
 mod dial;
 pub mod directory;
@@ -45,6 +46,7 @@ mod view;
 mod waits;
 
 pub use bulk::Bulk;
+pub use bundle::{BundleView, FeedView, alone, show as show_bundle};
 pub use dial::Bootstrap;
 pub use inbox::{Heard, Inbox, Said};
 pub use start::{Exchange, ExchangeOptions, PUBLISHER_MAX_BYTES};

@@ -18,9 +18,9 @@ use hashpact_node::Node;
 use tokio::sync::mpsc;
 
 use super::bulk::Bulk;
+use super::bundle::Source;
 use super::busy::busy;
 use super::inside::{Done, Inside};
-use crate::client::Peer;
 use crate::error::NetError;
 use crate::types::{PullPart, PullRequest};
 
@@ -64,13 +64,13 @@ impl Order {
 /// Carries one pull out, and tells the driver of every chunk and of the end.
 pub(crate) async fn pull(
     node: Arc<Node>,
-    peer: Peer,
+    source: Source,
     order: Order,
     bulk: Arc<Bulk>,
     driver: mpsc::Sender<Inside>,
 ) {
     let job = order.job;
-    let end = match run(node, peer, order, bulk, &driver).await {
+    let end = match run(node, source, order, bulk, &driver).await {
         Ok(()) => Done::PullEnded { job },
         Err(NetError::Rejected(rejection)) => Done::PullRejected { job, rejection },
         Err(error) => Done::PullFailed { job, error },
@@ -81,14 +81,15 @@ pub(crate) async fn pull(
 
 async fn run(
     node: Arc<Node>,
-    peer: Peer,
+    source: Source,
     order: Order,
     bulk: Arc<Bulk>,
     driver: &mpsc::Sender<Inside>,
 ) -> Result<(), NetError> {
     let request = order.request();
     let job = order.job;
-    let parts = peer.pull(&request).await?;
+    let turn = source.turn().await;
+    let parts = source.pull(&request).await?;
     let mut chunks = Box::pin(verified(node, parts, Arc::new(order), bulk));
     while let Some(pulled) = chunks.next().await {
         let pulled = Box::new(pulled?);
@@ -97,6 +98,7 @@ async fn run(
             return Ok(());
         }
     }
+    drop(turn);
     Ok(())
 }
 

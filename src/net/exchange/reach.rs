@@ -9,6 +9,8 @@ use hashpact_core::leaf::{self, DESCRIBE, Leaf, RawLeaf};
 use hashpact_core::reject::Rejection;
 use hashpact_store::{FeedInfo, FeedStatus, Store};
 
+use super::pipeline::describe_of;
+
 /// One feed under one snapshot.
 pub(crate) struct Reach {
     pub(crate) snapshot: Arc<Snapshot>,
@@ -52,6 +54,32 @@ impl Reach {
     pub(crate) fn may_serve(&self, to: MemberNumber) -> Result<(), Rejection> {
         let publisher = self.feed.publisher;
         self.snapshot.may_serve(to, publisher, self.grants.as_ref())
+    }
+
+    /// Whether a member may read the feed's leaves, whoever serves them.
+    ///
+    /// # Errors
+    /// [`Rejection::NotFound`], the same for every reason.
+    pub(crate) fn may_read(&self, member: MemberNumber) -> Result<(), Rejection> {
+        let publisher = self.feed.publisher;
+        self.snapshot
+            .may_read(member, publisher, self.grants.as_ref())
+    }
+
+    /// Whether this node hands the feed's leaves to an authority that is no member: only
+    /// what its own member publishes, and only where the terms give the right to share.
+    /// ⚠ A grant to members is none to others, so no member hands on what another
+    /// publishes.
+    ///
+    /// # Errors
+    /// [`Rejection::NotFound`], the same for every reason.
+    pub(crate) fn may_hand_over(&self) -> Result<(), Rejection> {
+        let shared = describe_of(&self.feed).is_some_and(|describe| describe.terms.may_share);
+        if self.feed.own && shared {
+            Ok(())
+        } else {
+            Err(Rejection::NotFound)
+        }
     }
 
     /// Whether a member may see the feed's heads and proofs.

@@ -63,7 +63,7 @@ impl Rooms {
     }
 
     /// Why there is not room for everything of a publisher.
-    fn why(&self, publisher: MemberNumber) -> Option<Rejection> {
+    pub(super) fn why(&self, publisher: MemberNumber) -> Option<Rejection> {
         let found = self.found();
         if let (true, Some(space)) = (found.disk > Room::Ample, found.space) {
             return Some(Rejection::DiskLow {

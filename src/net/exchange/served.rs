@@ -34,6 +34,15 @@ const READ_AHEAD: usize = 2;
 /// milliseconds, and the queue is fair.
 const READERS_MAX: usize = 4;
 
+/// Who is given leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// A member, as its grants say.
+    Member(MemberNumber),
+    /// An authority that is no member, by a bundle.
+    Authority,
+}
+
 /// What all pulls of a node share.
 pub(crate) struct Pulls {
     node: Arc<Node>,
@@ -58,12 +67,21 @@ impl Pulls {
         caller: MemberNumber,
         request: PullRequest,
     ) -> Result<Answers<PullPart>, ServiceError> {
+        self.serve_to(Reader::Member(caller), request).await
+    }
+
+    /// The same, also to who is no member.
+    pub(crate) async fn serve_to(
+        &self,
+        reader: Reader,
+        request: PullRequest,
+    ) -> Result<Answers<PullPart>, ServiceError> {
         let pull = Arc::new(Pull {
             node: Arc::clone(&self.node),
             snapshots: Arc::clone(&self.snapshots),
             readers: Arc::clone(&self.readers),
             bulk: Arc::clone(&self.bulk),
-            caller,
+            reader,
             request,
             at_head: OnceLock::new(),
         });
@@ -93,7 +111,7 @@ struct Pull {
     snapshots: Arc<Snapshots>,
     readers: Arc<Semaphore>,
     bulk: Arc<Bulk>,
-    caller: MemberNumber,
+    reader: Reader,
     request: PullRequest,
     /// What is dead at the head asked for, once it matters.
     at_head: OnceLock<Liveness>,
@@ -107,10 +125,10 @@ impl Pull {
         let request = &self.request;
         let reach = Reach::of(self.node.store(), snapshot, &request.feed)?;
         // Relaying governs leaves only.
-        if request.proof_only {
-            reach.may_prove(self.caller)?;
-        } else {
-            reach.may_serve(self.caller)?;
+        match self.reader {
+            Reader::Member(caller) if request.proof_only => reach.may_prove(caller)?,
+            Reader::Member(caller) => reach.may_serve(caller)?,
+            Reader::Authority => reach.may_hand_over()?,
         }
         let applied = reach.feed.applied.map_or(0, |head| head.size);
         let within = request.from <= request.to

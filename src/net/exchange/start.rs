@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hashpact_core::card::EndpointPolicy;
 use hashpact_core::puller;
+use hashpact_node::bundle::Bundles;
 use hashpact_node::{ExchangeView, Node};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -14,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::bulk::Bulk;
+use super::bundle::{Carrier, Drive};
 use super::dial::{Bootstrap, Dialling};
 use super::directory::{Directory, Snapshots};
 use super::driver::Parts;
 use super::hands::Runner;
 use super::inbox::Inbox;
+use super::inside::Inside;
 use super::rejections::Rejections;
 use super::room::Rooms;
 use super::serve::NodeService;
@@ -103,7 +106,7 @@ pub struct Exchange {
     shutdown: CancellationToken,
     bulk: Arc<Bulk>,
     grace: Duration,
-    #[cfg(test)]
+    report: mpsc::Sender<Inside>,
     rejections: Arc<Rejections>,
 }
 
@@ -130,6 +133,7 @@ impl Exchange {
         };
         let address = listener.as_ref().map(TcpListener::local_addr);
         let rejections = Arc::new(Rejections::default());
+        let (report, reports) = mpsc::channel(REPORTS_MAX);
         let exchange = Self {
             local_addr: address.transpose().map_err(NetError::Connect)?,
             board: Arc::default(),
@@ -138,7 +142,7 @@ impl Exchange {
             shutdown,
             bulk: Bulk::start()?,
             grace: options.grace,
-            #[cfg(test)]
+            report: report.clone(),
             rejections: Arc::clone(&rejections),
         };
         let identity = Identity {
@@ -148,7 +152,6 @@ impl Exchange {
             settings: options.settings,
         };
         let (inbox, heard) = Inbox::new();
-        let (report, reports) = mpsc::channel(REPORTS_MAX);
         let clock = node.clock().clone();
         let clock: Clock = Arc::new(move || clock.now());
         let outbound_only = options.outbound_only.unwrap_or(listener.is_none());
@@ -256,6 +259,16 @@ impl Exchange {
     #[must_use]
     pub fn view(&self) -> Arc<dyn ExchangeView> {
         Arc::clone(&self.board) as Arc<dyn ExchangeView>
+    }
+
+    /// What makes bundles of the node's sets and takes them in, while it runs.
+    #[must_use]
+    pub fn bundles(&self, node: &Arc<Node>) -> Arc<dyn Bundles> {
+        let drive = Drive::Running {
+            driver: self.report.clone(),
+            rejections: Arc::clone(&self.rejections),
+        };
+        Carrier::new(Arc::clone(node), Arc::clone(&self.bulk), drive)
     }
 
     /// The connections of both directions.

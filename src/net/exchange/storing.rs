@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hashpact_core::chunk::VerifiedChunk;
 use hashpact_core::id::{FeedId, MemberNumber};
 use hashpact_core::leaf::{FeedKind as DescribedKind, PUBLISH};
-use hashpact_core::puller::{ChunkId, Growth, GrowthLimit, Head};
+use hashpact_core::puller::{ChunkId, Growth, GrowthLimit, Head, PeerId};
 use hashpact_node::hub::Change;
 use hashpact_node::{Node, NodeError};
 use hashpact_store::quarantine::Reason;
@@ -50,6 +50,8 @@ pub(crate) enum Order {
     OpenEpoch(epochs::Why),
     /// Make durable what there is and give the writer back.
     Rest,
+    /// Make durable what there is, and say so.
+    Flush(PeerId),
     /// Begin anew after a failure.
     Reset,
     /// Remove the feed and all that was derived from it.
@@ -154,6 +156,9 @@ impl Desk {
             return;
         }
         if work.failed {
+            if let Order::Flush(peer) = order {
+                self.tell(Done::Flushed { peer });
+            }
             return;
         }
         let done = match order {
@@ -165,6 +170,7 @@ impl Desk {
             Order::OpenEpoch(why) => self.open_epoch(work, why),
             Order::Rest => Self::rest(work),
             Order::DropFeed => self.drop_feed(work),
+            Order::Flush(peer) => self.flush(work, peer),
             Order::Reset => Ok(()),
         };
         if let Err(error) = done {
@@ -343,6 +349,13 @@ impl Desk {
         if let Some(mut writer) = work.writer.take() {
             writer.sync()?;
         }
+        Ok(())
+    }
+
+    fn flush(&self, work: &mut Work, peer: PeerId) -> Result<(), NodeError> {
+        let synced = work.writer.as_mut().map(FeedWriter::sync);
+        self.tell(Done::Flushed { peer });
+        synced.transpose()?;
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 mod asking;
 mod beside;
 mod bounds;
+mod bundles;
+mod bundles_hostile;
 mod elision;
 mod epochs;
 mod equivocations;
