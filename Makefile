@@ -44,6 +44,7 @@ scripts:
 	$(PYTHON) tests/verify_proofs.py --merkle tests/vectors/merkle.json
 	$(PYTHON) tests/verify_proofs.py --checkpoint tests/vectors/checkpoint.json
 	$(PYTHON) tests/verify_proofs.py --feed tests/vectors/feed.json
+	$(PYTHON) tests/verify_proofs.py --bundle tests/vectors/bundle.json
 
 bench: build ## Measure import, pull, watch and look-up (ENTRIES=1000000)
 	set -e; for what in import pull watch lookup; do \

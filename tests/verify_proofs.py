@@ -6,6 +6,7 @@
     verify_proofs.py --merkle VECTORS.json     recomputes tests/vectors/merkle.json
     verify_proofs.py --checkpoint VECTOR.json  recomputes tests/vectors/checkpoint.json
     verify_proofs.py --feed VECTORS.json       recomputes tests/vectors/feed.json, then changes every field
+    verify_proofs.py --bundle VECTOR.json      reads tests/vectors/bundle.json, then changes every byte
 
 A capture is what a Pull gave, decoded, with the head that it was pinned to:
 
@@ -468,12 +469,57 @@ def check_feed(v):
                 raise Refused(f"{part}.{field} was accepted with a change")
 
 
+def walk_bundle(file):
+    """The records of a bundle as (offset, kind, length, check, body); its framing is checked."""
+    need(file[:16] == b"hashpact bundle\n", "no bundle")
+    at, records, checks = 16, [], hashlib.sha256()
+    limits = {1: 1024, 2: 1048640, 3: 2097216, 4: 4194304, 5: 4194304, 255: 40}
+    while True:
+        kind, length = file[at], int.from_bytes(file[at + 1 : at + 5], "big")
+        need(length <= limits.get(kind, -1), "a kind that there is not, or too long a body")
+        body, end = file[at + 5 : at + 5 + length], at + 13 + length
+        check = file[end - 8 : end]
+        need(end <= len(file) and sha256(file[at : at + 5] + body)[:8] == check, "a record's check")
+        need((kind == 1) == (at == 16), "a header elsewhere than at the beginning")
+        if kind == 255:
+            need(body == len(records).to_bytes(8, "big") + checks.digest(), "the end")
+            need(end == len(file), "bytes after the end")
+            return records + [(at, kind, length, check, body)]
+        records.append((at, kind, length, check, body))
+        checks.update(check)
+        at = end
+
+
+def check_bundle(v):
+    need(set(v) == {"genesis", "records", "file"}, "other parts")
+    file = unhex(v["file"])
+    records = walk_bundle(file)
+    told = [(r["offset"], r["kind"], r["length"], unhex(r["check"], 8)) for r in v["records"]]
+    need([r[:4] for r in records] == told, "other records than are told")
+    header = records[0][4]
+    need(header[0] == 1 and header[1:33] == unhex(v["genesis"], 32), "version and genesis")
+    next_leaf = 0
+    for _, _, _, _, body in (r for r in records if r[1] == 5):
+        begin, end = int.from_bytes(body[:8], "big"), int.from_bytes(body[8:16], "big")
+        need(begin == next_leaf < end, "chunks that do not follow one another")
+        next_leaf = end
+    for at in range(len(file)):
+        other = file[:at] + bytes([file[at] ^ 1]) + file[at + 1 :]
+        for changed in (other, file[:at]):
+            try:
+                walk_bundle(changed)
+            except (Refused, IndexError):
+                continue
+            raise Refused(f"byte {at} was accepted with a change")
+
+
 def main(arguments):
     modes = {
         "--self-test": self_test,
         "--merkle": check_merkle,
         "--checkpoint": check_checkpoint,
         "--feed": check_feed,
+        "--bundle": check_bundle,
     }
     check = modes.get(arguments[0]) if len(arguments) == 2 else check_capture
     if check is None or len(arguments) not in (1, 2):

@@ -37,6 +37,9 @@ pub(crate) const CALLS: &[(&str, Role)] = &[
     ("/hashpact.node.v1.Node/AcknowledgeChanges", Read),
     ("/hashpact.node.v1.Node/ListConsumers", Read),
     ("/hashpact.node.v1.Node/RemoveConsumer", Administer),
+    // What goes to others, and what comes from elsewhere, is decided like a grant.
+    ("/hashpact.node.v1.Node/ExportBundle", Administer),
+    ("/hashpact.node.v1.Node/ImportBundle", Administer),
     ("/hashpact.node.v1.Node/Status", Read),
     ("/hashpact.node.v1.Node/Peers", Read),
     ("/hashpact.node.v1.Node/Feeds", Read),

@@ -59,6 +59,7 @@ pub(crate) fn status(error: &NodeError) -> Status {
         NodeError::Misuse(_) | NodeError::Rejected(_) => Code::InvalidArgument,
         NodeError::NotFound { .. } => Code::NotFound,
         NodeError::Terms { .. }
+        | NodeError::NotGranted { .. }
         | NodeError::PublishingClosed { .. }
         | NodeError::DiskLow { .. } => Code::FailedPrecondition,
         NodeError::StartOver(error) if hashpact_node::changes::is_mistake(*error) => {

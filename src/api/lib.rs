@@ -17,6 +17,7 @@ pub mod socket;
 mod access;
 mod asking;
 mod audit;
+mod bundle;
 mod changes;
 mod convert;
 mod embedded;

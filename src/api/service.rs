@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures_util::TryFutureExt as _;
 use hashpact_core::id::{Slug, UnixMillis};
 use hashpact_core::leaf::audit::{Act, OK};
+use hashpact_node::bundle::Bundles;
 use hashpact_node::caller::Caller;
 use hashpact_node::{Node, NodeError, RosterDocuments};
 use tokio::sync::mpsc;
@@ -22,7 +23,7 @@ use crate::changes::Watchers;
 use crate::convert;
 use crate::error::{lost, misuse, nobody, refused, status};
 use crate::recorded::{self, Asked, recorded};
-use crate::{audit, erase, import, looking, retract, wire};
+use crate::{audit, bundle, erase, import, looking, retract, wire};
 
 /// Selectors of one retraction, all of which are held in memory.
 pub const SELECTORS_MAX: usize = 1_000_000;
@@ -45,6 +46,7 @@ pub struct NodeService {
     asking: Asking,
     watchers: Watchers,
     about: Arc<About>,
+    bundles: Option<Arc<dyn Bundles>>,
 }
 
 impl NodeService {
@@ -62,12 +64,25 @@ impl NodeService {
             watchers: Watchers::new(stop),
             node,
             about: Arc::new(about),
+            bundles: None,
         }
     }
 
     /// The node that is served.
     pub(crate) fn node(&self) -> Arc<Node> {
         Arc::clone(&self.node)
+    }
+
+    /// Makes bundles and takes them in as well.
+    #[must_use]
+    pub fn with_bundles(mut self, bundles: Arc<dyn Bundles>) -> Self {
+        self.bundles = Some(bundles);
+        self
+    }
+
+    fn bundles(&self) -> Result<&Arc<dyn Bundles>, Status> {
+        let bundles = self.bundles.as_ref();
+        bundles.ok_or_else(|| misuse("bundles are not made here"))
     }
 
     /// The gRPC server over it, with the limits of the local socket.
@@ -115,6 +130,8 @@ impl wire::node_server::Node for NodeService {
     type ImportStream = import::Responses;
     type ExportStream = ReceiverStream<Result<wire::ExportResponse, Status>>;
     type WatchChangesStream = crate::changes::Watched;
+    type ExportBundleStream = bundle::Exported;
+    type ImportBundleStream = bundle::Imported;
     type VerifyStream = ReceiverStream<Result<wire::VerifyResponse, Status>>;
     type AuditStream = ReceiverStream<Result<wire::AuditResponse, Status>>;
     type RecordStream = ReceiverStream<Result<wire::RecordResponse, Status>>;
@@ -387,6 +404,23 @@ impl wire::node_server::Node for NodeService {
         .await?;
         info!(consumer = %name, %by, "a consumer was removed");
         Ok(Response::new(wire::RemoveConsumerResponse {}))
+    }
+
+    async fn export_bundle(
+        &self,
+        request: Request<wire::ExportBundleRequest>,
+    ) -> Result<Response<Self::ExportBundleStream>, Status> {
+        let bundles = self.bundles()?;
+        bundle::export(&self.node, bundles.as_ref(), request.get_ref()).map(Response::new)
+    }
+
+    async fn import_bundle(
+        &self,
+        request: Request<Streaming<wire::ImportBundleRequest>>,
+    ) -> Result<Response<Self::ImportBundleStream>, Status> {
+        let bundles = Arc::clone(self.bundles()?);
+        let imported = bundle::import(bundles, request.into_inner()).await?;
+        Ok(Response::new(imported))
     }
 
     async fn status(

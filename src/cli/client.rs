@@ -6,10 +6,11 @@
 use std::future::Future;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use hashpact_api::wire::node_client::NodeClient;
 use hashpact_api::{About, CODE, COMMAND_AGENT, Embedded, MESSAGE_MAX_BYTES, NodeService};
+use hashpact_node::Node;
 use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
 use tokio::net::UnixStream;
@@ -20,7 +21,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use super::error::CliError;
-use super::open::open_node;
+use super::open::{open_node, publisher_max_bytes, pull_settings};
 use super::{Context, output};
 use crate::config::Config;
 
@@ -42,6 +43,27 @@ pub struct Client {
 /// A configuration that is wrong; a socket that may not be opened; a store that is
 /// in use though nobody answers.
 pub fn connect_or_embed(context: &Context) -> Result<Client, CliError> {
+    reach(context, |service, _, _| Ok(service))
+}
+
+/// The same, for the commands about bundles: a node that this process serves itself
+/// takes them in with a driver of its own.
+///
+/// # Errors
+/// As [`connect_or_embed`].
+pub fn connect_or_embed_for_bundles(context: &Context) -> Result<Client, CliError> {
+    reach(context, |service, node, config| {
+        let (settings, most) = (pull_settings(config), publisher_max_bytes(config));
+        let bundles = hashpact_net::exchange::alone(node, settings, most);
+        let bundles = bundles.map_err(CliError::failed)?;
+        Ok(service.with_bundles(bundles))
+    })
+}
+
+fn reach(
+    context: &Context,
+    equip: impl FnOnce(NodeService, Arc<Node>, &Config) -> Result<NodeService, CliError>,
+) -> Result<Client, CliError> {
     let config = context.config_text()?;
     let runtime = Runtime::new().map_err(CliError::failed)?;
     let socket = config.api.socket.clone();
@@ -51,7 +73,9 @@ pub fn connect_or_embed(context: &Context) -> Result<Client, CliError> {
     } else {
         // The keys are needed now.
         let config = context.config()?;
-        let service = NodeService::new(open_node(&config, false)?, about());
+        let node = open_node(&config, false)?;
+        let service = NodeService::new(Arc::clone(&node), about());
+        let service = equip(service, node, &config)?;
         let (node, server) = runtime.block_on(in_process(service, &context.command))?;
         (node, Some(server), config)
     };
@@ -220,6 +244,9 @@ pub fn failed(status: &Status) -> CliError {
         Some("publishing_closed") => "hashpact status shows what the node waits for",
         Some("disk_low") => "make room on the volume of node.data_dir",
         Some("terms") => "without the list owner's permission a set stays on this node",
+        Some("not_granted") => {
+            "hashpact set grant SET MEMBER grants an own set; of another's its publisher decides"
+        }
         Some("busy") => "try again",
         Some("store") => "hashpact verify checks the store; the node's log says more",
         Some("internal") => "the node's log says more",

@@ -295,7 +295,7 @@ pub(super) enum Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    fn open(path: &Path, context: &'a Context) -> Result<Self, CliError> {
+    pub(super) fn open(path: &Path, context: &'a Context) -> Result<Self, CliError> {
         if path == Path::new("-") {
             return Ok(Self::Stdout(context));
         }
@@ -315,7 +315,7 @@ impl<'a> Target<'a> {
         })
     }
 
-    fn finish(mut self) -> io::Result<()> {
+    pub(super) fn finish(mut self) -> io::Result<()> {
         self.flush()?;
         if let Self::File { file, beside, path } = &self {
             file.sync_all()?;

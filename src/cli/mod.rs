@@ -6,6 +6,7 @@
 pub mod allow_list;
 pub mod audit;
 pub mod bench;
+pub mod bundle;
 pub mod card;
 pub mod client;
 pub mod coalition;
@@ -111,6 +112,7 @@ enum Command {
     Retract(retract::RetractArgs),
     Erase(erase::EraseArgs),
     Export(export::ExportArgs),
+    Bundle(bundle::BundleArgs),
     Lookup(lookup::LookupArgs),
     Scan(scan::ScanArgs),
     Hash(hash::HashArgs),
@@ -257,6 +259,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Retract(args) => retract::run(&args, context),
         Command::Erase(args) => erase::run(&args, context),
         Command::Export(args) => export::run(&args, context),
+        Command::Bundle(args) => bundle::run(args, context),
         Command::Lookup(args) => lookup::run(&args, context),
         Command::Scan(args) => scan::run(&args, context),
         Command::Hash(args) => hash::run(args, context),

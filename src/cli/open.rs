@@ -85,19 +85,9 @@ pub fn credentials(config: &Config) -> Result<Credentials, CliError> {
 #[must_use]
 pub fn exchange_options(config: &Config, credentials: Credentials) -> ExchangeOptions {
     let mut options = ExchangeOptions::new(credentials);
-    let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    let pull = &config.pull;
     options.settings = config.federation.limits.settings();
-    options.pull.poll_ms = pull.poll_interval_s.saturating_mul(1_000);
-    options.pull.jobs_per_feed = size(pull.chunks_at_once);
-    options.pull.jobs_total = size(pull.feeds_at_once.saturating_mul(pull.chunks_at_once));
-    options.pull.growth_per_hour = config.federation.limits.feed_growth_per_hour;
-    let publisher_max = config.federation.limits.publisher_max_mib;
-    options.publisher_max_bytes = publisher_max.saturating_mul(1 << 20);
-    options.pull.waits = Waits {
-        first_ms: pull.retry_first_ms,
-        longest_ms: pull.retry_longest_s.saturating_mul(1_000),
-    };
+    options.pull = pull_settings(config);
+    options.publisher_max_bytes = publisher_max_bytes(config);
     options.confirm_wait = Duration::from_secs(config.publish.confirm_wait_s);
     options.listen = config.federation.listen;
     options.outbound_only = Some(config.federation.outbound_only);
@@ -123,6 +113,31 @@ fn audit_settings(config: &Config) -> AuditSettings {
         segment_ms: audit.segment_days.saturating_mul(DAY_MS),
         retain_ms: (audit.retain_days > 0).then(|| audit.retain_days.saturating_mul(DAY_MS)),
     }
+}
+
+/// How the node pulls, from peers and from bundles.
+#[must_use]
+pub fn pull_settings(config: &Config) -> hashpact_core::puller::Settings {
+    let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let pull = &config.pull;
+    hashpact_core::puller::Settings {
+        poll_ms: pull.poll_interval_s.saturating_mul(1_000),
+        jobs_per_feed: size(pull.chunks_at_once),
+        jobs_total: size(pull.feeds_at_once.saturating_mul(pull.chunks_at_once)),
+        growth_per_hour: config.federation.limits.feed_growth_per_hour,
+        waits: Waits {
+            first_ms: pull.retry_first_ms,
+            longest_ms: pull.retry_longest_s.saturating_mul(1_000),
+        },
+        ..hashpact_core::puller::Settings::default()
+    }
+}
+
+/// What the pulled feeds of one publisher may take of the disk.
+#[must_use]
+pub const fn publisher_max_bytes(config: &Config) -> u64 {
+    let publisher_max = config.federation.limits.publisher_max_mib;
+    publisher_max.saturating_mul(1 << 20)
 }
 
 /// The name on a certificate that a node makes for itself. Nobody decides by it.

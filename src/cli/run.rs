@@ -124,6 +124,7 @@ async fn start(
     };
     let mut servers = JoinSet::new();
     let service = NodeService::until(Arc::clone(&node), about.clone(), stop.clone());
+    let service = service.with_bundles(exchange.bundles(&node));
     let told = stop.clone().cancelled_owned();
     servers.spawn(async move { socket.serve(service, told).await.map_err(CliError::failed) });
     if let Some(listener) = http {

@@ -16,6 +16,7 @@
 )]
 
 mod audit;
+mod bundle;
 mod ceremony;
 mod changes;
 mod cli;
