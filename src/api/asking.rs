@@ -82,13 +82,15 @@ impl Asking {
         _place: OwnedSemaphorePermit,
         request: wire::MatchRequest,
     ) -> Result<wire::MatchResponse, Status> {
+        let percent =
+            |asked: Option<u32>| asked.map(|asked| u8::try_from(asked).unwrap_or(u8::MAX));
         let options = MatchOptions {
             max_distance: request.max_distance,
+            video_query_percent: percent(request.video_query_percent),
+            video_compared_percent: percent(request.video_compared_percent),
         };
         // Asked before: a value that goes in meanwhile may be missed all the same.
-        let near = self.node.near();
-        let (near_ready, near_pending) =
-            near.map_or((true, 0), |near| (near.is_ready(), near.pending()));
+        let (near_ready, near_pending) = self.node.near_loading();
         let work = move |node: &Node, signals: &[Signal]| match_all(node, signals, options);
         let answers = self.ask("match", request.signals, work).await?;
         Ok(wire::MatchResponse {
@@ -160,10 +162,7 @@ fn answers(
 }
 
 fn look_up(node: &Node, signals: &[Signal]) -> Result<Vec<wire::Answer>, NodeError> {
-    let exact = MatchOptions {
-        max_distance: Some(0),
-    };
-    let found = node.matches(signals, exact)?;
+    let found = node.matches(signals, MatchOptions::exact())?;
     let mut matches = Matches::new(node);
     let both = signals.iter().zip(found);
     Ok(both

@@ -80,7 +80,7 @@ async fn a_match_tells_how_near_it_is_and_what_to_make_of_it() {
     let answers = loop {
         let request = wire::MatchRequest {
             signals: vec![pdq(3), unknown.clone(), md5(1), md5(2)],
-            max_distance: None,
+            ..wire::MatchRequest::default()
         };
         let response = client.r#match(request).await.unwrap().into_inner();
         if response.near_ready && response.near_pending == 0 {
@@ -103,6 +103,7 @@ async fn a_match_tells_how_near_it_is_and_what_to_make_of_it() {
     let far = wire::MatchRequest {
         signals: vec![pdq(3)],
         max_distance: Some(65),
+        ..wire::MatchRequest::default()
     };
     let refused = client.r#match(far).await.unwrap_err();
     assert_eq!(code(&refused), "misuse");

@@ -11,7 +11,7 @@ use hashpact_core::reject::Rejection;
 use hashpact_core::signal::{Signal, SignalKind};
 use hashpact_core::standing;
 use hashpact_node::model::{
-    ExportedEntry, Grantee, ImportProgress, LineRejection, Match, MatchStanding, Matched, NewEntry,
+    ExportedEntry, Found, Grantee, ImportProgress, LineRejection, MatchStanding, Matched, NewEntry,
     NewSet, Retracted, RosterImport, Selector, SetInfo, SetSource,
 };
 use hashpact_node::{MemberView, Node, NodeError};
@@ -372,9 +372,7 @@ impl<'a> Matches<'a> {
     pub(crate) fn answer(&mut self, kind: SignalKind, matched: Matched) -> wire::Answer {
         let found = matched.found.into_iter();
         wire::Answer {
-            matches: found
-                .map(|found| self.write(kind, found.distance, found.entry))
-                .collect(),
+            matches: found.map(|found| self.write(kind, found)).collect(),
             more: matched.more,
             ..wire::Answer::default()
         }
@@ -392,9 +390,7 @@ impl<'a> Matches<'a> {
         };
         let found = matched.found.into_iter();
         wire::Answer {
-            matches: found
-                .map(|found| self.write(kind, found.distance, found.entry))
-                .collect(),
+            matches: found.map(|found| self.write(kind, found)).collect(),
             more: matched.more,
             verdict: verdict.to_owned(),
             standing: standing.to_owned(),
@@ -402,7 +398,12 @@ impl<'a> Matches<'a> {
         }
     }
 
-    fn write(&mut self, kind: SignalKind, distance: u32, found: Match) -> wire::Match {
+    fn write(&mut self, kind: SignalKind, found: Found) -> wire::Match {
+        let Found {
+            entry: found,
+            distance,
+            video,
+        } = found;
         let node = self.node;
         let publisher = self
             .publishers
@@ -430,6 +431,8 @@ impl<'a> Matches<'a> {
             standing: standing_name(found.standing).to_owned(),
             kind: kind.number(),
             distance,
+            query_percent: video.map(|video| u32::from(video.query_percent)),
+            compared_percent: video.map(|video| u32::from(video.compared_percent)),
         }
     }
 }

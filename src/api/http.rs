@@ -115,7 +115,7 @@ fn readiness(node: &Node) -> Ready {
     }
     Ready {
         ready: reasons.is_empty(),
-        near_ready: node.near().is_none_or(|near| near.is_ready()),
+        near_ready: node.near_loading().0,
         store_room: node.store().space().map_or("unknown", room),
         reasons,
     }

@@ -30,6 +30,7 @@ mod node;
 mod re_anchor;
 mod sign_state;
 mod status;
+mod videos;
 mod views;
 mod words;
 

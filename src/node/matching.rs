@@ -1,4 +1,4 @@
-//! Matching: who says what of a signal, near duplicates of PDQ included.
+//! Matching: who says what of a signal, near duplicates of PDQ and vPDQ included.
 //!
 //! Blocking; the local API calls it off the reactor. Values near one are found in
 //! memory ([`Near`]); what is said of them is read from the store afterwards, so a
@@ -13,8 +13,9 @@ use hashpact_store::{IndexKey, Postings, Store};
 
 use crate::error::NodeError;
 use crate::lookup::{self, LOOKUP_MAX};
-use crate::model::{Found, Match, MatchOptions, Matched};
+use crate::model::{Found, Match, MatchOptions, Matched, VideoShare};
 use crate::near::Near;
+use crate::videos::Videos;
 
 /// Matches of one item that are told; the nearest. More mean a flood, not more truth.
 pub const MATCHES_MAX: usize = 256;
@@ -27,6 +28,14 @@ const VALUES_MAX: usize = 32_768;
 const VALUES_PER_CALL: usize = 262_144;
 /// Values looked up at one time, which bounds what is in memory.
 const SLICE: usize = LOOKUP_MAX;
+
+/// What values are near, in memory; without them the store is swept.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Indexes<'n> {
+    pub(crate) pictures: Option<&'n Near>,
+    /// Frames of videos.
+    pub(crate) frames: Option<&'n Near>,
+}
 
 /// One value to be looked up for one item.
 struct Asked {
@@ -43,7 +52,10 @@ struct Asked {
 /// answers.
 pub(crate) fn matches(
     store: &Store,
-    near: Option<&Near>,
+    Indexes {
+        pictures: near,
+        frames,
+    }: Indexes<'_>,
     signals: &[Signal],
     options: MatchOptions,
     keep: impl Fn(&mut Match) -> bool,
@@ -71,8 +83,15 @@ pub(crate) fn matches(
         None => near_by_sweep(store, signals, max)?,
         Some(_) => HashMap::new(),
     };
+    let mut videos = Videos::new(store, frames, options, max)?;
     let mut room = VALUES_PER_CALL;
     for (item, signal) in signals.iter().enumerate() {
+        if let Some(query) = videos.query(signal)? {
+            if let Some(answer) = answering.answers.get_mut(item) {
+                videos.tell(&query, &mut answering.names, &answering.keep, answer)?;
+            }
+            continue;
+        }
         let nearest = match (near, pdq_value(signal).filter(|_| max > 0)) {
             (_, None) => None,
             (None, Some(_)) => swept.remove(&item).map(Nearest::finish),
@@ -139,7 +158,7 @@ impl<K: Fn(&mut Match) -> bool> Answering<'_, K> {
             let entry: Option<Match> = self.names.answer(posting)?;
             let entry = entry.and_then(|mut entry| (self.keep)(&mut entry).then_some(entry));
             if let Some(entry) = entry {
-                answer.add(entry, asked.distance);
+                answer.add(entry, asked.distance, None);
             }
         }
         Ok(())
@@ -151,21 +170,26 @@ impl<K: Fn(&mut Match) -> bool> Answering<'_, K> {
 /// ⚠ However much one publisher says, nobody else's word is left out for it: where
 /// there is more than is told, publishers take turns.
 #[derive(Default)]
-struct Telling {
+pub(crate) struct Telling {
     /// With how many of the same publisher's come before it.
     found: Vec<(usize, Found)>,
     of_publisher: HashMap<MemberNumber, usize>,
-    more: bool,
+    pub(crate) more: bool,
 }
 
 impl Telling {
-    fn add(&mut self, entry: Match, distance: u32) {
+    pub(crate) fn add(&mut self, entry: Match, distance: u32, video: Option<VideoShare>) {
         let before = self.of_publisher.entry(entry.publisher).or_default();
         if *before == MATCHES_MAX {
             self.more = true;
             return;
         }
-        self.found.push((*before, Found { entry, distance }));
+        let found = Found {
+            entry,
+            distance,
+            video,
+        };
+        self.found.push((*before, found));
         *before = before.saturating_add(1);
     }
 
@@ -302,11 +326,11 @@ mod tests {
     fn however_much_one_publisher_says_the_others_are_heard() {
         let mut telling = Telling::default();
         for n in 0..10_000 {
-            telling.add(said(1, n), 2);
+            telling.add(said(1, n), 2, None);
         }
         assert_eq!(telling.found.len(), MATCHES_MAX, "what is kept is bounded");
         for publisher in 2..5 {
-            telling.add(said(publisher, 7), 20);
+            telling.add(said(publisher, 7), 20, None);
         }
         let told = telling.finish();
         assert!(told.more);

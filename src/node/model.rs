@@ -217,8 +217,24 @@ pub struct Match {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MatchOptions {
     /// PDQ: differing bits at most; `None` for the 31 that the field agrees on, 0 for
-    /// the very value.
+    /// the very value. Of vPDQ it is that of frames.
     pub max_distance: Option<u32>,
+    /// vPDQ: how many percent of its frames an entry's video has at least; `None` for 80.
+    pub video_query_percent: Option<u8>,
+    /// vPDQ: how many percent of the frames of the entry's video it has at least; `None`
+    /// for 0.
+    pub video_compared_percent: Option<u8>,
+}
+
+impl MatchOptions {
+    /// The very value.
+    #[must_use]
+    pub fn exact() -> Self {
+        Self {
+            max_distance: Some(0),
+            ..Self::default()
+        }
+    }
 }
 
 /// An entry that matches, and how nearly.
@@ -228,6 +244,17 @@ pub struct Found {
     pub entry: Match,
     /// Differing bits of PDQ; 0 for the very value, and for every other kind.
     pub distance: u32,
+    /// How much of two videos is the same; of vPDQ alone.
+    pub video: Option<VideoShare>,
+}
+
+/// How much of two videos is the same, in whole percent, rounded down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VideoShare {
+    /// Of the frames asked for, those that the entry's video has.
+    pub query_percent: u8,
+    /// Of the frames of the entry's video, those that were asked for.
+    pub compared_percent: u8,
 }
 
 /// What is known of one signal.

@@ -1,4 +1,5 @@
-//! The index of near PDQ values, kept as the store changes.
+//! The index of near PDQ values, of pictures or of frames of videos, kept as the store
+//! changes.
 //!
 //! It holds every value that has a posting, live or dead; what is said of a value
 //! found near is read from the store at once afterwards. So retractions, held ones,
@@ -16,7 +17,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hashpact_core::signal::SignalKind;
 use hashpact_matching::pdq::index::{DistanceTooLarge, PdqIndex, Stats};
 use hashpact_store::{SignalWatch, Store};
 
@@ -31,8 +31,9 @@ const SLICE: usize = 1 << 18;
 const TIDY: Duration = Duration::from_secs(10);
 
 /// The index, and what waits to go into it.
-#[derive(Default)]
 pub struct Near {
+    /// The kind byte of what it holds, in the store's keys.
+    kind: u8,
     index: ArcSwap<PdqIndex>,
     waiting: Mutex<Waiting>,
     told: Condvar,
@@ -69,12 +70,20 @@ impl Near {
     ///
     /// # Errors
     /// Where the system has no thread left.
-    pub fn start(store: &Arc<Store>) -> Result<Arc<Self>, NodeError> {
-        let near = Arc::new(Self::default());
+    pub fn start(store: &Arc<Store>, kind: u8) -> Result<Arc<Self>, NodeError> {
+        let near = Arc::new(Self {
+            kind,
+            index: ArcSwap::default(),
+            waiting: Mutex::default(),
+            told: Condvar::new(),
+            pending: AtomicUsize::new(0),
+            ready: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        });
         let watch = Watch(Arc::downgrade(&near));
         // From here on nothing new is missed; the first sweep finds what is there.
         lock(&near.waiting).beside_sweep = Some(Vec::new());
-        store.watch_signals(SignalKind::Pdq.number_byte(), Arc::new(watch));
+        store.watch_signals(kind, Arc::new(watch));
         let (weak, store) = (Arc::downgrade(&near), Arc::downgrade(store));
         let keeper = std::thread::Builder::new().name("near-index".to_owned());
         let started = keeper.spawn(move || keep(&weak, &store));
@@ -209,7 +218,7 @@ impl Near {
     fn sweep(&self, store: &Store, threads: usize) -> Result<(), NodeError> {
         let fresh = PdqIndex::new();
         let mut slice = Vec::with_capacity(SLICE);
-        store.scan_values(SignalKind::Pdq.number_byte(), |value| {
+        store.scan_values(self.kind, |value| {
             slice.push(*value);
             if slice.len() == SLICE {
                 fresh.extend(slice.drain(..), threads);

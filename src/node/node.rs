@@ -15,7 +15,7 @@ use hashpact_core::id::{Digest, MemberNumber, SetName, Slug, UnixMillis};
 use hashpact_core::keys::{Feed, Identity, SecretKey};
 use hashpact_core::reject::Rejection;
 use hashpact_core::roster::RosterChain;
-use hashpact_core::signal::Signal;
+use hashpact_core::signal::{Signal, SignalKind};
 use hashpact_store::{FeedInfo, Head, Store, StoreOptions, VerifyReport};
 
 use crate::audit::{Audit, AuditParts, AuditSettings};
@@ -96,6 +96,8 @@ pub struct Node {
     roster_said: SaidState,
     /// `None` for a command that runs alone: a sweep serves its one question.
     near: Option<Arc<Near>>,
+    /// The same of the frames of videos.
+    near_frames: Option<Arc<Near>>,
     /// When a TLS certificate that is not this node's own runs out; 0 for none.
     certificate_expires: AtomicU64,
     /// What wants attention beside what the node sees by itself, by subject.
@@ -141,10 +143,12 @@ impl Node {
             sign_state_dir: &options.sign_state_dir,
             fault: |_| Ok(()),
         })?;
-        let near = options
-            .near_index
-            .then(|| Near::start(&store))
-            .transpose()?;
+        let index = |kind| {
+            let wanted = options.near_index;
+            wanted.then(|| Near::start(&store, kind)).transpose()
+        };
+        let near = index(SignalKind::Pdq.number_byte())?;
+        let near_frames = index(hashpact_store::FRAME_KIND)?;
         let following = Following::new(&store);
         let node = Arc::new(Self {
             store,
@@ -160,6 +164,7 @@ impl Node {
             exchange: std::sync::OnceLock::new(),
             roster_said: SaidState::default(),
             near,
+            near_frames,
             certificate_expires: AtomicU64::new(0),
             notices: Mutex::default(),
             removed_members: Arc::default(),
@@ -386,9 +391,7 @@ impl Node {
     /// # Errors
     /// More than [`lookup::LOOKUP_MAX`] signals; what the store answers.
     pub fn lookup(&self, signals: &[Signal]) -> Result<Vec<Vec<Match>>, NodeError> {
-        let exact = MatchOptions {
-            max_distance: Some(0),
-        };
+        let exact = MatchOptions::exact();
         let answers = self.matches(signals, exact)?.into_iter();
         let entries = |answer: Matched| answer.found.into_iter().map(|found| found.entry);
         Ok(answers.map(|answer| entries(answer).collect()).collect())
@@ -405,11 +408,27 @@ impl Node {
         signals: &[Signal],
         options: MatchOptions,
     ) -> Result<Vec<Matched>, NodeError> {
-        let near = self.near.as_deref();
+        let near = matching::Indexes {
+            pictures: self.near.as_deref(),
+            frames: self.near_frames.as_deref(),
+        };
         matching::matches(&self.store, near, signals, options, self.removed_filter())
     }
 
-    /// How the index of near matches stands; `None` for a command that runs alone.
+    /// Whether near matches are answered at all, and how many values are known of which
+    /// near ones are not found yet; of pictures and videos together.
+    #[must_use]
+    pub fn near_loading(&self) -> (bool, u64) {
+        let both = [&self.near, &self.near_frames];
+        both.into_iter()
+            .flatten()
+            .fold((true, 0), |(ready, pending), near| {
+                let pending = near.pending().saturating_add(pending);
+                (ready && near.is_ready(), pending)
+            })
+    }
+
+    /// How the index of near pictures stands; `None` for a command that runs alone.
     #[must_use]
     pub fn near(&self) -> Option<&Arc<Near>> {
         self.near.as_ref()
@@ -558,7 +577,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(near) = &self.near {
+        for near in [&self.near, &self.near_frames].into_iter().flatten() {
             near.stop();
         }
         self.audit.close();

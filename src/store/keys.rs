@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use hashpact_core::signal::SignalKind;
+
 use crate::error::{Result, StoreError};
 
 /// A feed's number in this store. Local: it means nothing to anybody else.
@@ -19,6 +21,29 @@ impl fmt::Display for FeedNo {
 
 /// `kind ‖ 32 bytes`: what a signal is found by.
 pub type IndexKey = [u8; 33];
+
+/// The kind byte under which the frames of vPDQ signals are found, each by its PDQ. No
+/// kind of signal has this number: it stands in keys of this store and nowhere else.
+pub const FRAME_KIND: u8 = 0x87;
+
+/// The kind of signal that a key's kind byte is of.
+pub(crate) fn kind_of(byte: u8) -> u8 {
+    if byte == FRAME_KIND {
+        SignalKind::Vpdq.number_byte()
+    } else {
+        byte
+    }
+}
+
+/// The key by which a frame of a video is found.
+#[must_use]
+pub fn frame(pdq: &[u8; 32]) -> IndexKey {
+    let mut key = [0; 33];
+    let (kind, value) = key.split_at_mut(1);
+    kind.copy_from_slice(&[FRAME_KIND]);
+    value.copy_from_slice(pdq);
+    key
+}
 
 /// Bytes of an index in a signal's key: a feed has at most 2^40 leaves.
 const INDEX_BYTES: usize = 5;

@@ -25,6 +25,7 @@ mod elided;
 mod error;
 mod families;
 mod feeds;
+mod frames;
 mod gate;
 mod heads;
 mod held;
@@ -61,7 +62,7 @@ pub use self::feeds::{FeedCounts, FeedInfo, FeedKind, FeedStatus, HeadRef, NewFe
 pub use self::gate::AllowList;
 pub use self::heads::Head;
 pub use self::index::derive::{content_digest, reference_digest};
-pub use self::keys::{FeedNo, IndexKey};
+pub use self::keys::{FRAME_KIND, FeedNo, IndexKey, frame as frame_key};
 pub use self::leaving::Leaving;
 pub use self::lookup::{Posting, Postings, Reference};
 pub use self::options::StoreOptions;

@@ -256,7 +256,7 @@ fn live_posting(
 ) -> Result<Option<Posting>> {
     let (no, index) = keys::read_signal(key)?;
     let shown = feeds.by_no.get(&no);
-    let kind = key.first().copied().unwrap_or(0);
+    let kind = keys::kind_of(key.first().copied().unwrap_or(0));
     let shown = shown.and_then(|state| state.shows(kind, index, all));
     let Some(held) = shown else {
         return Ok(None);

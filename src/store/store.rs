@@ -109,6 +109,7 @@ impl Store {
         };
         store.load_feeds()?;
         crate::gate::apply(&store.inner)?;
+        crate::frames::apply(&store.inner)?;
         Ok(store)
     }
 

@@ -8,6 +8,8 @@ mod elisions;
 mod lookups;
 #[path = "quarantine_tests.rs"]
 mod quarantine;
+#[path = "frames_tests.rs"]
+mod videos;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -26,17 +26,21 @@ pub trait SignalWatch: Send + Sync {
     fn dropped(&self);
 }
 
-/// Who watches, and which commits have told values that are not seen yet.
+/// Kinds that are watched: pictures, and frames of videos.
+const KINDS: usize = 2;
+
+/// Who watches which kind, and which commits have told values that are not seen yet.
 #[derive(Default)]
 pub(crate) struct Watch {
-    watcher: OnceLock<(u8, Arc<dyn SignalWatch>)>,
+    watchers: [OnceLock<(u8, Arc<dyn SignalWatch>)>; KINDS],
     under_way: Arc<()>,
 }
 
 /// A commit's values that were not told yet, and its claim to be under way.
 #[derive(Default)]
 pub(crate) struct Coming {
-    values: Vec<[u8; 32]>,
+    /// In the order of the watchers.
+    values: [Vec<[u8; 32]>; KINDS],
     under_way: Option<UnderWay>,
 }
 
@@ -47,29 +51,35 @@ pub(crate) struct UnderWay(#[expect(dead_code, reason = "what counts is that it 
 impl Coming {
     /// Notes the watched values among a leaf's postings.
     pub(crate) fn note(&mut self, inner: &Inner, postings: &[(IndexKey, PostingRecord)]) {
-        let Some((kind, _)) = inner.watch.watcher.get() else {
-            return;
-        };
-        for (key, _) in postings {
-            let [first, value @ ..] = key;
-            if first == kind {
-                self.values.push(*value);
+        let mut many = false;
+        for (values, watcher) in self.values.iter_mut().zip(&inner.watch.watchers) {
+            let Some((kind, _)) = watcher.get() else {
+                continue;
+            };
+            for (key, _) in postings {
+                let [first, value @ ..] = key;
+                if first == kind {
+                    values.push(*value);
+                }
             }
+            many |= values.len() >= TOLD_AT_ONCE;
         }
-        if self.values.len() >= TOLD_AT_ONCE {
+        if many {
             self.tell(inner);
         }
     }
 
     /// Tells what was noted.
     pub(crate) fn tell(&mut self, inner: &Inner) {
-        if self.values.is_empty() {
-            return;
-        }
-        self.under_way
-            .get_or_insert_with(|| UnderWay(Arc::clone(&inner.watch.under_way)));
-        if let Some((_, watcher)) = inner.watch.watcher.get() {
-            watcher.coming(std::mem::take(&mut self.values));
+        for (values, watcher) in self.values.iter_mut().zip(&inner.watch.watchers) {
+            if values.is_empty() {
+                continue;
+            }
+            self.under_way
+                .get_or_insert_with(|| UnderWay(Arc::clone(&inner.watch.under_way)));
+            if let Some((_, watcher)) = watcher.get() {
+                watcher.coming(std::mem::take(values));
+            }
         }
     }
 
@@ -83,18 +93,28 @@ impl Coming {
 impl Inner {
     /// Tells that a feed's postings were removed.
     pub(crate) fn tell_dropped(&self) {
-        if let Some((_, watcher)) = self.watch.watcher.get() {
+        for (_, watcher) in self.watch.watchers.iter().filter_map(OnceLock::get) {
             watcher.dropped();
         }
     }
 }
 
 impl Store {
-    /// Tells `watcher` the values of `kind` from now on. Once; later calls change
+    /// Tells `watcher` the values of `kind` from now on: a kind of signal, or
+    /// [`FRAME_KIND`](crate::FRAME_KIND). Once for each of two kinds; later calls change
     /// nothing.
     pub fn watch_signals(&self, kind: u8, watcher: Arc<dyn SignalWatch>) {
-        // A second watcher would be a second index of the same values.
-        let _ = self.inner.watch.watcher.set((kind, watcher));
+        let mut watcher = (kind, watcher);
+        for place in &self.inner.watch.watchers {
+            // A second watcher of one kind would be a second index of the same values.
+            if place.get().is_some_and(|(held, _)| *held == kind) {
+                return;
+            }
+            match place.set(watcher) {
+                Ok(()) => return,
+                Err(back) => watcher = back,
+            }
+        }
     }
 
     /// Whether a commit has told values that look-ups do not see yet. A sweep that

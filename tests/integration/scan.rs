@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 
-use crate::world::{Member, World, list, number, text, until, until_true};
+use crate::world::{Member, World, binary, list, number, text, until, until_true};
 
 fn picture(name: &str) -> String {
     let path = crate::checkout().join("tests/data/images").join(name);
@@ -334,4 +335,121 @@ fn a_scan_that_was_killed_goes_on_where_it_was() {
         .run(&["scan", &folder_shown, "--state", &photo])
         .expect(&[2]);
     assert!(wrong.stderr.contains("no state file"), "{wrong}");
+}
+
+/// A program in ffmpeg's place: of a file that says `frames 3 7 …` behind its beginning
+/// it gives these, which are noise of a kind that is told apart.
+fn frames_ffmpeg(world: &World) -> String {
+    let frames = world.path().join("frames");
+    fs::create_dir_all(&frames).unwrap();
+    for number in 0..12_u32 {
+        let mut state = number.wrapping_mul(0x9e37_79b9) | 1;
+        let mut squares = Vec::new();
+        for _ in 0..16 * 16 {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            squares.push(u8::try_from(state >> 24).unwrap());
+        }
+        let mut picture = b"P6\n128 128\n255\n".to_vec();
+        for y in 0..128 {
+            for x in 0..128 {
+                let light = squares[y / 8 * 16 + x / 8];
+                picture.extend([light; 3]);
+            }
+        }
+        fs::write(frames.join(number.to_string()), picture).unwrap();
+    }
+    let script = format!(
+        "#!/bin/sh\nfor frame in $(tail -n 1); do cat {}/$frame; done\n",
+        frames.display()
+    );
+    let program = world.write("fake-ffmpeg", script);
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    shown(&program)
+}
+
+#[test]
+fn a_video_that_was_cut_is_known_at_another_member_by_its_frames() {
+    let world = two();
+    let ffmpeg = frames_ffmpeg(&world);
+    let video = |name: &str, frames: &str| {
+        let content = [&b"\0\0\0\x18ftypmp42"[..], b"\n", frames.as_bytes()].concat();
+        shown(&world.write(name, content))
+    };
+    let publisher = world.member("northstar");
+    let whole = video("whole.mp4", "0 1 2 3 4 5 6 7 8 9");
+    let hashed = publisher.json(&["hash", "--ffmpeg", &ffmpeg, &whole]);
+    let hashed = &list(&hashed, "files")[0];
+    assert_eq!(number(hashed, "video_frames"), 10);
+    publish(&world, "list", &format!("VPDQ:{}\n", text(hashed, "vpdq")));
+    let reader = world.member("tidepool");
+    let ask = |file: &str, more: &[&str], code: i32| {
+        let line = [
+            &["lookup", "--ffmpeg", &ffmpeg, "--hash-of", file, "--json"],
+            more,
+        ]
+        .concat();
+        reader.run(&line).expect(&[code]).objects().remove(0)
+    };
+    let cut = video("cut.mp4", "2 3 4 5 11");
+    until_true("near matches to be loaded", || {
+        let line = ["lookup", "--ffmpeg", &ffmpeg, "--hash-of", &cut, "--json"];
+        reader.run(&line).objects()[0]["known"] == true
+    });
+    let known = ask(&cut, &[], 0);
+    let found = &list(&known, "matches")[0];
+    assert_eq!(text(found, "entry"), "northstar/confirmed#1");
+    assert_eq!(
+        (
+            number(found, "query_percent"),
+            number(found, "compared_percent")
+        ),
+        (80, 40)
+    );
+    ask(&cut, &["--video-query-percent", "81"], 3);
+    ask(&cut, &["--video-compared-percent", "41"], 3);
+    ask(&video("other.mp4", "10 11"), &[], 3);
+    let line = ["scan", &cut, &whole, "--ffmpeg", &ffmpeg, "--json"];
+    let (_, sums) = lines(reader.run(&line).expect(&[10]).objects());
+    assert_eq!((number(&sums, "asked"), number(&sums, "known")), (2, 2));
+    // Without ffmpeg only digests are asked for, and that is said.
+    let without = reader.run(&["scan", &cut, "--ffmpeg", "no-such-program", "--json"]);
+    let without = without.expect(&[3]);
+    assert!(without.stderr.contains("install ffmpeg"), "{without}");
+    let (_, sums) = lines(without.objects());
+    assert_eq!(number(&sums["not_seen"], "video_no_ffmpeg"), 1);
+}
+
+#[test]
+fn pictures_that_lie_or_blow_up_are_refused_with_the_reason_within_bounded_memory() {
+    let corpus = crate::checkout().join("tests/corpus/image");
+    let mut files: Vec<String> = files_below(&corpus)
+        .iter()
+        .map(|file| shown(file))
+        .collect();
+    files.sort();
+    // Some 1 GiB of address space for all of it, whatever the files claim.
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -v 1200000; exec \"$0\" hash --json \"$@\""])
+        .arg(binary())
+        .args(&files);
+    let hashed = command.output().unwrap();
+    assert_eq!(hashed.status.code(), Some(3));
+    let hashed: Value = serde_json::from_slice(&hashed.stdout).unwrap();
+    let hashed = list(&hashed, "files");
+    assert_eq!(hashed.len(), files.len());
+    for (file, object) in files.iter().zip(hashed) {
+        let name = file.rsplit('/').next().unwrap();
+        let expected = name.split("--").next().unwrap();
+        let code = object["not_seen"]["code"].as_str();
+        match expected {
+            "ok" => assert_eq!(code, None, "{name}"),
+            // These are files, and no pictures.
+            "image_empty" | "image_unsupported" => assert_eq!(object["media"], "other", "{name}"),
+            expected => assert_eq!(code, Some(expected), "{name}"),
+        }
+        assert_eq!(text(object, "sha256").len(), 64);
+    }
 }

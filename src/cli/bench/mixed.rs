@@ -313,7 +313,7 @@ impl Calls {
             Self::Pdq(asks, answers) => {
                 let request = wire::MatchRequest {
                     signals,
-                    max_distance: None,
+                    ..wire::MatchRequest::default()
                 };
                 asks.send(request).await.map_err(|_| ended())?;
                 let answer = answers.next().await.ok_or_else(ended)?;
@@ -350,8 +350,7 @@ fn finish(
 fn wait_for_index(node: &Arc<Node>) -> Result<(), CliError> {
     let until = Instant::now() + INDEXED_WITHIN;
     while Instant::now() < until {
-        let near = node.near();
-        if near.is_none_or(|near| near.is_ready() && near.pending() == 0) {
+        if node.near_loading() == (true, 0) {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(5));

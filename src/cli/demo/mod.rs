@@ -6,6 +6,7 @@ mod ask;
 mod faults;
 mod input;
 mod membership;
+mod pictures;
 mod process;
 mod stage;
 mod tamper;
@@ -76,6 +77,7 @@ async fn play(args: &DemoArgs, world: &mut World, context: &Context) -> Result<(
     let packages = acts::import(world, args.entries, &stage).await?;
     acts::exchange(world, &stage).await?;
     acts::look_up(world, &packages, &stage).await?;
+    pictures::look_up(world, &stage).await?;
     acts::retract(world, &packages, &stage).await?;
     membership::onboard(world, &packages, &stage).await?;
     membership::suspend(world, &packages, &stage).await?;

@@ -119,6 +119,8 @@ pub(in crate::cli) fn ask(
     let signals = items.iter().flat_map(|item| &item.signals);
     let request = wire::MatchRequest {
         max_distance: Some(near.distance),
+        video_query_percent: Some(near.video_query_percent),
+        video_compared_percent: Some(near.video_compared_percent),
         signals: signals
             .map(|asked| wire::Signal {
                 kind: asked.signal.kind().number(),
@@ -221,8 +223,8 @@ fn object(
         signal: format!("{}:{}", asked.signal.kind(), asked.signal.to_text()),
         aspect: asked.aspect.clone(),
         distance: found.distance,
-        query_percent: None,
-        compared_percent: None,
+        query_percent: found.query_percent,
+        compared_percent: found.compared_percent,
         entry: found.entry,
         set: found.set,
         index: found.index,

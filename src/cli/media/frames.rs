@@ -151,7 +151,8 @@ impl Ffmpeg {
             maximum: Some(amount),
         };
         let pid = Pid::from_child(child);
-        let seconds = self.longest.as_secs().saturating_mul(2);
+        // It takes one thread, and is ended after that long in any case.
+        let seconds = self.longest.as_secs().saturating_add(10);
         for (resource, amount) in [
             (Resource::As, self.memory_max_bytes),
             (Resource::Cpu, seconds),
@@ -327,7 +328,7 @@ mod tests {
     fn memory_and_files_are_bounded_and_the_environment_is_empty() {
         // It waits until the bounds are set.
         let bounds = "while [ \"$(ulimit -f)\" != 0 ]; do :; done; [ \"$(ulimit -v)\" = 1048576 ] \
-            && [ \"$(ulimit -t)\" = 40 ] && [ -z \"$HOME$CARGO_MANIFEST_DIR\" ] || exit 1";
+            && [ \"$(ulimit -t)\" = 30 ] && [ -z \"$HOME$CARGO_MANIFEST_DIR\" ] || exit 1";
         let frame = "printf 'P6\\n5 5\\n255\\n%075d' 1";
         assert_eq!(run(&format!("{bounds}; {frame}")).unwrap().len(), 1);
     }

@@ -122,9 +122,11 @@ fn the_corpus_is_read_as_it_was() {
 
 #[test]
 fn every_folder_of_the_corpus_has_a_decoder() {
-    // Chunks are read where they are converted, by the tests of `hashpact-net`.
-    let known =
-        |name: &str| name == "chunk" || DECODERS.iter().any(|(decoder, _)| *decoder == name);
+    // Chunks are read where they are converted, by the tests of `hashpact-net`, pictures
+    // by those of `hashpact-matching`.
+    let known = |name: &str| {
+        ["chunk", "image"].contains(&name) || DECODERS.iter().any(|(decoder, _)| *decoder == name)
+    };
     for folder in std::fs::read_dir(corpus()).unwrap() {
         let name = folder.unwrap().file_name();
         assert!(known(&name.to_string_lossy()), "{}", name.display());

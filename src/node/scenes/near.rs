@@ -39,6 +39,7 @@ fn picture(n: u64) -> NewEntry {
 fn ask(node: &Node, signal: Signal, max: u32) -> Matched {
     let options = MatchOptions {
         max_distance: Some(max),
+        ..MatchOptions::default()
     };
     node.matches(&[signal], options).unwrap().remove(0)
 }
@@ -199,6 +200,7 @@ fn a_distance_at_which_nothing_is_alike_is_refused() {
     let node = scene.open();
     let options = MatchOptions {
         max_distance: Some(65),
+        ..MatchOptions::default()
     };
     let refused = node.matches(&[pdq(1, 0)], options).unwrap_err();
     assert!(matches!(refused, NodeError::Misuse(text) if text.contains("64")));

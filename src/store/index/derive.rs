@@ -1,19 +1,25 @@
 //! What one leaf means for the index: a pure function of the leaf, its index and
 //! the dictionary of classifications.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use hashpact_core::id::Digest;
 use hashpact_core::leaf::{self, Basis, Leaf, MediaKind, Publish, RawLeaf};
 use hashpact_core::liveness::Kills;
+use hashpact_core::signal::Signal;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Result;
 use crate::feeds::{FeedCounts, FeedState};
 use crate::gate;
-use crate::keys::IndexKey;
+use crate::keys::{self, IndexKey};
 use crate::quarantine::LotName;
 use crate::record::{KillerRecord, PostingRecord};
 use crate::store::Inner;
+
+/// Frames of videos below this quality show too little to find anything by.
+pub(crate) const FRAME_QUALITY_MIN: u8 = 50;
 
 /// All rows that one leaf gives.
 pub(crate) struct Derived {
@@ -141,7 +147,25 @@ fn postings(
             postings.push((key, PostingRecord { quality, ..record }));
         }
     }
+    let frames = frames(publish).into_iter();
+    postings.extend(frames.map(|(key, quality)| {
+        let quality = Some(quality);
+        (key, PostingRecord { quality, ..record })
+    }));
     Ok(postings)
+}
+
+/// The keys by which an entry's videos are found: each frame of some quality once, with
+/// the best quality that it has.
+fn frames(publish: &Publish) -> BTreeMap<IndexKey, u8> {
+    let mut frames = BTreeMap::new();
+    for frame in publish.signals.iter().flat_map(Signal::frames) {
+        if frame.quality >= FRAME_QUALITY_MIN {
+            let best: &mut u8 = frames.entry(keys::frame(&frame.pdq)).or_default();
+            *best = frame.quality.max(*best);
+        }
+    }
+    frames
 }
 
 /// The digest that an import knows an entry by: of its source reference, else of

@@ -194,6 +194,32 @@ fn huge_claims_are_refused_before_anything_is_allocated() {
     );
 }
 
+/// `tests/corpus/image/REASON--what`: files that lie, break off or blow up, and whatever once broke something.
+#[test]
+fn the_corpus_of_pictures_is_read_as_it_was() {
+    let (mut seen, mut others) = (0, Vec::new());
+    for file in std::fs::read_dir(crate::here().join("../../tests/corpus/image")).unwrap() {
+        let file = file.unwrap();
+        let name = file.file_name().into_string().unwrap();
+        let (expected, _) = name.split_once("--").unwrap();
+        let content = std::fs::read(file.path()).unwrap();
+        let code = match hash(&content, &Limits::default()) {
+            Ok(_) => "ok",
+            Err(error) => error.code(),
+        };
+        if code != expected {
+            others.push(format!("{name}: {code}"));
+        }
+        // Not a byte less of it does harm.
+        for end in (0..content.len()).step_by(content.len() / 40 + 1) {
+            _ = hash(&content[..end], &Limits::default());
+        }
+        seen += 1;
+    }
+    assert_eq!(others, [""; 0]);
+    assert!(seen >= 20, "{seen} files");
+}
+
 #[test]
 fn pictures_below_five_pixels_are_refused() {
     assert_eq!(code(&png_claiming(4, 100)), "image_too_small");
