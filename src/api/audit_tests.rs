@@ -68,7 +68,7 @@ fn lookup() -> wire::LookupRequest {
 fn matching() -> wire::MatchRequest {
     wire::MatchRequest {
         signals: vec![md5(3)],
-        max_distance: None,
+        ..wire::MatchRequest::default()
     }
 }
 

@@ -12,6 +12,8 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use hashpact_core::id::{Slug, UnixMillis};
+use hashpact_core::leaf::audit::OK;
+use hashpact_node::audit::Ticket;
 use hashpact_node::bundle::{
     BundleFile, BundleMade, BundleOrder, BundleProgress, BundleRefusal, BundleTaken, Bundles,
     Doing, Recipient, SetTaken,
@@ -24,6 +26,7 @@ use tracing::warn;
 
 use crate::convert::set_name;
 use crate::error::{lost, misuse, status};
+use crate::recorded::finish;
 use crate::wire;
 
 /// Records of a bundle that wait for a slow client.
@@ -36,13 +39,30 @@ const SETS_MAX: usize = 16_384;
 pub(crate) type Exported = BoxStream<'static, Result<wire::ExportBundleResponse, Status>>;
 pub(crate) type Imported = ReceiverStream<Result<wire::ImportBundleResponse, Status>>;
 
-/// Writes a bundle: its bytes, then what was made.
-pub(crate) fn export(
+/// Writes a bundle: its bytes, then what was made. What it was for and what was in it
+/// is recorded; one that is given up, as interrupted.
+pub(crate) async fn export(
     node: &Node,
     bundles: &dyn Bundles,
     request: &wire::ExportBundleRequest,
+    mut ticket: Ticket,
 ) -> Result<Exported, Status> {
-    let order = order(node, request).map_err(|error| status(&error))?;
+    let act = ticket.act();
+    for (name, text) in [
+        ("member", &request.for_member),
+        ("authority", &request.for_authority),
+    ] {
+        if !text.is_empty() {
+            act.detail(name, text);
+        }
+    }
+    let order = match order(node, request) {
+        Ok(order) => order,
+        Err(error) => {
+            finish(ticket, error.code().to_owned()).await;
+            return Err(status(&error));
+        }
+    };
     let (out, written) = mpsc::channel(WAITING);
     let making = tokio::spawn(bundles.export(order, out));
     let data = ReceiverStream::new(written).map(|data| {
@@ -53,6 +73,19 @@ pub(crate) fn export(
     });
     let made = stream::once(async move {
         let made = making.await.map_err(|_| lost("an export"))?;
+        let act = ticket.act();
+        let outcome = match &made {
+            Ok(made) => {
+                act.count("documents", made.documents);
+                act.count("sets", u64::try_from(made.sets.len()).unwrap_or(u64::MAX));
+                for set in &made.sets {
+                    act.detail("set", &set.set);
+                }
+                OK.to_owned()
+            }
+            Err(error) => error.code().to_owned(),
+        };
+        finish(ticket, outcome).await;
         let made = made.map_err(|error| status(&error))?;
         Ok(wire::ExportBundleResponse {
             made: Some(exported(made)),
@@ -111,6 +144,7 @@ fn exported(made: BundleMade) -> wire::ExportedBundle {
 pub(crate) async fn import(
     bundles: Arc<dyn Bundles>,
     mut requests: Streaming<wire::ImportBundleRequest>,
+    mut ticket: Ticket,
 ) -> Result<Imported, Status> {
     let first = requests.message().await?;
     let first = first.ok_or_else(|| misuse("the first message says how long the bundle is"))?;
@@ -146,6 +180,22 @@ pub(crate) async fn import(
             }
         };
         let (taken, ()) = futures_util::future::join(taking, telling).await;
+        let act = ticket.act();
+        let outcome = match &taken {
+            Ok(taken) => {
+                act.detail("made by", &taken.header.by);
+                act.count("documents", taken.documents_new);
+                for set in &taken.sets {
+                    act.detail("set", &set.set);
+                    act.add("stored", set.stored);
+                }
+                let refused = u64::try_from(taken.refused.len()).unwrap_or(u64::MAX);
+                act.count("refused", refused);
+                OK.to_owned()
+            }
+            Err(error) => error.code().to_owned(),
+        };
+        finish(ticket, outcome).await;
         let last = match taken {
             Ok(taken) => Ok(response(wire::import_bundle_response::Item::Done(
                 imported(taken),

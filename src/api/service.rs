@@ -411,7 +411,11 @@ impl wire::node_server::Node for NodeService {
         request: Request<wire::ExportBundleRequest>,
     ) -> Result<Response<Self::ExportBundleStream>, Status> {
         let bundles = self.bundles()?;
-        bundle::export(&self.node, bundles.as_ref(), request.get_ref()).map(Response::new)
+        let act = Asked::of(&request).act("bundle.export");
+        // Before the first byte goes out.
+        let ticket = recorded::begin(&self.node, act).await?;
+        let exported = bundle::export(&self.node, bundles.as_ref(), request.get_ref(), ticket);
+        exported.await.map(Response::new)
     }
 
     async fn import_bundle(
@@ -419,7 +423,9 @@ impl wire::node_server::Node for NodeService {
         request: Request<Streaming<wire::ImportBundleRequest>>,
     ) -> Result<Response<Self::ImportBundleStream>, Status> {
         let bundles = Arc::clone(self.bundles()?);
-        let imported = bundle::import(bundles, request.into_inner()).await?;
+        let act = Asked::of(&request).act("bundle.import");
+        let ticket = recorded::begin(&self.node, act).await?;
+        let imported = bundle::import(bundles, request.into_inner(), ticket).await?;
         Ok(Response::new(imported))
     }
 

@@ -15,6 +15,7 @@ mod show;
 mod write;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hashpact_core::puller;
@@ -173,6 +174,8 @@ async fn import_alone(
         settings,
         seed: rand::random(),
         rooms,
+        // Nobody is asked what he holds: a bundle opens no set for publishing.
+        confirm_wait: Duration::MAX,
         board: Arc::<Board>::default(),
         rejections: Arc::clone(&rejections),
     };
