@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt as _};
 use hashpact_core::id::Slug;
 use hashpact_node::caller::{Caller, Role};
 use hashpact_node::changes::{self, Change, ChangeCursor, Changed};
@@ -47,6 +49,20 @@ impl Watchers {
             places: Arc::new(Semaphore::new(WATCHERS_MAX)),
             stop,
         }
+    }
+
+    /// Ends a stream of answers, which has no end of its own, when the node stops.
+    pub(crate) fn until_stop<T: Send + 'static>(
+        &self,
+        answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    ) -> BoxStream<'static, Result<T, Status>> {
+        let (stop, stopped) = (self.stop.clone(), self.stop.clone());
+        let ending = stream::once(async move { stopped.is_cancelled().then(|| Err(stopping())) });
+        let ending = ending.filter_map(std::future::ready);
+        answers
+            .take_until(stop.cancelled_owned())
+            .chain(ending)
+            .boxed()
     }
 
     /// Begins a stream.

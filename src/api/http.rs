@@ -15,10 +15,12 @@ use metrics::{describe_gauge, gauge};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::ApiError;
 use crate::service::About;
 use crate::status::{days_left, resident_bytes};
+use crate::web;
 
 /// What the pages are made from.
 #[derive(Clone)]
@@ -57,19 +59,24 @@ impl Pages {
         }
     }
 
-    /// Serves the pages until `shutdown`.
+    /// Serves the pages until `shutdown`, with the limits of [`web`].
     ///
     /// # Errors
-    /// What the system says.
+    /// None at present.
     pub async fn serve(
         self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ApiError> {
-        let served = axum::serve(listener, self.router())
-            .with_graceful_shutdown(shutdown)
-            .await;
-        served.map_err(|error| ApiError::Server(error.to_string()))
+        let router = self.router();
+        let stop = CancellationToken::new();
+        let incoming = web::from_loopback(listener);
+        let told = stop.clone();
+        tokio::join!(web::serve(incoming, router, stop), async move {
+            shutdown.await;
+            told.cancel();
+        });
+        Ok(())
     }
 
     /// Listens for the pages.
@@ -198,6 +205,15 @@ fn refresh(node: &Node, about: &About) -> Result<(), NodeError> {
         gauge!("hashpact_near_pending_values").set(near.pending as f64);
         gauge!("hashpact_near_values").set(near.stats.values as f64);
         gauge!("hashpact_near_bytes").set(near.stats.memory_bytes as f64);
+        if let Some(age) = near.age {
+            gauge!("hashpact_near_age_seconds").set(age.as_secs_f64());
+        }
+    }
+    for consumer in node.consumers()? {
+        let labels = [("consumer", consumer.name.to_string())];
+        gauge!("hashpact_change_consumer_behind", &labels).set(consumer.behind as f64);
+        let lost = if consumer.lost { 1.0 } else { 0.0 };
+        gauge!("hashpact_change_consumer_lost", &labels).set(lost);
     }
     let ends = [
         ("roster", Some(status.roster_expires)),
@@ -261,6 +277,18 @@ fn describe() {
         ),
         ("hashpact_near_values", "PDQ values in the near index"),
         ("hashpact_near_bytes", "Memory of the near index"),
+        (
+            "hashpact_near_age_seconds",
+            "Since the near index was last made from the store; it follows changes in between",
+        ),
+        (
+            "hashpact_change_consumer_behind",
+            "Notes of changes that the consumer has not acknowledged",
+        ),
+        (
+            "hashpact_change_consumer_lost",
+            "1 when the consumer has to start over",
+        ),
         ("hashpact_peers", "Other nodes on the members' cards"),
         ("hashpact_peers_connected", "Of these, connected"),
         ("hashpact_roster_version", "Version of the roster in force"),

@@ -1,7 +1,8 @@
 //! The local interfaces of a node: what the member's own systems and people call.
 //!
 //! In scope: the gRPC service `hashpact.node.v1` over a Unix socket ([`socket`]) or
-//! in process ([`embedded`]), and `/live`, `/ready` and `/metrics` over HTTP
+//! in process ([`embedded`]), or at a door that the caller brings ([`serve_incoming`]);
+//! `Match` over HTTP and JSON ([`json`]); and `/live`, `/ready` and `/metrics` over HTTP
 //! ([`http`]). A method is five steps: who calls, convert, call the node, convert,
 //! audit. Messages stop at `convert`. What a caller may call is decided in one table
 //! (`access`), before any method sees the call.
@@ -12,6 +13,7 @@
 //! there is nothing to read but states and counts: no signal value, no entry.
 
 pub mod http;
+pub mod json;
 pub mod socket;
 
 mod access;
@@ -32,6 +34,7 @@ mod retract;
 mod service;
 mod serving;
 mod status;
+mod web;
 
 pub use self::asking::LOOKUP_MAX;
 pub use self::convert::{basis_name, media_name};

@@ -85,6 +85,11 @@ impl NodeService {
         bundles.ok_or_else(|| misuse("bundles are not made here"))
     }
 
+    /// Whoever answers questions, for another door.
+    pub(crate) fn asking(&self) -> Asking {
+        self.asking.clone()
+    }
+
     /// The gRPC server over it, with the limits of the local socket.
     pub(crate) fn server(self) -> wire::node_server::NodeServer<Self> {
         wire::node_server::NodeServer::new(self)
@@ -147,7 +152,8 @@ impl wire::node_server::Node for NodeService {
         &self,
         request: Request<Streaming<wire::LookupRequest>>,
     ) -> Result<Response<Self::LookupStreamStream>, Status> {
-        looking::lookup_stream(&self.asking, &self.node, request).await
+        let answers = looking::lookup_stream(&self.asking, &self.node, request).await?;
+        Ok(answers.map(|answers| self.watchers.until_stop(answers)))
     }
 
     async fn r#match(
@@ -161,7 +167,8 @@ impl wire::node_server::Node for NodeService {
         &self,
         request: Request<Streaming<wire::MatchRequest>>,
     ) -> Result<Response<Self::MatchStreamStream>, Status> {
-        looking::match_stream(&self.asking, &self.node, request).await
+        let answers = looking::match_stream(&self.asking, &self.node, request).await?;
+        Ok(answers.map(|answers| self.watchers.until_stop(answers)))
     }
 
     async fn create_set(

@@ -1,6 +1,11 @@
 //! `hashpact config`: checks the configuration.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, Subcommand};
+use hashpact_net::tls;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde::Serialize;
 
 use super::Context;
@@ -26,6 +31,19 @@ enum ConfigCommand {
         #[arg(long)]
         text_only: bool,
     },
+    /// Print what [[api.clients]] names a client's key by
+    ///
+    /// The SHA-256 of the public key (`SubjectPublicKeyInfo`) in a certificate.
+    ClientKey {
+        /// The client's certificate in PEM
+        #[arg(value_name = "FILE")]
+        certificate: PathBuf,
+    },
+}
+
+#[derive(Serialize)]
+struct ClientKey {
+    key: String,
 }
 
 #[derive(Serialize)]
@@ -41,7 +59,10 @@ struct Checked<'a> {
 /// # Errors
 /// The configuration's problems.
 pub fn run(args: &ConfigArgs, context: &Context) -> Result<(), CliError> {
-    let ConfigCommand::Check { text_only } = &args.command;
+    let text_only = match &args.command {
+        ConfigCommand::Check { text_only } => text_only,
+        ConfigCommand::ClientKey { certificate } => return client_key(certificate, context),
+    };
     let files = if *text_only {
         Files::Ignore
     } else {
@@ -69,6 +90,19 @@ pub fn run(args: &ConfigArgs, context: &Context) -> Result<(), CliError> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+fn client_key(path: &Path, context: &Context) -> Result<(), CliError> {
+    let fail = |why: String| {
+        CliError::failed(format!("{}: {why}", path.display()))
+            .next("give the client's certificate, as PEM")
+    };
+    let text = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
+    let certificate = CertificateDer::from_pem_slice(&text).map_err(|e| fail(e.to_string()))?;
+    let key = tls::spki_digest(&certificate).map_err(|error| fail(error.to_string()))?;
+    let key = key.to_string();
+    context.output.line(&key)?;
+    context.output.json(&ClientKey { key })
 }
 
 #[cfg(test)]

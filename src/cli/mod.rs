@@ -13,6 +13,7 @@ pub mod coalition;
 pub mod config;
 pub mod consumers;
 pub mod demo;
+mod doors;
 pub mod enrol;
 pub mod erase;
 pub mod error;

@@ -81,6 +81,22 @@ pub fn credentials(config: &Config) -> Result<Credentials, CliError> {
         .map_err(|error| key_error("tls_key", &error))
 }
 
+/// The TLS key and certificate of the member's own doors.
+///
+/// # Errors
+/// A key that cannot be read, named by its key in the configuration.
+pub fn api_credentials(config: &Config) -> Result<Credentials, CliError> {
+    let api = &config.api;
+    let name = certificate_name(config.node.name.as_str(), config.member.slug.as_str());
+    let certificate = api.tls_certificate.as_deref();
+    keyfile::load_tls(&api.tls_key, certificate, &name, Clock::system().now()).map_err(|error| {
+        let path = api.tls_key.display();
+        CliError::failed(format!("api.tls_key: {error}")).next(format!(
+            "openssl genpkey -algorithm ed25519 -out {path} makes one; then chmod 600 {path}"
+        ))
+    })
+}
+
 /// What the node's exchange with others is started with.
 #[must_use]
 pub fn exchange_options(config: &Config, credentials: Credentials) -> ExchangeOptions {

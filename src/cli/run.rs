@@ -15,7 +15,7 @@ use hashpact_core::leaf::audit::{Act, Actor, ActorRole, OK};
 use hashpact_net::NetError;
 use hashpact_net::exchange::Exchange;
 use hashpact_node::Node;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::client::SOFTWARE;
+use super::doors::Doors;
 use super::error::CliError;
 use super::keys::{EVERY, Keeper};
 use super::logging;
@@ -33,6 +34,11 @@ use crate::config::Config;
 
 /// How often what was measured is put into its histograms.
 const UPKEEP: Duration = Duration::from_secs(5);
+/// The buckets of how long a look-up or a match takes: from one signal in memory to
+/// 10,000 behind a full queue.
+const ASK_SECONDS: [f64; 12] = [
+    0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0,
+];
 /// What threads that wait for the disk may take after the grace.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
@@ -104,6 +110,7 @@ async fn start(
         Some(address) => Some(bind("api.http_listen", address).await?),
         None => None,
     };
+    let doors = Doors::bind(config).await?;
     let opening = config.clone();
     let opened = tokio::task::spawn_blocking(move || open_node(&opening, true));
     let node = tokio::select! {
@@ -125,6 +132,7 @@ async fn start(
     let mut servers = JoinSet::new();
     let service = NodeService::until(Arc::clone(&node), about.clone(), stop.clone());
     let service = service.with_bundles(exchange.bundles(&node));
+    doors.serve(&mut servers, &service, &stop);
     let told = stop.clone().cancelled_owned();
     servers.spawn(async move { socket.serve(service, told).await.map_err(CliError::failed) });
     if let Some(listener) = http {
@@ -155,6 +163,8 @@ async fn start(
         software = SOFTWARE,
         federation = config.federation.listen.map(tracing::field::display),
         http = config.api.http_listen.map(tracing::field::display),
+        grpc = config.api.grpc_listen.map(tracing::field::display),
+        json = config.api.json_listen.map(tracing::field::display),
         roster = roster_version(&node),
         "everything is bound; the node runs"
     );
@@ -220,7 +230,7 @@ fn unexpected(
     }
 }
 
-async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, CliError> {
+pub(super) async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, CliError> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|error| cannot_listen(key, address, &error))
 }
@@ -254,7 +264,10 @@ fn roster_version(node: &Node) -> u64 {
 
 /// Makes this process' one recorder of metrics.
 fn record_metrics() -> Result<PrometheusHandle, CliError> {
-    let recorder = PrometheusBuilder::new().build_recorder();
+    let asking = Matcher::Full("hashpact_api_ask_seconds".to_owned());
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(asking, &ASK_SECONDS);
+    let builder = builder.map_err(|error| CliError::failed(format!("metrics: {error}")))?;
+    let recorder = builder.build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder)
         .map_err(|error| CliError::failed(format!("metrics: {error}")))?;

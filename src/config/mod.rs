@@ -7,6 +7,7 @@
 //!
 //! Every problem is reported at once, each with its key, line and remedy.
 
+mod api;
 pub(crate) mod files;
 mod reader;
 mod sections;
@@ -16,8 +17,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hashpact_api::json::is_loopback;
 use hashpact_core::id::{CoalitionName, Digest, Slug};
 use hashpact_net::settings::Settings;
+use hashpact_node::caller::Role;
 use serde::{Serialize, Serializer};
 use toml::de::DeTable;
 
@@ -227,6 +230,53 @@ pub struct Api {
     /// Where health and metrics are served over HTTP; `None` (`"off"`) for nowhere.
     #[serde(serialize_with = "address_or_off")]
     pub http_listen: Option<SocketAddr>,
+    /// Where gRPC is served over TCP, to `clients` alone; `None` (`"off"`) for nowhere.
+    #[serde(serialize_with = "address_or_off")]
+    pub grpc_listen: Option<SocketAddr>,
+    /// Where JSON is served: plain on a loopback address, else to `clients` alone; `None`
+    /// (`"off"`) for nowhere.
+    #[serde(serialize_with = "address_or_off")]
+    pub json_listen: Option<SocketAddr>,
+    /// The TLS key of both.
+    pub tls_key: PathBuf,
+    /// A certificate around it; without one the node makes its own.
+    pub tls_certificate: Option<PathBuf>,
+    /// Who may call over a network.
+    pub clients: Vec<ApiClient>,
+}
+
+impl Api {
+    /// Whether JSON is served with TLS.
+    #[must_use]
+    pub fn json_needs_clients(&self) -> bool {
+        self.json_listen
+            .is_some_and(|address| !is_loopback(address))
+    }
+
+    /// Whether anything is served with TLS.
+    #[must_use]
+    pub fn needs_clients(&self) -> bool {
+        self.grpc_listen.is_some() || self.json_needs_clients()
+    }
+}
+
+/// `[[api.clients]]`: a system of the member's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ApiClient {
+    /// What it is called in logs.
+    #[serde(serialize_with = "as_text")]
+    pub name: Slug,
+    /// SHA-256 of its TLS key's `SubjectPublicKeyInfo`.
+    #[serde(serialize_with = "as_text")]
+    pub key: Digest,
+    /// What it may do.
+    #[serde(serialize_with = "role_name")]
+    pub role: Role,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn role_name<S: Serializer>(role: &Role, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(role.name())
 }
 
 /// `[store]`: the store's resources.

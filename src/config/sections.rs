@@ -3,26 +3,24 @@
 //! `deploy/hashpact.full.toml` explains every one of them; a test compares.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use hashpact_core::id::{CoalitionName, Digest, Slug};
 use hashpact_core::limits;
 use hashpact_net::exchange::PUBLISHER_MAX_BYTES;
 use hashpact_net::settings::Settings;
 
+use super::api::api;
 use super::reader::Section;
 use super::{
-    Api, Audit, Bootstrap, Coalition, Config, Endpoint, Federation, FederationLimits, Files, Keys,
+    Audit, Bootstrap, Coalition, Config, Endpoint, Federation, FederationLimits, Files, Keys,
     Log, LogFormat, Member, Node, Publish, Pull, Quarantine, RemovedMembers, Shutdown, Store,
     files,
 };
 
-/// The longest path of a Unix socket: `sun_path` of 108 bytes with its final NUL.
-const SOCKET_PATH_MAX_BYTES: usize = 107;
-
 const ENDPOINT_FIX: &str = "write it as \"host:port\", such as \"node1.example.org:7443\"";
 const PROXY_FIX: &str = "write it as \"host:port\", such as \"proxy.example.org:3128\"";
-const ADDRESS_FIX: &str = "write \"address:port\", such as \"127.0.0.1:9464\", or \"off\"";
+pub(super) const ADDRESS_FIX: &str =
+    "write \"address:port\", such as \"127.0.0.1:9464\", or \"off\"";
 
 /// Reads every section, so that every problem is noted; `None` if one stands in the way.
 pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
@@ -34,7 +32,7 @@ pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
         .is_some_and(|section| section.allow_loopback_endpoints);
     let coalition = coalition(root.section("coalition"), loopback, files);
     let keys = keys(root.section("keys"), files);
-    let api = api(root.section("api"));
+    let api = api(root.section("api"), files);
     let store = store(root.section("store"));
     let pull = pull(root.section("pull"));
     let publish = publish(root.section("publish"));
@@ -264,30 +262,6 @@ fn federation_limits(section: Section<'_, '_>) -> FederationLimits {
     limits
 }
 
-fn api(section: Section<'_, '_>) -> Option<Api> {
-    let socket = section.path_or("socket", "hashpact.sock");
-    let path = socket.as_deref().map(Path::as_os_str);
-    let length = path.map_or(0, std::ffi::OsStr::len);
-    if length > SOCKET_PATH_MAX_BYTES {
-        section.problem(
-            "socket",
-            format!("the path has {length} bytes, a Unix socket allows {SOCKET_PATH_MAX_BYTES}"),
-            "give a shorter path, such as /run/hashpact/hashpact.sock",
-        );
-    }
-    let http_listen = section.parsed_or(
-        "http_listen",
-        Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
-        address,
-        ADDRESS_FIX,
-    );
-    section.finish();
-    Some(Api {
-        socket: socket?,
-        http_listen: http_listen?,
-    })
-}
-
 fn store(section: Section<'_, '_>) -> Store {
     let store = Store {
         block_cache_mib: section.whole("block_cache_mib", 64, 8..=1_048_576),
@@ -380,7 +354,7 @@ fn shutdown(section: Section<'_, '_>) -> Shutdown {
     Shutdown { grace_s }
 }
 
-fn address(text: &str) -> Result<Option<SocketAddr>, &'static str> {
+pub(super) fn address(text: &str) -> Result<Option<SocketAddr>, &'static str> {
     if text == "off" {
         return Ok(None);
     }
@@ -397,7 +371,11 @@ fn dialled(text: &str, loopback: bool) -> Result<Endpoint, String> {
     Ok(endpoint)
 }
 
-fn note_file(section: &Section<'_, '_>, name: &str, checked: Result<(), (String, String)>) {
+pub(super) fn note_file(
+    section: &Section<'_, '_>,
+    name: &str,
+    checked: Result<(), (String, String)>,
+) {
     if let Err((what, fix)) = checked {
         section.problem(name, what, fix);
     }

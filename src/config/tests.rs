@@ -300,3 +300,29 @@ fn a_missing_file_says_how_to_make_one() {
     let error = Config::load(Path::new("/nonexistent/hashpact.toml"), Files::Ignore).unwrap_err();
     assert!(error.to_string().contains("hashpact init"), "{error}");
 }
+
+#[test]
+fn nobody_comes_in_over_a_network_unless_named_and_each_once() {
+    let with = |more: &str| format!("{MINIMAL}\n{more}");
+    let key = "11".repeat(32);
+    let client = |name: &str, key: &str| {
+        format!("[[api.clients]]\nname = {name:?}\nkey = {key:?}\nrole = \"read\"\n")
+    };
+    let closed = parse(MINIMAL).unwrap().api;
+    assert_eq!((closed.grpc_listen, closed.json_listen), (None, None));
+    let open = "[api]\ngrpc_listen = \"0.0.0.0:7000\"\n";
+    let told = problems(&with(open));
+    assert!(told[0].contains("nobody may come in"), "{told:?}");
+    assert!(parse(&with(&format!("{open}{}", client("a", &key)))).is_ok());
+    // On this machine JSON asks for no client, elsewhere it does.
+    assert!(parse(&with("[api]\njson_listen = \"127.0.0.1:7001\"\n")).is_ok());
+    let told = problems(&with("[api]\njson_listen = \"0.0.0.0:7001\"\n"));
+    assert!(told[0].contains("api.json_listen"), "{told:?}");
+    let twice = format!("{}{}", client("a", &key), client("b", &key));
+    let told = problems(&with(&twice));
+    assert!(told[0].contains("another client has this key"), "{told:?}");
+    let twice = format!("{}{}", client("a", &key), client("a", &"22".repeat(32)));
+    assert!(problems(&with(&twice))[0].contains("named twice"));
+    let root = client("a", &key).replace("\"read\"", "\"root\"");
+    assert!(problems(&with(&root))[0].contains("no such role"));
+}

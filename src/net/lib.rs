@@ -15,6 +15,7 @@ pub mod client;
 mod codec;
 pub mod connections;
 mod convert;
+pub mod door;
 pub mod error;
 pub mod exchange;
 mod io;
@@ -31,6 +32,7 @@ pub mod types;
 
 pub use client::{Clock, Dialler, Peer, Stranger};
 pub use connections::{Connection, Connections, Direction};
+pub use door::{Door, DoorSettings, DoorStream, Protocol};
 pub use error::{NetError, PeerRefusal};
 pub use io::Traffic;
 pub use peer::{Expected, PeerDirectory, PeerIdentity, PeerStatus, PeerTable};

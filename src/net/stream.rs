@@ -14,10 +14,10 @@ use crate::io::Metered;
 
 /// A TLS stream and what lives as long as it.
 #[derive(Debug)]
-pub(crate) struct Guarded<G> {
+pub struct Guarded<G> {
     /// Boxed: its buffers would make every future large that holds it.
     tls: Box<TlsStream<Metered<TcpStream>>>,
-    guard: G,
+    pub(crate) guard: G,
 }
 
 /// An accepted connection, listed among the open ones until it is dropped.

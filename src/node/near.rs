@@ -14,7 +14,7 @@
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use hashpact_matching::pdq::index::{DistanceTooLarge, PdqIndex, Stats};
@@ -51,6 +51,8 @@ struct Waiting {
     beside_sweep: Option<Vec<[u8; 32]>>,
     /// Whether a feed was dropped since the last sweep.
     dropped: bool,
+    /// When the last sweep ended.
+    made: Option<Instant>,
 }
 
 /// What the index holds and waits for.
@@ -62,6 +64,8 @@ pub struct NearStatus {
     pub pending: u64,
     /// What is held.
     pub stats: Stats,
+    /// Since it was last made from the store; in between it is told of changes.
+    pub age: Option<Duration>,
 }
 
 impl Near {
@@ -118,6 +122,7 @@ impl Near {
             ready: self.is_ready(),
             pending: self.pending(),
             stats: self.index.load().stats(),
+            age: lock(&self.waiting).made.map(|made| made.elapsed()),
         }
     }
 
@@ -230,6 +235,7 @@ impl Near {
         let beside = waiting.beside_sweep.take().unwrap_or_default();
         waiting.values.extend(beside);
         self.index.store(Arc::new(fresh));
+        waiting.made = Some(Instant::now());
         self.ready.store(true, Ordering::Release);
         self.count(&waiting);
         Ok(())

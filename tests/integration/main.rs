@@ -22,6 +22,7 @@ mod changes;
 mod cli;
 mod config;
 mod crash;
+mod doors;
 mod erase;
 mod exchange;
 mod import;

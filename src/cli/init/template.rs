@@ -10,6 +10,8 @@ use crate::cli::values::BootstrapPeer;
 const SAMPLE: &str = include_str!("../../../deploy/hashpact.full.toml");
 /// The table that may stand more than once.
 const BOOTSTRAP: &str = "[[coalition.bootstrap]]";
+/// The table of those who may come in over a network: nobody yet.
+const CLIENTS: &str = "[[api.clients]]";
 const HEAD: &str = "\
 # The configuration of this node. Keys that have a default may be left out.
 #";
@@ -29,6 +31,7 @@ pub(super) fn config(args: &InitArgs) -> String {
     let blocks = blocks.map(|(index, block)| match index {
         0 => head(block),
         _ if block.contains(BOOTSTRAP) => bootstrap(block, &args.bootstrap),
+        _ if block.contains(CLIENTS) => commented(block),
         _ => settings(block, &mut section, args),
     });
     let mut text = blocks.collect::<Vec<_>>().join("\n\n");
@@ -79,7 +82,7 @@ fn value(section: &str, key: &str, args: &InitArgs) -> Option<Value> {
         ("keys", "feed") => quoted(FEED_KEY),
         ("keys", "receipt") => quoted(RECEIPT_KEY),
         ("keys", "tls_key") => quoted(TLS_KEY),
-        ("keys", "tls_certificate") => return Some(Value::Absent),
+        ("keys" | "api", "tls_certificate") => return Some(Value::Absent),
         ("federation", "listen") => address(args.listen),
         ("federation", "outbound_only") => args.advertise.is_empty().to_string(),
         ("federation", "proxy") => match &args.proxy {
@@ -119,6 +122,18 @@ fn bootstrap(block: &str, peers: &[BootstrapPeer]) -> String {
         peers.iter().map(|peer| filled(table, peer)).collect()
     };
     format!("{comment}{}", tables.join("\n\n"))
+}
+
+/// The sample's table stays as a comment.
+fn commented(block: &str) -> String {
+    let lines = block.lines().map(|line| {
+        if line.starts_with('#') {
+            line.to_owned()
+        } else {
+            format!("# {line}")
+        }
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn filled(table: &str, peer: &BootstrapPeer) -> String {

@@ -23,7 +23,8 @@ pub use credentials::{Credentials, PemPair, self_signed};
 pub use verify::{Pinned, Refusal, Unpinned};
 
 use crate::peer::PeerDirectory;
-use verify::PinnedClients;
+pub(crate) use verify::KnownClients;
+use verify::{OnCards, PinnedClients};
 
 /// The protocol of a connection on which the dialler calls.
 pub const ALPN: &[u8] = b"h2";
@@ -96,11 +97,20 @@ pub fn server_config(
     credentials: &Credentials,
     directory: Arc<dyn PeerDirectory>,
 ) -> Result<ServerConfig, TlsError> {
+    server_config_for(credentials, Arc::new(OnCards(directory)), ALPN)
+}
+
+/// As [`server_config`], for clients that are known otherwise, and another protocol.
+pub(crate) fn server_config_for(
+    credentials: &Credentials,
+    known: Arc<dyn KnownClients>,
+    protocol: &[u8],
+) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(Arc::new(PinnedClients::new(directory)))
+        .with_client_cert_verifier(Arc::new(PinnedClients::new(known)))
         .with_cert_resolver(credentials.resolver());
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_tls13_tickets = 0;
