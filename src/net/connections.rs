@@ -171,8 +171,8 @@ impl Connections {
         Arc::default()
     }
 
-    /// Adds a connection, unless `limit` connections of that direction with the
-    /// same member stand already. It leaves the list when the guard is dropped.
+    /// Adds a connection, unless `limit` connections of that direction and that calling
+    /// side with the same member stand already. It leaves the list when the guard is dropped.
     pub(crate) fn add(
         self: &Arc<Self>,
         new: NewConnection,
@@ -180,7 +180,9 @@ impl Connections {
     ) -> Result<Listed, NetError> {
         let mut state = self.state();
         let same = |open: &&Connection| {
-            open.peer.member == new.peer.member && open.direction == new.direction
+            open.peer.member == new.peer.member
+                && open.direction == new.direction
+                && open.caller == new.caller
         };
         if state.open.values().filter(same).count() >= limit {
             return Err(NetError::TooManyConnections(limit));

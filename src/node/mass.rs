@@ -4,13 +4,15 @@
 //! cent of the set count only with the identity key's signature; until then what
 //! they name goes to review, not away. Leaves that replace leaves of other entries count
 //! as well. The set is taken as it was a day ago. The rule is the core's
-//! ([`standing::held_for_review`]); this applies it to a feed after each commit.
+//! ([`standing::held_for_review`]); this applies it to a feed before each commit, so that
+//! nothing takes effect that is held, and once more after it.
 
 use hashpact_core::access::{Grants, Snapshot};
-use hashpact_core::leaf::{self, Describe, IndexRange, Leaf};
+use hashpact_core::chunk::VerifiedChunk;
+use hashpact_core::leaf::{self, Describe, IndexRange, Leaf, RawLeaf};
 use hashpact_core::limits::{DAY_MS, RETRACT_FREE_PER_DAY};
 use hashpact_core::standing::{self, Retraction};
-use hashpact_store::{FeedInfo, FeedNo};
+use hashpact_store::{FeedInfo, FeedNo, FeedWriter, Taking};
 use tracing::warn;
 
 use crate::error::NodeError;
@@ -26,25 +28,75 @@ const DESCRIBES_MAX: usize = 4_096;
 const HEADS_MAX: usize = 4_096;
 
 impl Node {
+    /// Decides which of the retractions that a commit is about to let count are held, so
+    /// that none acts while it is looked at. Nothing of a first pull acts before the head
+    /// over it. Blocking.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn foresee_commit(&self, writer: &mut FeedWriter) -> Result<(), NodeError> {
+        let feed = writer.info();
+        if feed.own || feed.applied.is_none() {
+            return Ok(());
+        }
+        let taking = writer.taking()?;
+        self.foresee(feed.no, feed.indexed, &taking)
+    }
+
+    /// The same for leaves that a chunk puts where records are held.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn foresee_refill(
+        &self,
+        writer: &FeedWriter,
+        chunk: &VerifiedChunk,
+    ) -> Result<(), NodeError> {
+        let feed = writer.info();
+        if feed.own || feed.applied.is_none() {
+            return Ok(());
+        }
+        self.foresee(feed.no, feed.indexed, &writer.taking_of(chunk))
+    }
+
+    fn foresee(&self, no: FeedNo, from: u64, taking: &Taking) -> Result<(), NodeError> {
+        // Crash: between the two batches retractions are held that do not count yet;
+        // they are the same when they do.
+        if taking.is_empty() {
+            return Ok(());
+        }
+        let first = taking
+            .retractions
+            .keys()
+            .chain(taking.replaces.keys())
+            .min();
+        self.review(no, first.map_or(from, |first| from.min(*first)), taking)
+    }
+
     /// Decides which retractions of a pulled feed are held, after leaves from
     /// `from` on were indexed. Blocking.
     ///
     /// # Errors
     /// What the store answers.
     pub fn review_retractions(&self, no: FeedNo, from: u64) -> Result<(), NodeError> {
+        self.review(no, from, &Taking::default())
+    }
+
+    fn review(&self, no: FeedNo, from: u64, taking: &Taking) -> Result<(), NodeError> {
         let store = self.store();
         let feed = store.feed(no)?;
-        let retracts = !store.retractions(no, from, 1)?.is_empty();
+        let retracts =
+            !taking.retractions.is_empty() || !store.retractions(no, from, 1)?.is_empty();
         // In a first pull nobody can tell what was replaced before it was elided.
-        let replaces = from > 0 && self.any_foreign(&feed, from)?;
+        let replaces = from > 0 && self.any_foreign(&feed, from, taking)?;
         let held = store.held_retractions(no)?;
         if !retracts && !replaces && held.is_empty() {
             return Ok(());
         }
-        let mut recent = self.recent_retractions(&feed, from)?;
+        let mut recent = self.recent_retractions(&feed, from, taking)?;
         if from > 0 {
             let since = self.day_before(&feed)?;
-            self.add_foreign(&feed, since.min(from), &mut recent)?;
+            self.add_foreign(&feed, since.min(from), taking, &mut recent)?;
         }
         let taken = recent.iter().fold(0_u64, |sum, one| {
             sum.saturating_add(if one.signed { 0 } else { one.entries })
@@ -146,20 +198,33 @@ impl Node {
     /// ⚠ All: a thief makes as many as he likes under one head, and says any time of
     /// them. So nothing new is left out, and times are held to when this node heard of
     /// the leaves (PROTOCOL 12.7).
-    fn recent_retractions(&self, feed: &FeedInfo, from: u64) -> Result<Vec<Retraction>, NodeError> {
+    fn recent_retractions(
+        &self,
+        feed: &FeedInfo,
+        from: u64,
+        taking: &Taking,
+    ) -> Result<Vec<Retraction>, NodeError> {
         let store = self.store();
         let new = store.retractions(feed.no, from, usize::MAX)?.len();
         let arrivals = self.arrivals(feed)?;
         let mut recent: Vec<Retraction> = Vec::new();
         let mut earliest = u64::MAX;
-        let looked_at = store.retractions(feed.no, 0, new.saturating_add(LOOK_BACK))?;
-        for (place, index) in looked_at.into_iter().enumerate() {
-            let Some(mut retraction) = self.retraction(feed, index)? else {
+        let mut looked_at = store.retractions(feed.no, 0, new.saturating_add(LOOK_BACK))?;
+        looked_at.extend(taking.retractions.keys());
+        // Leaves that are put back lie among the others.
+        looked_at.sort_unstable_by_key(|index| std::cmp::Reverse(*index));
+        looked_at.dedup();
+        for index in looked_at {
+            let raw = match taking.retractions.get(&index) {
+                Some(raw) => raw.clone(),
+                None => store.read_leaf(feed.no, index)?,
+            };
+            let Some(mut retraction) = self.retraction(feed, index, &raw) else {
                 continue;
             };
             retraction.created_ms = arrived(&arrivals, index, retraction.created_ms);
             let before = earliest.saturating_sub(retraction.created_ms);
-            if place >= new && earliest < u64::MAX && before > 2 * DAY_MS {
+            if index < from && earliest < u64::MAX && before > 2 * DAY_MS {
                 break;
             }
             earliest = earliest.min(retraction.created_ms);
@@ -179,9 +244,9 @@ impl Node {
         Ok(arrivals)
     }
 
-    fn any_foreign(&self, feed: &FeedInfo, from: u64) -> Result<bool, NodeError> {
+    fn any_foreign(&self, feed: &FeedInfo, from: u64, taking: &Taking) -> Result<bool, NodeError> {
         let mut recent = Vec::new();
-        self.add_foreign(feed, from, &mut recent)?;
+        self.add_foreign(feed, from, taking, &mut recent)?;
         Ok(!recent.is_empty())
     }
 
@@ -193,25 +258,19 @@ impl Node {
         &self,
         feed: &FeedInfo,
         from: u64,
+        taking: &Taking,
         recent: &mut Vec<Retraction>,
     ) -> Result<(), NodeError> {
+        for (index, named) in &taking.replaces {
+            recent.extend(self.foreign_one(feed, *index, named, taking)?);
+        }
         let mut to = u64::MAX;
         loop {
             let some = self.store().replacements(feed.no, from, to, LOOK_BACK)?;
             let more = some.len() == LOOK_BACK;
             to = some.last().map_or(from, |(index, _)| *index);
             for (index, named) in some {
-                let entries = self.foreign(feed.no, &named)?;
-                if entries > 0 {
-                    recent.push(Retraction {
-                        index,
-                        // When it came: within the day, by how far back was looked.
-                        created_ms: self.clock().now().0,
-                        entries,
-                        set_entries: 0,
-                        signed: false,
-                    });
-                }
+                recent.extend(self.foreign_one(feed, index, &named, taking)?);
             }
             if !more {
                 return Ok(());
@@ -219,26 +278,45 @@ impl Node {
         }
     }
 
+    fn foreign_one(
+        &self,
+        feed: &FeedInfo,
+        index: u64,
+        named: &[u64],
+        taking: &Taking,
+    ) -> Result<Option<Retraction>, NodeError> {
+        let entries = self.foreign(feed, named, taking)?;
+        Ok((entries > 0).then(|| Retraction {
+            index,
+            // When it came: within the day, by how far back was looked.
+            created_ms: self.clock().now().0,
+            entries,
+            set_entries: 0,
+            signed: false,
+        }))
+    }
+
     /// How many of the leaves that one leaf replaces are of another entry than the
     /// first of them, as far as their payloads are here.
-    fn foreign(&self, no: FeedNo, named: &[u64]) -> Result<u64, NodeError> {
+    fn foreign(&self, feed: &FeedInfo, named: &[u64], taking: &Taking) -> Result<u64, NodeError> {
         let Some((first, others)) = named.split_first() else {
             return Ok(0);
         };
         let mut count = 0_u64;
         for index in others {
-            let own = match self.store().replaces(no, *index) {
+            let replaced = taking.replaces.get(index).cloned();
+            let own = match replaced.or_else(|| self.store().replaces(feed.no, *index)) {
                 Some(replaced) => replaced.first() == Some(first),
-                None => self.store().read_leaf(no, *index)?.is_elided(),
+                None if *index >= feed.stored => taking.elided.contains(index),
+                None => self.store().read_leaf(feed.no, *index)?.is_elided(),
             };
             count = count.saturating_add(u64::from(!own));
         }
         Ok(count)
     }
 
-    fn retraction(&self, feed: &FeedInfo, index: u64) -> Result<Option<Retraction>, NodeError> {
-        let raw = self.store().read_leaf(feed.no, index)?;
-        let (ranges, created, signed) = match leaf::read(&raw, index) {
+    fn retraction(&self, feed: &FeedInfo, index: u64, raw: &RawLeaf) -> Option<Retraction> {
+        let (ranges, created, signed) = match leaf::read(raw, index) {
             Leaf::Retract(retract) => {
                 let member = self.membership().member(feed.publisher);
                 let signed = member.is_some_and(|member| {
@@ -254,17 +332,17 @@ impl Node {
             | Leaf::Opinion(_)
             | Leaf::Unknown(_)
             | Leaf::Void(_)
-            | Leaf::Elided => return Ok(None),
+            | Leaf::Elided => return None,
         };
         // Versions of one entry count each: the rule is stricter for it, never laxer.
         let entries = ranges.iter().map(|range: &IndexRange| range.count).sum();
-        Ok(Some(Retraction {
+        Some(Retraction {
             index,
             created_ms: created.0,
             entries,
             set_entries: 0,
             signed,
-        }))
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Feeds: who publishes them, how far they are stored and indexed, what is dead.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
@@ -12,9 +12,11 @@ use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
 
 use crate::changes::ChangePulse;
+use crate::counts::FeedCounts;
 use crate::elided;
 use crate::error::{Result, StoreError};
 use crate::families::Family;
+use crate::heads::PRUNE_EVERY;
 use crate::held::{self, Held};
 use crate::index::killers;
 use crate::keys::{self, FeedNo};
@@ -72,29 +74,6 @@ pub struct NewFeed {
     pub own: bool,
     /// What it holds.
     pub kind: FeedKind,
-}
-
-/// How many leaves of each sort are indexed. Dead ones are counted too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct FeedCounts {
-    /// Describe leaves.
-    pub describe: u64,
-    /// Publish leaves with their payload.
-    pub publish: u64,
-    /// Retract leaves.
-    pub retract: u64,
-    /// Opinion leaves with their payload.
-    pub opinion: u64,
-    /// Erase leaves.
-    pub erase: u64,
-    /// Leaves of kinds that this program does not know.
-    pub unknown: u64,
-    /// Leaves that break a rule.
-    pub void: u64,
-    /// Leaves held as their record alone when they were indexed.
-    pub elided: u64,
-    /// Postings written.
-    pub postings: u64,
 }
 
 /// What never changes of what describe leaves say.
@@ -179,6 +158,8 @@ pub(crate) struct FeedState {
     pub(crate) busy: Busy,
     /// One change of the quarantine at a time.
     pub(crate) quarantine_turn: Mutex<()>,
+    /// Heads committed since the old ones were pruned.
+    pub(crate) heads_unpruned: AtomicU32,
     pub(crate) live: RwLock<Live>,
     /// Grows with every change of `live`.
     pub(crate) version: AtomicU64,
@@ -307,6 +288,8 @@ impl FeedState {
             kind: new.kind,
             busy: Busy::new(false),
             quarantine_turn: Mutex::default(),
+            // The first commit after a start looks.
+            heads_unpruned: AtomicU32::new(PRUNE_EVERY),
             live: RwLock::new(Live {
                 row: FeedRow::default(),
                 status: FeedStatus::Active,
@@ -515,44 +498,6 @@ impl FeedRow {
     pub(crate) fn set_frontier(&mut self, frontier: &CompactRange) {
         self.stored = frontier.end();
         self.frontier = frontier.hashes().iter().flat_map(|hash| hash.0).collect();
-    }
-}
-
-impl FeedCounts {
-    pub(crate) fn read(counts: &[u64]) -> Self {
-        let at = |n: usize| counts.get(n).copied().unwrap_or(0);
-        Self {
-            describe: at(0),
-            publish: at(1),
-            retract: at(2),
-            opinion: at(3),
-            erase: at(4),
-            unknown: at(5),
-            void: at(6),
-            elided: at(7),
-            postings: at(8),
-        }
-    }
-
-    /// These and `more` together.
-    pub(crate) fn plus(self, more: &Self) -> Self {
-        let sums = self.to_row().into_iter().zip(more.to_row());
-        let sums: Vec<u64> = sums.map(|(a, b)| a.saturating_add(b)).collect();
-        Self::read(&sums)
-    }
-
-    pub(crate) fn to_row(self) -> Vec<u64> {
-        vec![
-            self.describe,
-            self.publish,
-            self.retract,
-            self.opinion,
-            self.erase,
-            self.unknown,
-            self.void,
-            self.elided,
-            self.postings,
-        ]
     }
 }
 

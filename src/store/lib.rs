@@ -19,6 +19,7 @@ mod bench;
 mod bulk;
 mod changes;
 mod classes;
+mod counts;
 mod documents;
 mod drop_feed;
 mod elided;
@@ -56,12 +57,14 @@ pub use self::changes::{
     CONSUMERS_MAX, ChangeBatch, ChangeCursor, ChangePulse, ChangedLeaf, Consumer, CursorError,
     Seen, Step, Whole, WholeStanding,
 };
+pub use self::counts::FeedCounts;
 pub use self::elided::Elisions;
 pub use self::error::{Result, StoreError};
-pub use self::feeds::{FeedCounts, FeedInfo, FeedKind, FeedStatus, HeadRef, NewFeed};
+pub use self::feeds::{FeedInfo, FeedKind, FeedStatus, HeadRef, NewFeed};
 pub use self::gate::AllowList;
 pub use self::heads::Head;
 pub use self::index::derive::{content_digest, reference_digest};
+pub use self::index::taking::Taking;
 pub use self::keys::{FRAME_KIND, FeedNo, IndexKey, frame as frame_key};
 pub use self::leaving::Leaving;
 pub use self::lookup::{Posting, Postings, Reference};

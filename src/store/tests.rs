@@ -559,3 +559,50 @@ fn a_raw_load_ingests_every_posting_and_page() {
     };
     assert_eq!((records("signals"), records("pages")), (10_000, 1));
 }
+
+#[test]
+fn retractions_that_are_held_before_they_count_never_take_anything_out() {
+    // In a small commit, and in a bulk load.
+    for more in [0, 400] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let no = store.create_feed(&new_feed(false, b"feed")).unwrap();
+        let mut writer = store.writer(no).unwrap();
+        let leaves: Vec<RawLeaf> = (0..20).map(|n| publish(n, &[])).collect();
+        writer.append(&leaves).unwrap();
+        commit_signed(&mut writer);
+        let taken = IndexRange { first: 3, count: 5 };
+        writer.append(&[retract(vec![taken])]).unwrap();
+        let rest: Vec<RawLeaf> = (21..21 + more).map(|n| publish(n, &[])).collect();
+        writer.append(&rest).unwrap();
+        let taking = writer.taking().unwrap();
+        assert_eq!(taking.retractions.keys().copied().collect::<Vec<_>>(), [20]);
+        store.hold_retractions(no, [20].into()).unwrap();
+        commit_signed(&mut writer);
+        // Nobody looked at it after the commit.
+        let found = store.lookup(&[signals(4)[0].index_key()]).unwrap();
+        assert_eq!(found[0].len(), 1, "{more}");
+        assert!(found[0][0].held);
+        sound(&store);
+    }
+}
+
+#[test]
+fn old_heads_are_pruned_as_new_ones_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let no = store.create_feed(&new_feed(false, b"feed")).unwrap();
+    let mut writer = store.writer(no).unwrap();
+    for n in 0..600 {
+        writer.append(&[publish(n, &[])]).unwrap();
+        commit_signed(&mut writer);
+    }
+    // All of one minute: the first, the newest, and those since the last pruning.
+    let heads = store.heads(no, usize::MAX).unwrap();
+    assert!(heads.len() < 400, "{}", heads.len());
+    let sizes: Vec<u64> = heads.iter().map(|head| head.at().size).collect();
+    assert_eq!((sizes[0], sizes[63]), (600, 537));
+    assert_eq!(sizes.last(), Some(&1));
+    drop(writer);
+    sound(&store);
+}

@@ -16,9 +16,10 @@ use hashpact_core::reject::Rejection;
 use roaring::RoaringTreemap;
 use sha2::{Digest as _, Sha256};
 
+use crate::counts::FeedCounts;
 use crate::error::{Result, StoreError};
 use crate::families::Family;
-use crate::feeds::{FeedCounts, FeedInfo, FeedState};
+use crate::feeds::{FeedInfo, FeedState};
 use crate::heads::Head;
 use crate::index::derive::{Derived, derive};
 use crate::keys::{self, FeedNo};

@@ -50,6 +50,8 @@ impl Driver {
                     rejection,
                 });
             }
+            // It waits; nothing else follows for it.
+            Said::Slowed(rejection) => self.reject(id, None, &rejection),
             Said::Announced(announcement) => {
                 let key = (peer.member, peer.node);
                 self.board.heard(&key, self.node.clock().now());

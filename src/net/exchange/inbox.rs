@@ -1,9 +1,16 @@
 //! Where all that peers announce comes together, whoever dialled.
 //!
-//! Bounded: a peer that says more than is taken in waits, over its own stream, and
-//! nobody else does for long. Nothing said here was verified.
+//! Bounded in number and in rate: a peer that says more than is taken in waits, over its
+//! own stream, and nobody else does for long. Nothing said here was verified.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use hashpact_core::id::MemberNumber;
 use hashpact_core::reject::Rejection;
 use tokio::sync::mpsc;
 
@@ -14,6 +21,72 @@ use crate::types::{Announcement, Incoming};
 /// Announcements that wait for the driver: a burst of heads of one peer's feeds,
 /// some 1 KiB each. Longer bursts wait in their streams.
 const WAITING_MAX: usize = 1_024;
+
+/// Heads that a member may announce in a second, over all its connections: each costs a
+/// signature, some 0.1 ms. Five feeds that sign a hundred times a second are far below.
+const HEADS_PER_SECOND: u32 = 500;
+/// Heads at once: all feeds that one may announce, at the beginning of a watch.
+const HEADS_BURST: u32 = 20_000;
+/// Documents and evidence in a second: a card costs a signature for each key on it.
+const DOCUMENTS_PER_SECOND: u32 = 100;
+/// Documents at once: the cards and suspensions of the largest coalition.
+const DOCUMENTS_BURST: u32 = 10_000;
+
+/// How much each member may announce.
+struct Rates {
+    heads: DefaultKeyedRateLimiter<MemberNumber>,
+    documents: DefaultKeyedRateLimiter<MemberNumber>,
+}
+
+impl Rates {
+    fn new(heads: (u32, u32), documents: (u32, u32)) -> Self {
+        let quota = |(rate, burst)| {
+            let whole = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+            Quota::per_second(whole(rate)).allow_burst(whole(burst))
+        };
+        Self {
+            heads: RateLimiter::keyed(quota(heads)),
+            documents: RateLimiter::keyed(quota(documents)),
+        }
+    }
+
+    /// Takes one announcement out of the member's bucket, or says how long until it can.
+    fn take(
+        &self,
+        member: MemberNumber,
+        announcement: &Announcement,
+    ) -> Result<(), (Duration, Rejection)> {
+        let (bucket, what, limit) = match announcement {
+            Announcement::NodeCard(_)
+            | Announcement::Suspension(_)
+            | Announcement::Evidence(_)
+            | Announcement::DocumentEvidence(_)
+            | Announcement::GrantEnded(_) => (
+                &self.documents,
+                "documents announced in a second",
+                DOCUMENTS_PER_SECOND,
+            ),
+            Announcement::Head(_)
+            | Announcement::Roster { .. }
+            | Announcement::SnapshotEnd
+            | Announcement::Alive { .. } => {
+                (&self.heads, "heads announced in a second", HEADS_PER_SECOND)
+            }
+        };
+        let now = DefaultClock::default().now();
+        bucket.check_key(&member).map_err(|early| {
+            let limit = u64::from(limit);
+            let rejection = Rejection::RateLimited { what, limit };
+            (early.wait_time_from(now), rejection)
+        })
+    }
+}
+
+impl std::fmt::Debug for Rates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rates").finish_non_exhaustive()
+    }
+}
 
 /// One thing heard from a peer.
 #[derive(Debug)]
@@ -33,20 +106,31 @@ pub enum Said {
     Announced(Announcement),
     /// Something that breaks a rule of the wire.
     Refused(Rejection),
+    /// More at once than is taken in: it waits.
+    Slowed(Rejection),
     /// The peer's watch ended.
     Ended,
 }
 
 /// The way in to the driver. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Inbox(mpsc::Sender<Heard>);
+pub struct Inbox {
+    sender: mpsc::Sender<Heard>,
+    rates: Arc<Rates>,
+}
 
 impl Inbox {
     /// Makes an inbox and the end that the driver reads.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Heard>) {
+        let heads = (HEADS_PER_SECOND, HEADS_BURST);
+        Self::with(Rates::new(heads, (DOCUMENTS_PER_SECOND, DOCUMENTS_BURST)))
+    }
+
+    fn with(rates: Rates) -> (Self, mpsc::Receiver<Heard>) {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        (Self(sender), receiver)
+        let rates = Arc::new(rates);
+        (Self { sender, rates }, receiver)
     }
 
     /// Hands one announcement in; waits while the inbox is full. Answers false when
@@ -74,7 +158,9 @@ impl Inbox {
         let mut error = None;
         while let Some(item) = incoming.next().await {
             let taken = match item {
-                Ok(announcement) => self.said(peer, announcement).await,
+                Ok(announcement) => {
+                    self.pace(peer, &announcement).await && self.said(peer, announcement).await
+                }
                 Err(NetError::Rejected(rejection)) => {
                     let taken = self.refused(peer, rejection.clone()).await;
                     error = Some(NetError::Rejected(rejection));
@@ -93,9 +179,20 @@ impl Inbox {
         error
     }
 
+    /// Waits until the member may announce this.
+    async fn pace(&self, peer: &PeerIdentity, announcement: &Announcement) -> bool {
+        while let Err((wait, rejection)) = self.rates.take(peer.member, announcement) {
+            if !self.put(peer, Said::Slowed(rejection)).await {
+                return false;
+            }
+            tokio::time::sleep(wait).await;
+        }
+        true
+    }
+
     async fn put(&self, peer: &PeerIdentity, said: Said) -> bool {
         let peer = peer.clone();
-        self.0.send(Heard { peer, said }).await.is_ok()
+        self.sender.send(Heard { peer, said }).await.is_ok()
     }
 }
 
@@ -137,6 +234,31 @@ mod tests {
                 "Refused(NotFound)",
                 "Ended"
             ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_announces_faster_than_it_may_waits_and_the_code_says_so() {
+        let (inbox, mut heard) = Inbox::with(Rates::new((1, 1), (1, 2)));
+        let card = || Ok(Announcement::NodeCard(bytes::Bytes::from_static(b"card")));
+        let end = Ok(Announcement::SnapshotEnd);
+        let incoming = Box::pin(stream::iter([card(), card(), end, card()]));
+        assert!(inbox.listen(&peer(), incoming).await.is_none());
+        drop(inbox);
+        let mut said = Vec::new();
+        while let Some(Heard { said: one, .. }) = heard.recv().await {
+            said.push(match one {
+                Said::Slowed(rejection) => rejection.code(),
+                Said::Began => "began",
+                Said::Announced(_) => "announced",
+                Said::Refused(_) => "refused",
+                Said::Ended => "ended",
+            });
+        }
+        said.dedup();
+        assert_eq!(
+            said,
+            ["began", "announced", "rate_limited", "announced", "ended"]
         );
     }
 

@@ -236,6 +236,9 @@ impl Desk {
             records_only: !self.has_room(),
             growth: (!self.own).then_some(growth),
         };
+        if !self.own {
+            self.node.foresee_refill(writer, verified)?;
+        }
         let refilled = busy("store", || writer.refill(verified, &terms))?;
         metrics::counter!("hashpact_refilled_leaves_total").increment(refilled.leaves);
         metrics::counter!("hashpact_over_growth_leaves_total").increment(refilled.over_growth);
@@ -256,6 +259,9 @@ impl Desk {
     fn check(&self, work: &mut Work, head: &Head) -> Result<(), NodeError> {
         let refilled = std::mem::take(&mut work.refilled);
         let writer = self.writer(work, None)?;
+        if !self.own {
+            self.node.foresee_commit(writer)?;
+        }
         let committed = busy("commit", || writer.commit(None))?;
         let no = writer.feed_no();
         if !self.own {
@@ -301,6 +307,9 @@ impl Desk {
             return Ok(());
         }
         let kept = hashpact_store::Head::new(&verified, self.node.clock().now());
+        if !self.own {
+            self.node.foresee_commit(writer)?;
+        }
         busy("commit", || writer.commit(Some(&kept)))?;
         let from = if refilled { 0 } else { before.indexed };
         self.node.settle(writer, from)?;

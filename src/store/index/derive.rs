@@ -10,8 +10,9 @@ use hashpact_core::liveness::Kills;
 use hashpact_core::signal::Signal;
 use sha2::{Digest as _, Sha256};
 
+use crate::counts::FeedCounts;
 use crate::error::Result;
-use crate::feeds::{FeedCounts, FeedState};
+use crate::feeds::FeedState;
 use crate::gate;
 use crate::keys::{self, IndexKey};
 use crate::quarantine::LotName;

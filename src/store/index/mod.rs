@@ -6,6 +6,7 @@
 
 pub(crate) mod derive;
 pub(crate) mod killers;
+pub(crate) mod taking;
 
 use std::sync::Arc;
 
@@ -17,10 +18,12 @@ use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
 
 use self::derive::{Derived, derive};
+use self::taking::Taking;
 use crate::bulk::{self, Spill};
+use crate::counts::FeedCounts;
 use crate::error::Result;
 use crate::families::Family;
-use crate::feeds::{self, FeedCounts, FeedState, HeadRef, Said};
+use crate::feeds::{self, FeedState, HeadRef, Said};
 use crate::held::{self, Held};
 use crate::keys::{self, FeedNo};
 use crate::quarantine::Marks;
@@ -145,6 +148,39 @@ impl Indexer {
         self.outcome.indexed = self.next;
         let next = Outcome::after(&self.outcome);
         Ok(std::mem::replace(&mut self.outcome, next))
+    }
+
+    /// What the leaves taken would take out, once they count. For a bulk load `read`
+    /// reads a leaf that is stored.
+    pub(crate) fn taking(
+        &mut self,
+        inner: &Inner,
+        read: impl Fn(u64) -> Result<RawLeaf>,
+    ) -> Result<Taking> {
+        let mut taking = Taking::default();
+        for (index, leaf) in &self.waiting {
+            taking.note(*index, leaf);
+        }
+        if self.spill.is_none() {
+            return Ok(taking);
+        }
+        // Crash: as for every such row.
+        self.write_rows(inner)?;
+        let mut wanted = Vec::new();
+        let no = self.state.no;
+        let (from, to) = (self.outcome.indexed, self.next);
+        let (from, to) = (keys::numbered(no, from), keys::numbered(no, to));
+        inner.scan(Family::Killers, &from, &to, |key, row| {
+            let (index, kills) = killers::read((key, row))?;
+            if taking.note_row(index, kills) {
+                wanted.push(index);
+            }
+            Ok(true)
+        })?;
+        for index in wanted {
+            taking.retractions.insert(index, read(index)?);
+        }
+        Ok(taking)
     }
 
     fn begin_bulk(&mut self, inner: &Inner) -> Result<()> {
@@ -326,7 +362,8 @@ impl Outcome {
         killers::rebuild(inner, state.no, indexed).map(Some)
     }
 
-    /// What answers though it is dead, where leaves in quarantine may have killed it.
+    /// What answers though it is dead, where leaves in quarantine may have killed it, or
+    /// retractions that are held.
     fn held(&self, inner: &Inner, state: &FeedState, indexed: u64) -> Result<Option<Held>> {
         let kills = match &self.killers {
             Killers::Few(leaves) => !leaves.is_empty(),
@@ -339,7 +376,9 @@ impl Outcome {
                 Arc::clone(&live.quarantine),
             )
         };
-        if !kills || !quarantine.withholds_leaves() {
+        // ⚠ With the retractions that are held before this commit counts: what they
+        // take out never stops answering in between.
+        if !kills || (retractions.is_empty() && !quarantine.withholds_leaves()) {
             return Ok(None);
         }
         held::compute(inner, state.no, indexed, retractions, &quarantine).map(Some)

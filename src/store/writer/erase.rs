@@ -13,9 +13,9 @@ use hashpact_core::page;
 use rocksdb::WriteBatch;
 
 use super::{FeedWriter, uncount};
+use crate::counts::FeedCounts;
 use crate::error::{Result, StoreError};
 use crate::families::Family;
-use crate::feeds::FeedCounts;
 use crate::index::derive::{Derived, Sort, derive};
 use crate::index::killers;
 use crate::keys;

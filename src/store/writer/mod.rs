@@ -32,12 +32,14 @@ use rocksdb::WriteBatch;
 use self::pending::Pending;
 use self::quarantine::Beside;
 pub use self::refill::{RefillTerms, Refilled};
+use crate::counts::FeedCounts;
 use crate::elided;
 use crate::error::{Result, StoreError};
-use crate::feeds::{FeedCounts, FeedInfo, FeedState};
-use crate::heads::Head;
+use crate::feeds::{FeedInfo, FeedState};
+use crate::heads::{Head, PRUNE_EVERY};
 use crate::index::Indexer;
 use crate::index::derive::Derived;
+use crate::index::taking::Taking;
 use crate::keys::FeedNo;
 use crate::store::{Inner, Store, hold, read};
 
@@ -250,7 +252,40 @@ impl FeedWriter {
         let frontier = self.pending.frontier();
         outcome.publish(&self.inner, &self.state, row, frontier, elided)?;
         self.indexer = Indexer::new(&self.state, committed.indexed);
+        if let Some(head) = head {
+            self.prune_heads(head)?;
+        }
         Ok(committed)
+    }
+
+    /// Prunes the feed's heads every so often: a publisher makes as many as it likes.
+    fn prune_heads(&self, newest: &Head) -> Result<()> {
+        let unpruned = &self.state.heads_unpruned;
+        if unpruned.fetch_add(1, Ordering::Relaxed) >= PRUNE_EVERY {
+            unpruned.store(0, Ordering::Relaxed);
+            let (no, applied) = (self.state.no, Some(newest.at()));
+            self.inner.prune_heads(no, applied, newest.received)?;
+        }
+        Ok(())
+    }
+
+    /// What the next commit would take out. Leaves of a bulk load are made durable.
+    ///
+    /// # Errors
+    /// What disk and RocksDB answer.
+    pub fn taking(&mut self) -> Result<Taking> {
+        self.catch_up()?;
+        if self.indexer.is_bulk() {
+            self.sync()?;
+        }
+        let stored = read(&self.state.live).row.stored;
+        let (inner, no) = (&*self.inner, self.state.no);
+        let mut taking = self.indexer.taking(inner, |index| {
+            let mut leaf = inner.leaves(no, stored, index, index.saturating_add(1))?;
+            leaf.pop().ok_or(StoreError::corrupt("a leaf is missing"))
+        })?;
+        taking.elided.extend(self.pending.elided());
+        Ok(taking)
     }
 
     /// Commits a head over leaves that are appended already: [`FeedWriter::commit`].

@@ -3,6 +3,7 @@
 //! held for review.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hashpact_core::chunk::VerifiedChunk;
@@ -14,10 +15,12 @@ use rocksdb::WriteBatch;
 use super::FeedWriter;
 use super::quarantine::Beside;
 use super::records::needs_room;
+use crate::counts::FeedCounts;
 use crate::error::Result;
 use crate::families::Family;
-use crate::feeds::{self, FeedCounts};
+use crate::feeds;
 use crate::index::derive::{Derived, Sort, derive};
+use crate::index::taking::Taking;
 use crate::index::{Indexer, killers, put_rows, put_sorted};
 use crate::keys;
 use crate::leaves::{page_end, page_start};
@@ -103,6 +106,19 @@ impl FeedWriter {
             self.put_back(&coming)?;
         }
         Ok(refilled)
+    }
+
+    /// What a [`FeedWriter::refill`] with this chunk would take out.
+    #[must_use]
+    pub fn taking_of(&self, chunk: &VerifiedChunk) -> Taking {
+        let wanted = read(&self.state.live).wanted();
+        let mut taking = Taking::default();
+        for (index, leaf) in chunk.leaves() {
+            if wanted.contains(index) && !leaf.is_elided() {
+                taking.note(index, leaf);
+            }
+        }
+        taking
     }
 
     /// Holds back what is over the limit, and notes the growth with what is put back.
@@ -192,9 +208,14 @@ impl FeedWriter {
         let rebuilt = killing
             .then(|| killers::rebuild(inner, no, row.indexed))
             .transpose()?;
+        // What is held answers in the moment in which it is dead.
+        let retractions = read(&state.live).held.retractions().clone();
+        let quarantine = Arc::clone(&read(&state.live).quarantine);
+        let held = held::compute(inner, no, row.indexed, retractions, &quarantine)?;
         {
             let mut live = state.live_mut();
             live.row = row;
+            live.held = held;
             live.elided = elided;
             live.describe = describe;
             if let Some(liveness) = rebuilt {
@@ -203,7 +224,6 @@ impl FeedWriter {
             live.recount();
         }
         drop(told);
-        held::refresh(inner, state)?;
         self.beside = Beside::default();
         self.pending.reload(inner)?;
         if self.indexer.next() == read(&state.live).row.indexed {

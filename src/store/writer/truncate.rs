@@ -6,9 +6,10 @@ use hashpact_core::page;
 use rocksdb::WriteBatch;
 
 use super::{FeedWriter, Pending, backwards, uncount};
+use crate::counts::FeedCounts;
 use crate::error::{Result, StoreError};
 use crate::families::Family;
-use crate::feeds::{FeedCounts, HeadRef};
+use crate::feeds::HeadRef;
 use crate::heads::Head;
 use crate::index::Indexer;
 use crate::index::derive::{Derived, derive};
