@@ -12,9 +12,8 @@ use hashpact_net::settings::Settings;
 use super::api::api;
 use super::reader::Section;
 use super::{
-    Audit, Bootstrap, Coalition, Config, Endpoint, Federation, FederationLimits, Files, Keys,
-    Log, LogFormat, Member, Node, Publish, Pull, Quarantine, RemovedMembers, Shutdown, Store,
-    files,
+    Audit, Bootstrap, Coalition, Config, Endpoint, Federation, FederationLimits, Files, Keys, Log,
+    LogFormat, Member, Node, Publish, Pull, Quarantine, RemovedMembers, Shutdown, Store, files,
 };
 
 const ENDPOINT_FIX: &str = "write it as \"host:port\", such as \"node1.example.org:7443\"";

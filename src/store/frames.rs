@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use hashpact_core::signal::SignalKind;
 use rocksdb::WriteBatch;
 
+use crate::counts::FeedCounts;
 use crate::error::Result;
 use crate::families::Family;
-use crate::feeds::{FeedCounts, FeedState};
+use crate::feeds::FeedState;
 use crate::index::derive::derive;
 use crate::keys::{self, FRAME_KIND, FeedNo};
 use crate::store::{Inner, read, write};

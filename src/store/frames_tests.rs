@@ -64,7 +64,7 @@ fn forget_frames(store: &Store, no: FeedNo) {
         .unwrap();
     let state = inner.feeds().by_no.get(&no).cloned().unwrap();
     let mut row = crate::store::read(&state.live).row.clone();
-    let mut counts = crate::feeds::FeedCounts::read(&row.counts);
+    let mut counts = crate::counts::FeedCounts::read(&row.counts);
     counts.postings -= keys.len() as u64;
     row.counts = counts.to_row();
     let mut batch = rocksdb::WriteBatch::default();

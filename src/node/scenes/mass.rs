@@ -2,12 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use hashpact_core::checkpoint::{self, Checkpoint, Origin};
-use hashpact_core::id::{CoalitionName, Digest, FeedId, UnixMillis};
-use hashpact_core::keys::{Feed, Identity, SecretKey};
-use hashpact_core::leaf::{IndexRange, PUBLISH, RETRACT, RawLeaf, Retract, RetractReason};
+use hashpact_core::id::UnixMillis;
+use hashpact_core::keys::{Identity, SecretKey};
+use hashpact_core::leaf::{IndexRange, RETRACT, RawLeaf, Retract, RetractReason};
 use hashpact_core::limits::DAY_MS;
-use hashpact_store::{FeedKind, FeedNo, NewFeed};
 
 use super::{Scene, entry, import, own_work, sha256_of, slug};
 use crate::model::{MatchStanding, Retraction, Selector};
