@@ -16,6 +16,10 @@ pub(super) struct MatchBody {
     /// PDQ: bits that may differ, 0 to 64; absent means 31. 0 asks for the very value.
     #[serde(default)]
     max_distance: Option<u32>,
+    /// vPDQ: how many percent of the asked video's frames must match, 0 to 100.
+    video_query_percent: Option<u32>,
+    /// The same of the frames of the entry's video.
+    video_compared_percent: Option<u32>,
 }
 
 /// A signal.
@@ -59,6 +63,8 @@ impl MatchBody {
             request: wire::MatchRequest {
                 signals,
                 max_distance: self.max_distance,
+                video_query_percent: self.video_query_percent,
+                video_compared_percent: self.video_compared_percent,
             },
             refused,
         }
