@@ -169,6 +169,10 @@ impl Membership {
     /// [`NodeError::Rejected`] with the reason; what the store answers.
     pub fn accept_card(&self, bytes: Bytes) -> Result<bool, NodeError> {
         let envelope = Envelope::decode(bytes, PayloadType::NodeCard)?;
+        // Every peer tells every card: for one that is held no state is copied.
+        if self.state().cards.holds(&envelope.payload_digest()) {
+            return Ok(false);
+        }
         self.change(|state| {
             let chain = state.chain.as_ref().ok_or_else(no_roster)?;
             match state.cards.accept(envelope, chain, self.clock.now())? {

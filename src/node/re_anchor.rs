@@ -17,7 +17,7 @@ use hashpact_store::{Store, StoreOptions, StoredDocument};
 
 use crate::error::NodeError;
 use crate::node::RosterDocuments;
-use crate::publish::salt;
+use crate::publish::Salts;
 
 /// The store of a node at rest, with the chain that it goes by.
 pub struct ReAnchoring {
@@ -106,7 +106,7 @@ impl ReAnchoring {
         OK.clone_into(&mut act.outcome);
         let begun = self.store.audit_begun()?;
         let number = begun.last().map_or(0, |(last, _)| last.saturating_add(1));
-        let payload = act.encode(salt())?;
+        let payload = act.encode(Salts::default().next())?;
         self.store
             .replace_documents(&new.rosters, &cards, (number, &payload))?;
         Ok(chain.version())

@@ -229,7 +229,8 @@ impl Store {
     /// The ids of all feeds, in no order.
     #[must_use]
     pub fn feed_ids(&self) -> Vec<FeedId> {
-        self.inner.feeds().by_id.keys().copied().collect()
+        let table = self.inner.feeds();
+        table.by_no.values().map(|state| state.id).collect()
     }
 
     /// Finds a feed by its id.

@@ -95,8 +95,7 @@ impl CardBook {
         now: UnixMillis,
     ) -> Result<CardAccepted, Rejection> {
         let digest = envelope.payload_digest();
-        let known = self.cards.values().flatten().any(|c| c.digest == digest);
-        if known {
+        if self.holds(&digest) {
             return Ok(CardAccepted::Known);
         }
         let version = verify(envelope, chain)?;
@@ -109,6 +108,12 @@ impl CardBook {
             .try_for_each(|endpoint| self.policy.check(endpoint))?;
         self.check_claims(&version, chain)?;
         Ok(CardAccepted::New(self.push(version)))
+    }
+
+    /// Whether a card of this digest was accepted.
+    #[must_use]
+    pub fn holds(&self, digest: &Digest) -> bool {
+        self.cards.values().flatten().any(|c| c.digest == *digest)
     }
 
     /// Takes back a card that this node stored, in the order of acceptance: its

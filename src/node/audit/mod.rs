@@ -171,7 +171,7 @@ impl Audit {
     pub fn begin(self: &Arc<Self>, mut act: Act) -> Result<Ticket, NodeError> {
         act.began = self.clock.now();
         act.outcome.clear();
-        let payload = act.encode(crate::publish::salt())?;
+        let payload = act.encode(self.publisher.salt())?;
         let number = self.writing().take_number();
         (self.fault)(Step::Begin)?;
         self.store.begin_audit(number, &payload)?;

@@ -11,7 +11,6 @@ use hashpact_store::sign_state::{SignState, SignedState};
 
 use super::{Audit, Step};
 use crate::error::NodeError;
-use crate::publish::salt;
 
 /// The epoch of every segment: keys that leak are answered by the next one.
 pub(super) const EPOCH: u32 = 0;
@@ -93,7 +92,7 @@ impl Audit {
         ended: Option<u64>,
         remove: Option<u64>,
     ) -> Result<(), NodeError> {
-        let leaf = RawLeaf::new(AUDIT_ACT, act.encode(salt())?);
+        let leaf = RawLeaf::new(AUDIT_ACT, act.encode(self.publisher.salt())?);
         let mut writing = self.writing();
         let mut at = match writing.at.take() {
             Some(at) => at,
@@ -176,7 +175,7 @@ impl Audit {
             created: now,
             predecessor,
         };
-        let payload = segment.encode(salt())?;
+        let payload = segment.encode(self.publisher.salt())?;
         let open = Open {
             number: segment.number,
             id: FeedId::derive(&segment.genesis, &segment.member, &payload),

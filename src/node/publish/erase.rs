@@ -11,9 +11,9 @@ use hashpact_core::leaf::RetractReason;
 use hashpact_core::leaf::{ERASE, Erase, IndexRange, PUBLISH, RANGES_PER_LEAF, RawLeaf};
 use hashpact_store::FeedInfo;
 
+use super::Publisher;
 use super::import::versions;
 use super::retract::referenced;
-use super::{Publisher, salt};
 use crate::error::NodeError;
 use crate::model::{Erased, Erasure, LineRejection, Retraction, Selector};
 
@@ -145,7 +145,7 @@ impl Publisher {
                     legal_basis: erasure.legal_basis.clone(),
                     created: self.clock.now(),
                 };
-                Ok(RawLeaf::new(ERASE, leaf.encode(salt())?))
+                Ok(RawLeaf::new(ERASE, leaf.encode(self.salt())?))
             })
             .collect()
     }

@@ -16,7 +16,7 @@ use hashpact_core::reject::Rejection;
 use hashpact_store::{FeedInfo, Reference, Room};
 
 use super::append::Appender;
-use super::{Publisher, Session, salt};
+use super::{Publisher, Session};
 use crate::error::NodeError;
 use crate::model::{ImportProgress, LineRejection, NewEntry};
 
@@ -223,7 +223,7 @@ impl Import<'_> {
             Known::New => Vec::new(),
             Known::Changed(earlier) => earlier,
         };
-        let payload = body.encode(salt())?;
+        let payload = body.encode(self.publisher.salt())?;
         let replaced = !body.replaces.is_empty();
         if replaced {
             self.chains.insert(identity, body.replaces);

@@ -16,6 +16,7 @@ mod gate;
 mod import;
 mod resign;
 mod retract;
+mod salts;
 mod session;
 mod sets;
 
@@ -32,6 +33,7 @@ use self::confirm::Said;
 pub use self::confirm::{AskedPeer, Awaited, Contact, PeerKey, Round};
 pub use self::gate::Gate;
 pub use self::import::Import;
+pub use self::salts::Salts;
 pub(crate) use self::session::Session;
 pub(crate) use self::sets::read_describe;
 
@@ -55,6 +57,7 @@ pub struct Publisher {
     gates: Mutex<HashMap<FeedId, Gate>>,
     /// What peers have said of own feeds.
     said: Mutex<Said>,
+    salts: ArcSwap<Salts>,
 }
 
 /// What a [`Publisher`] is made of.
@@ -93,7 +96,18 @@ impl Publisher {
             sign_state: Mutex::new(parts.sign_state),
             gates: Mutex::new(HashMap::new()),
             said: Mutex::default(),
+            salts: ArcSwap::default(),
         }
+    }
+
+    /// Takes salts from elsewhere than the system: a simulation's.
+    pub fn set_salts(&self, salts: Salts) {
+        self.salts.store(Arc::new(salts));
+    }
+
+    /// 16 bytes for a leaf's salt.
+    pub(crate) fn salt(&self) -> [u8; 16] {
+        self.salts.load().next()
     }
 
     /// The own feeds, as they stand.
@@ -138,9 +152,4 @@ impl Publisher {
             }),
         }
     }
-}
-
-/// 16 random bytes for a leaf's salt.
-pub(crate) fn salt() -> [u8; 16] {
-    rand::random()
 }

@@ -10,8 +10,8 @@ use hashpact_core::limits::RETRACT_FREE_PER_DAY;
 use hashpact_core::standing;
 use hashpact_store::FeedInfo;
 
+use super::Publisher;
 use super::import::versions;
-use super::{Publisher, salt};
 use crate::error::NodeError;
 use crate::model::{LineRejection, Retracted, Retraction, Selector};
 use crate::views;
@@ -133,7 +133,7 @@ impl Publisher {
                     let bytes = standing::retraction_signing_bytes(&feed.id, &leaf);
                     leaf.identity_signature = Some(key.sign(&bytes));
                 }
-                Ok(RawLeaf::new(RETRACT, leaf.encode(salt())?))
+                Ok(RawLeaf::new(RETRACT, leaf.encode(self.salt())?))
             })
             .collect()
     }

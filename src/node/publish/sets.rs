@@ -6,7 +6,7 @@ use hashpact_core::leaf::{
 };
 use hashpact_store::{FeedInfo, NewFeed};
 
-use super::{Publisher, salt};
+use super::Publisher;
 use crate::audit::AUDIT_SET;
 use crate::error::NodeError;
 use crate::hub::Change;
@@ -29,7 +29,7 @@ impl Publisher {
             let name = &describe.name;
             return Err(NodeError::Misuse(format!("there is a set {name} already")));
         }
-        let payload = describe.encode(salt())?;
+        let payload = describe.encode(self.salt())?;
         let id = FeedId::derive(&self.membership.genesis(), &self.slug, &payload);
         let no = self.store.create_feed(&NewFeed {
             id,
@@ -106,7 +106,7 @@ impl Publisher {
         // Without it, grants that end for many take effect a day later (PROTOCOL 15.10).
         let bytes = describe.grants_signing_bytes(&feed.id, session.info().stored);
         describe.identity_signature = self.identity_key.as_ref().map(|key| key.sign(&bytes));
-        let payload = describe.encode(salt())?;
+        let payload = describe.encode(self.salt())?;
         session.append(&[RawLeaf::new(DESCRIBE, payload)])?;
         session.sign()?;
         self.hub.tell(Change::Access);
