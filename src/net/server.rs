@@ -17,7 +17,7 @@ use crate::accept::{Acceptor, Entering, Entrance};
 use crate::calls::CallLimiter;
 use crate::connections::{Connection, Connections, WatchSlot};
 use crate::error::NetError;
-use crate::peer::PeerDirectory;
+use crate::peer::{PeerDirectory, PeerIdentity};
 use crate::service::{Call, Caller, FederationService, ServiceError};
 use crate::settings::{self, MESSAGE_MAX_BYTES, Settings};
 use crate::streams::{incoming, with_alive};
@@ -110,6 +110,17 @@ fn limited(settings: &Settings) -> Server {
         .accept_http1(false)
 }
 
+/// Who has a key at this moment; `None` when it has changed hands.
+pub(crate) fn still(directory: &dyn PeerDirectory, met: &PeerIdentity) -> Option<PeerIdentity> {
+    let peer = directory.peer_of(&met.tls_key);
+    peer.filter(|peer| peer.member == met.member && peer.node == met.node)
+}
+
+/// Whether a peer may make a call. PROTOCOL 15.2.
+pub(crate) const fn may_call(peer: &PeerIdentity, call: Call) -> bool {
+    peer.status.is_active() || call.open_to_inactive()
+}
+
 struct Calls<S>(Arc<Shared<S>>);
 
 struct Shared<S> {
@@ -138,15 +149,11 @@ impl<S: FederationService> Shared<S> {
     /// Asks the directory again: a card or a status may have changed since the
     /// handshake. A key that changed hands ends its connection.
     fn check(&self, connection: &Connection, call: Call) -> Result<Caller, ServiceError> {
-        let peer = self.directory.peer_of(&connection.peer.tls_key);
-        let same = |peer: &crate::peer::PeerIdentity| {
-            peer.member == connection.peer.member && peer.node == connection.peer.node
-        };
-        let Some(peer) = peer.filter(same) else {
+        let Some(peer) = still(&*self.directory, &connection.peer) else {
             connection.cut();
             return Err(ServiceError::NotActive);
         };
-        if !peer.status.is_active() && !call.open_to_inactive() {
+        if !may_call(&peer, call) {
             return Err(ServiceError::NotActive);
         }
         let mut caller = connection.clone();

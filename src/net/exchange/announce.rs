@@ -47,13 +47,30 @@ const RECEIPTS_MAX_BYTES: usize = 2 * 1024 * 1024;
 /// spoken to any more, or when the store fails.
 #[must_use]
 pub fn announcements(node: Arc<Node>, to: MemberNumber) -> Outgoing {
-    let said = told_to(node, to);
+    let snapshots = Arc::new(Snapshots::of(&node));
+    outgoing(node, snapshots, to)
+}
+
+/// As [`announcements`], with what access is decided from.
+pub(crate) fn outgoing(node: Arc<Node>, snapshots: Arc<Snapshots>, to: MemberNumber) -> Outgoing {
+    let said = told_with(node, snapshots, to);
     Box::pin(said.scan((), |(), item| future::ready(item.ok())))
 }
 
 /// As [`announcements`], with the reason why it ends.
+#[cfg(test)]
 pub(crate) fn told_to(node: Arc<Node>, to: MemberNumber) -> Answers<Announcement> {
-    let announcer = Announcer::new(node, to);
+    let snapshots = Arc::new(Snapshots::of(&node));
+    told_with(node, snapshots, to)
+}
+
+/// What a member that watches is told, or the reason why that ends.
+pub(crate) fn told_with(
+    node: Arc<Node>,
+    snapshots: Arc<Snapshots>,
+    to: MemberNumber,
+) -> Answers<Announcement> {
+    let announcer = Announcer::new(node, snapshots, to);
     Box::pin(stream::unfold(Some(announcer), |announcer| async move {
         let mut announcer = announcer?;
         match announcer.next().await {
@@ -97,89 +114,138 @@ impl Queue {
 }
 
 struct Announcer {
-    node: Arc<Node>,
     changes: Receiver<Change>,
-    work: Queue,
-    ready: VecDeque<Announcement>,
     /// Absent while a blocking thread has it.
-    teller: Option<Teller>,
+    telling: Option<Telling>,
 }
 
 impl Announcer {
-    fn new(node: Arc<Node>, to: MemberNumber) -> Self {
-        let mut announcer = Self {
+    fn new(node: Arc<Node>, snapshots: Arc<Snapshots>, to: MemberNumber) -> Self {
+        Self {
             // Before the state is read, so that no change falls between.
             changes: node.hub().watch(),
-            work: Queue::default(),
-            ready: VecDeque::new(),
-            teller: Some(Teller::new(Arc::clone(&node), to)),
-            node,
-        };
-        announcer.queue_all();
-        announcer.work.push(Work::SnapshotEnd);
-        announcer
+            telling: Some(Telling::new(node, snapshots, to)),
+        }
     }
 
     async fn next(&mut self) -> Result<Announcement, ServiceError> {
         loop {
-            if let Some(item) = self.ready.pop_front() {
+            let telling = self.telling.as_mut().ok_or(ServiceError::Internal)?;
+            if let Some(item) = telling.ready.pop_front() {
                 return Ok(item);
             }
             self.take_changes()?;
-            match self.work.pop() {
-                Some(work) => self.ready = self.tell(work).await?.into(),
-                None => self.wait().await?,
+            if !self.look().await? {
+                self.wait().await?;
             }
         }
     }
 
-    /// The database is read on a blocking thread.
-    async fn tell(&mut self, work: Work) -> Result<Vec<Announcement>, ServiceError> {
-        let mut teller = self.teller.take().ok_or(ServiceError::Internal)?;
-        let told = spawn_blocking(move || {
-            let told = teller.tell(work);
-            (teller, told)
+    /// Looks at what waits, on a blocking thread: the database is read.
+    async fn look(&mut self) -> Result<bool, ServiceError> {
+        let mut telling = self.telling.take().ok_or(ServiceError::Internal)?;
+        if telling.work.order.is_empty() {
+            self.telling = Some(telling);
+            return Ok(false);
+        }
+        let looked = spawn_blocking(move || {
+            let looked = telling.look();
+            (telling, looked)
         });
-        let (teller, told) = told.await.map_err(|_| ServiceError::Internal)?;
-        self.teller = Some(teller);
-        told
+        let (telling, looked) = looked.await.map_err(|_| ServiceError::Internal)?;
+        self.telling = Some(telling);
+        looked
     }
 
     async fn wait(&mut self) -> Result<(), ServiceError> {
         match timeout(LOOK_AGAIN, self.changes.recv()).await {
-            Ok(Ok(change)) => self.queue(change),
-            Ok(Err(RecvError::Lagged(_))) | Err(_) => self.queue_all(),
-            Ok(Err(RecvError::Closed)) => return Err(ServiceError::Unavailable),
+            Ok(Ok(change)) => self.queue(Some(change)),
+            Ok(Err(RecvError::Lagged(_))) | Err(_) => self.queue(None),
+            Ok(Err(RecvError::Closed)) => Err(ServiceError::Unavailable),
         }
-        Ok(())
     }
 
     fn take_changes(&mut self) -> Result<(), ServiceError> {
         loop {
             match self.changes.try_recv() {
-                Ok(change) => self.queue(change),
+                Ok(change) => self.queue(Some(change))?,
                 Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Lagged(_)) => self.queue_all(),
+                Err(TryRecvError::Lagged(_)) => self.queue(None)?,
                 Err(TryRecvError::Closed) => return Err(ServiceError::Unavailable),
             }
         }
     }
 
-    fn queue(&mut self, change: Change) {
+    fn queue(&mut self, change: Option<Change>) -> Result<(), ServiceError> {
+        let telling = self.telling.as_mut().ok_or(ServiceError::Internal)?;
+        telling.changed(change);
+        Ok(())
+    }
+}
+
+/// All that one watch is told, and what waits to be looked at: decided without
+/// waiting for anybody.
+pub(crate) struct Telling {
+    work: Queue,
+    ready: VecDeque<Announcement>,
+    teller: Teller,
+}
+
+impl Telling {
+    /// Begins with all that there is.
+    pub(crate) fn new(node: Arc<Node>, snapshots: Arc<Snapshots>, to: MemberNumber) -> Self {
+        let mut telling = Self {
+            work: Queue::default(),
+            ready: VecDeque::new(),
+            teller: Teller::new(node, snapshots, to),
+        };
+        telling.queue_all();
+        telling.work.push(Work::SnapshotEnd);
+        telling
+    }
+
+    /// Something changed in the node; `None` where it is not known what.
+    pub(crate) fn changed(&mut self, change: Option<Change>) {
         match change {
-            Change::Roster => self.work.push(Work::Roster),
-            Change::Card(member) => self.work.push(Work::Card(member)),
-            Change::Suspension => self.work.push(Work::Suspensions),
-            Change::Head(feed) => self.work.push(Work::Feed(feed)),
-            Change::Evidence(_) => self.work.push(Work::Evidence),
-            Change::Equivocation => self.work.push(Work::Equivocations),
-            Change::Access => self.queue_feeds(),
+            Some(Change::Roster) => self.work.push(Work::Roster),
+            Some(Change::Card(member)) => self.work.push(Work::Card(member)),
+            Some(Change::Suspension) => self.work.push(Work::Suspensions),
+            Some(Change::Head(feed)) => self.work.push(Work::Feed(feed)),
+            Some(Change::Evidence(_)) => self.work.push(Work::Evidence),
+            Some(Change::Equivocation) => self.work.push(Work::Equivocations),
+            Some(Change::Access) => self.queue_feeds(),
+            None => self.queue_all(),
         }
+    }
+
+    /// What is told next; `None` until something changes. Blocking.
+    ///
+    /// # Errors
+    /// Why nothing more is told: the member may not be spoken to any more, or the
+    /// store failed.
+    pub(crate) fn next_now(&mut self) -> Result<Option<Announcement>, ServiceError> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Ok(Some(item));
+            }
+            if !self.look()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Looks at one thing that waits; answers whether there was one. Blocking.
+    fn look(&mut self) -> Result<bool, ServiceError> {
+        let Some(work) = self.work.pop() else {
+            return Ok(false);
+        };
+        self.ready = self.teller.tell(work)?.into();
+        Ok(true)
     }
 
     fn queue_all(&mut self) {
         self.work.push(Work::Roster);
-        let state = self.node.membership().state();
+        let state = self.teller.node.membership().state();
         for card in state.cards.newest_of_all() {
             self.work.push(Work::Card(card.member()));
         }
@@ -189,7 +255,7 @@ impl Announcer {
     }
 
     fn queue_feeds(&mut self) {
-        for feed in self.node.store().feed_ids() {
+        for feed in self.teller.node.store().feed_ids() {
             self.work.push(Work::Feed(feed));
         }
         self.work.push(Work::Evidence);
@@ -218,7 +284,7 @@ pub(super) fn stored_head(
 /// Reads the state and makes announcements of it. Blocking.
 struct Teller {
     node: Arc<Node>,
-    snapshots: Snapshots,
+    snapshots: Arc<Snapshots>,
     to: MemberNumber,
     told: Told,
 }
@@ -238,9 +304,9 @@ struct Told {
 }
 
 impl Teller {
-    fn new(node: Arc<Node>, to: MemberNumber) -> Self {
+    fn new(node: Arc<Node>, snapshots: Arc<Snapshots>, to: MemberNumber) -> Self {
         Self {
-            snapshots: Snapshots::of(&node),
+            snapshots,
             node,
             to,
             told: Told::default(),

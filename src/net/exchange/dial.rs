@@ -11,20 +11,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use hashpact_core::card::{CardState, Endpoint, EndpointPolicy, KeyOwner};
+use hashpact_core::card::{CardState, Endpoint, EndpointPolicy};
 use hashpact_core::id::{MemberNumber, Slug, UnixMillis};
 use hashpact_core::limits::CLOCK_SKEW_MS;
 use hashpact_core::puller::Waits;
 use hashpact_core::reject::Rejection;
 use hashpact_node::Node;
 use hashpact_node::hub::Change;
-use hashpact_node::model::PeerView;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::announce::announcements;
+use super::announce::outgoing;
 use super::directory::Snapshots;
 use super::documents_in;
 use super::inbox::Inbox;
@@ -32,11 +31,12 @@ use super::inside::Inside;
 use super::links::{Cut, Down, Leaving};
 use super::rejections::Rejections;
 use super::serve::node_info;
+use super::targets::{Target, greeted, may_stand, targets};
 use super::view::{Board, PeerKey};
 use super::waits::{pause, wait};
 use crate::accept::Entrance;
 use crate::client::{Dialler, Peer};
-use crate::connections::{Connection, Connections, Direction};
+use crate::connections::{Connections, Direction};
 use crate::error::NetError;
 use crate::peer::Expected;
 use crate::service::ServiceError;
@@ -63,7 +63,7 @@ pub(crate) struct Dialling {
     pub(crate) node: Arc<Node>,
     pub(crate) dialler: Dialler,
     pub(crate) connections: Arc<Connections>,
-    pub(crate) snapshots: Snapshots,
+    pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) inbox: Inbox,
     pub(crate) driver: mpsc::Sender<Inside>,
     pub(crate) board: Arc<Board>,
@@ -77,15 +77,6 @@ pub(crate) struct Dialling {
     pub(crate) bootstrap: Vec<Bootstrap>,
     /// Where connections go on which peers call this node, where they cannot dial it.
     pub(crate) reverse: Option<Entrance>,
-}
-
-/// A node that is dialled.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) key: PeerKey,
-    /// The member's slug, for people.
-    pub(super) slug: Slug,
-    pub(super) endpoints: Vec<Endpoint>,
 }
 
 struct Running {
@@ -116,7 +107,7 @@ impl Dialling {
     /// Begins tasks for new targets, ends those of others, and cuts connections
     /// that may not stand.
     fn align(self: &Arc<Self>, running: &mut BTreeMap<PeerKey, Running>) {
-        let (targets, rows) = self.targets();
+        let (targets, rows) = targets(&self.node, &self.snapshots);
         self.board.plan(rows);
         running.retain(|key, task| {
             let stays = targets.get(key) == Some(&task.target);
@@ -126,7 +117,7 @@ impl Dialling {
             stays
         });
         self.connections
-            .cut(|connection| !self.may_stand(connection));
+            .cut(|c| !may_stand(&self.node, &self.snapshots, &c.peer));
         for (key, target) in targets {
             running.entry(key).or_insert_with(|| {
                 let stop = self.stop.child_token();
@@ -142,66 +133,6 @@ impl Dialling {
                 Running { target, stop }
             });
         }
-    }
-
-    /// The nodes to dial, and the rows of all nodes for the board.
-    fn targets(&self) -> (BTreeMap<PeerKey, Target>, Vec<PeerView>) {
-        let (mut targets, mut rows) = (BTreeMap::new(), Vec::new());
-        let state = self.node.membership().state();
-        let (Some(snapshot), Some(chain)) = (self.snapshots.newest(), state.chain.as_ref()) else {
-            return (targets, rows);
-        };
-        let (roster, now) = (chain.roster(), self.node.clock().now());
-        for member in &roster.members {
-            let Some(card) = state.cards.current(member.number, roster, now) else {
-                continue;
-            };
-            let may = snapshot.may_connect(member.number);
-            let own = member.slug == *self.node.member_slug();
-            let others = card.card().nodes.iter();
-            for node in others.filter(|node| !own || node.name != *self.node.name()) {
-                let key = (member.number, node.name.clone());
-                let (dial, status) = match (may, node.endpoints.is_empty()) {
-                    (false, _) => (false, "not active"),
-                    (true, true) => (false, "no endpoint"),
-                    (true, false) => (true, "connecting"),
-                };
-                rows.push(row(&key, member.slug.clone(), &node.endpoints, status));
-                if dial {
-                    let endpoints = node.endpoints.clone();
-                    let slug = member.slug.clone();
-                    let target = Target {
-                        key: key.clone(),
-                        slug,
-                        endpoints,
-                    };
-                    targets.insert(key, target);
-                }
-            }
-        }
-        (targets, rows)
-    }
-
-    /// Whether a connection's key still belongs to that node of an active member, whose
-    /// card is in force. A member that is not active may dial again, for the roster.
-    fn may_stand(&self, connection: &Connection) -> bool {
-        let peer = &connection.peer;
-        let state = self.node.membership().state();
-        let Some(chain) = state.chain.as_ref() else {
-            return true;
-        };
-        let now = self.node.clock().now();
-        let owner = state.cards.by_tls_key(&peer.tls_key, chain.roster(), now);
-        let same = |owner: &KeyOwner| owner.member == peer.member && owner.node == peer.node;
-        let Some(owner) = owner.filter(same) else {
-            return false;
-        };
-        let was_active = peer.status.is_active();
-        let active = self
-            .snapshots
-            .newest()
-            .is_none_or(|s| s.may_connect(peer.member));
-        !was_active || (active && owner.card == CardState::Current)
     }
 
     fn until_next_look(&self) -> Duration {
@@ -318,7 +249,7 @@ impl Dialling {
             peer: peer.clone(),
         };
         let (member, _) = *key;
-        let mut said = announcements(Arc::clone(&self.node), member);
+        let mut said = outgoing(Arc::clone(&self.node), Arc::clone(&self.snapshots), member);
         if peer.connection().direction == Direction::Inbound {
             // PROTOCOL 19.7a: only the peer can dial another, so it is told so.
             let over = peer.connection().renewal_asked();
@@ -359,9 +290,7 @@ impl Dialling {
     async fn greet(&self, key: &PeerKey, peer: &Peer) -> Result<(), NetError> {
         let own = node_info(&self.node);
         let info = peer.hello(&own).await?;
-        if info.genesis != own.genesis {
-            return Err(Rejection::WrongGenesis { what: "hello" }.into());
-        }
+        let has_newer = greeted(&own, &info)?;
         let now = self.node.clock().now();
         let skew = now.since(info.clock).max(info.clock.since(now));
         if skew > CLOCK_SKEW_MS {
@@ -372,7 +301,7 @@ impl Dialling {
             row.roster_version = info.roster_version;
             row.software.clone_from(&info.software);
         });
-        if info.roster_version > own.roster_version {
+        if has_newer {
             self.ask_roster(peer).await?;
         }
         Ok(())
@@ -533,22 +462,6 @@ async fn relevant(changes: &mut broadcast::Receiver<Change>) {
             | Err(RecvError::Lagged(_)) => return,
             Err(RecvError::Closed) => std::future::pending().await,
         }
-    }
-}
-
-fn row(key: &PeerKey, slug: Slug, endpoints: &[Endpoint], state: &'static str) -> PeerView {
-    PeerView {
-        member: key.0,
-        slug,
-        node: key.1.clone(),
-        endpoints: endpoints.iter().map(Endpoint::to_string).collect(),
-        state,
-        last_seen: UnixMillis(0),
-        next_attempt: UnixMillis(0),
-        last_error: (String::new(), String::new()),
-        roster_version: 0,
-        software: String::new(),
-        certificate_expires: UnixMillis(0),
     }
 }
 

@@ -57,6 +57,11 @@ impl Search {
         })
     }
 
+    /// Whose fork it is.
+    pub(crate) const fn feed(&self) -> FeedId {
+        self.case.feed
+    }
+
     /// What to ask a peer for, while there is no proof: one without leaves.
     pub(crate) fn request(&self) -> Option<PullRequest> {
         self.found.is_none().then_some(PullRequest {

@@ -37,11 +37,11 @@ use super::{documents_in, fork, pipeline};
 const TIDY: Duration = Duration::from_millis(500);
 /// A peer that was asked for leaves and brought nothing for so long is left for
 /// another, if there is one: long enough for a busy disk.
-const QUIET_MS: u64 = 3_000;
+pub(crate) const QUIET_MS: u64 = 3_000;
 /// What pings and words on a watch bring meanwhile; a chunk is more.
 const QUIET_BYTES: u64 = 4 * 1024;
 /// A desk without an order for so long gives its writer back.
-const DESK_REST_MS: u64 = 3_000;
+pub(crate) const DESK_REST_MS: u64 = 3_000;
 
 /// The driver, its hands, and the ways in to both.
 pub(crate) struct Runner {

@@ -39,9 +39,11 @@ mod room;
 pub mod serve;
 mod served;
 mod shown;
+pub mod sim;
 mod standing;
 mod start;
 mod storing;
+mod targets;
 mod view;
 mod waits;
 

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::dial::{Dialling, Target};
+use super::dial::Dialling;
 use super::links::Cut;
+use super::targets::Target;
 use super::waits::pause;
 use crate::accept::{Entrance, retire};
 use crate::client::Peer;

@@ -22,6 +22,7 @@ use super::documents;
 use super::inbox::Inbox;
 use super::served::Pulls;
 use crate::connections::Direction;
+use crate::peer::PeerIdentity;
 use crate::service::{Call, Caller, FederationService, ServiceError};
 use crate::settings::MESSAGE_MAX_BYTES;
 use crate::types::{Announcement, Answers, Incoming, NodeInfo, PullPart, PullRequest, RosterItem};
@@ -62,6 +63,27 @@ pub fn check_node_info(node: &Node, peer: &NodeInfo) -> Result<(), Rejection> {
     }
     let why = format!("no protocol version in common with {PROTOCOL_VERSIONS:?}");
     Err(Rejection::invalid("hello", why))
+}
+
+/// The documents that a caller is given, from a version of the roster on.
+///
+/// # Errors
+/// [`ServiceError::Unavailable`] until this node's member is in a roster.
+pub(crate) fn roster_for(
+    node: &Node,
+    snapshots: &Snapshots,
+    caller: &PeerIdentity,
+    from_version: u64,
+) -> Result<Vec<RosterItem>, ServiceError> {
+    let snapshot = snapshots.newest().ok_or(ServiceError::Unavailable)?;
+    let state = node.membership().state();
+    let reach = snapshot.may_get_roster(&KeyOwner {
+        member: caller.member,
+        node: caller.node.clone(),
+        card: CardState::Current,
+    });
+    let now = node.clock().now();
+    Ok(documents::roster_items(&state, reach, from_version, now))
 }
 
 /// Answers the federation's calls for a node.
@@ -163,14 +185,7 @@ impl FederationService for NodeService {
         caller: &Caller,
         from_version: u64,
     ) -> Result<Answers<RosterItem>, ServiceError> {
-        let snapshot = self.snapshots.newest().ok_or(ServiceError::Unavailable)?;
-        let state = self.node.membership().state();
-        let reach = snapshot.may_get_roster(&KeyOwner {
-            member: caller.peer.member,
-            node: caller.peer.node.clone(),
-            card: CardState::Current,
-        });
-        let items = documents::roster_items(&state, reach, from_version, self.now());
+        let items = roster_for(&self.node, &self.snapshots, &caller.peer, from_version)?;
         Ok(Box::pin(stream::iter(items.into_iter().map(Ok))))
     }
 
@@ -181,7 +196,11 @@ impl FederationService for NodeService {
     ) -> Result<Answers<Announcement>, ServiceError> {
         let Listening { heard, told } = self.listen(caller, incoming);
         let told = told.drop_guard();
-        let said = announce::told_to(Arc::clone(&self.node), caller.peer.member);
+        let said = announce::told_with(
+            Arc::clone(&self.node),
+            Arc::clone(&self.snapshots),
+            caller.peer.member,
+        );
         // A watch that ends without an error asks the peer for another connection.
         let over = caller.renewal_asked();
         let said = said.take_until(heard.cancelled_owned()).take_until(over);

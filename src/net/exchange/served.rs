@@ -44,6 +44,7 @@ pub(crate) enum Reader {
 }
 
 /// What all pulls of a node share.
+#[derive(Clone)]
 pub(crate) struct Pulls {
     node: Arc<Node>,
     snapshots: Arc<Snapshots>,
@@ -76,26 +77,17 @@ impl Pulls {
         reader: Reader,
         request: PullRequest,
     ) -> Result<Answers<PullPart>, ServiceError> {
-        let pull = Arc::new(Pull {
-            node: Arc::clone(&self.node),
-            snapshots: Arc::clone(&self.snapshots),
-            readers: Arc::clone(&self.readers),
-            bulk: Arc::clone(&self.bulk),
-            reader,
-            request,
-            at_head: OnceLock::new(),
-        });
-        let begun = Arc::clone(&pull);
-        pull.reading(move || begun.check_head()).await?;
+        let (node, snapshots) = (Arc::clone(&self.node), Arc::clone(&self.snapshots));
+        let begin = move || Pull::begin(node, snapshots, reader, request);
+        let pull = Arc::new(self.reading(begin).await?);
         metrics::counter!("hashpact_pulls_served_total").increment(1);
         if request.proof_only {
-            let proved = Arc::clone(&pull);
-            let proof = pull.reading(move || proved.proof()).await?;
+            let proof = self.reading(move || pull.proof()).await?;
             let part = PullPart::Proof(proof);
             return Ok(Box::pin(stream::once(future::ready(Ok(part)))));
         }
         let (sender, chunks) = mpsc::channel(READ_AHEAD);
-        tokio::spawn(Arc::clone(&pull).read_ahead(sender));
+        tokio::spawn(read_ahead(self.clone(), Arc::clone(&pull), sender));
         let leaving = move |chunk: Result<ChunkParts, ServiceError>| {
             let chunk = chunk?;
             pull.reach()?;
@@ -104,13 +96,50 @@ impl Pulls {
         };
         Ok(Box::pin(ReceiverStream::new(chunks).map(leaving)))
     }
+
+    /// Runs what reads the database on a bulk thread, in turn.
+    async fn reading<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T, ServiceError> + Send + 'static,
+    ) -> Result<T, ServiceError> {
+        let turn = Arc::clone(&self.readers).acquire_owned().await;
+        let turn = turn.map_err(|_| ServiceError::Unavailable)?;
+        let read = self.bulk.run(move || {
+            let read = read();
+            drop(turn);
+            read
+        });
+        read.await.unwrap_or(Err(ServiceError::Internal))
+    }
 }
 
-struct Pull {
+async fn read_ahead(
+    pulls: Pulls,
+    pull: Arc<Pull>,
+    chunks: mpsc::Sender<Result<ChunkParts, ServiceError>>,
+) {
+    let mut from = pull.request.from;
+    while from < pull.request.to {
+        // Nothing is read for a connection that has enough, or that is gone.
+        let Ok(room) = chunks.reserve().await else {
+            return;
+        };
+        let reader = Arc::clone(&pull);
+        let chunk = pulls.reading(move || reader.chunk(from)).await;
+        let next = chunk.as_ref().ok().map(|chunk| chunk.to);
+        room.send(chunk);
+        match next {
+            Some(to) if to > from => from = to,
+            Some(_) | None => return,
+        }
+    }
+}
+
+/// One pull, from the caller's request to its last chunk. Each answer is decided and
+/// read anew; nothing waits. Blocking.
+pub(crate) struct Pull {
     node: Arc<Node>,
     snapshots: Arc<Snapshots>,
-    readers: Arc<Semaphore>,
-    bulk: Arc<Bulk>,
     reader: Reader,
     request: PullRequest,
     /// What is dead at the head asked for, once it matters.
@@ -118,6 +147,28 @@ struct Pull {
 }
 
 impl Pull {
+    /// Begins: the caller may have what it asks for, and the leaves held lead to its
+    /// head.
+    ///
+    /// # Errors
+    /// [`Rejection::NotFound`] for all that it may not have.
+    pub(crate) fn begin(
+        node: Arc<Node>,
+        snapshots: Arc<Snapshots>,
+        reader: Reader,
+        request: PullRequest,
+    ) -> Result<Self, ServiceError> {
+        let pull = Self {
+            node,
+            snapshots,
+            reader,
+            request,
+            at_head: OnceLock::new(),
+        };
+        pull.check_head()?;
+        Ok(pull)
+    }
+
     /// Decides whether the caller may have what it asks for, from memory alone, and
     /// that this node has applied that much.
     fn reach(&self) -> Result<Reach, ServiceError> {
@@ -155,7 +206,11 @@ impl Pull {
         }
     }
 
-    fn proof(&self) -> Result<ProofParts, ServiceError> {
+    /// The proof without leaves.
+    ///
+    /// # Errors
+    /// As [`Pull::begin`].
+    pub(crate) fn proof(&self) -> Result<ProofParts, ServiceError> {
         let reach = self.reach()?;
         let PullRequest {
             from,
@@ -176,7 +231,11 @@ impl Pull {
         })
     }
 
-    fn chunk(&self, from: u64) -> Result<ChunkParts, ServiceError> {
+    /// The chunk that begins at a leaf.
+    ///
+    /// # Errors
+    /// As [`Pull::begin`].
+    pub(crate) fn chunk(&self, from: u64) -> Result<ChunkParts, ServiceError> {
         let reach = self.reach()?;
         let request = &self.request;
         let store = self.node.store();
@@ -217,39 +276,6 @@ impl Pull {
         };
         let mut elided = elided.iter();
         Ok(elided.all(|index| at_head.may_elide(*index, head_size)))
-    }
-
-    async fn read_ahead(self: Arc<Self>, chunks: mpsc::Sender<Result<ChunkParts, ServiceError>>) {
-        let mut from = self.request.from;
-        while from < self.request.to {
-            // Nothing is read for a connection that has enough, or that is gone.
-            let Ok(room) = chunks.reserve().await else {
-                return;
-            };
-            let reader = Arc::clone(&self);
-            let chunk = self.reading(move || reader.chunk(from)).await;
-            let next = chunk.as_ref().ok().map(|chunk| chunk.to);
-            room.send(chunk);
-            match next {
-                Some(to) if to > from => from = to,
-                Some(_) | None => return,
-            }
-        }
-    }
-
-    /// Runs what reads the database on a bulk thread, in turn.
-    async fn reading<T: Send + 'static>(
-        &self,
-        read: impl FnOnce() -> Result<T, ServiceError> + Send + 'static,
-    ) -> Result<T, ServiceError> {
-        let turn = Arc::clone(&self.readers).acquire_owned().await;
-        let turn = turn.map_err(|_| ServiceError::Unavailable)?;
-        let read = self.bulk.run(move || {
-            let read = read();
-            drop(turn);
-            read
-        });
-        read.await.unwrap_or(Err(ServiceError::Internal))
     }
 }
 

@@ -191,7 +191,7 @@ impl Exchange {
                 None => dialler,
             },
             connections: Arc::clone(&exchange.connections),
-            snapshots: Snapshots::of(&node),
+            snapshots: Arc::new(Snapshots::of(&node)),
             inbox,
             driver: report,
             board: Arc::clone(&exchange.board),

@@ -1,0 +1,95 @@
+//! A coalition of a hundred, and what makes its simulation worth something.
+//!
+//! `HASHPACT_SIM_SEED` plays one seed, `HASHPACT_SIM_SEEDS` so many; with
+//! `HASHPACT_SIM_TRACE` the trace is written into that file.
+
+use super::*;
+
+fn folder() -> tempfile::TempDir {
+    // Stores need no disk here: what a crash loses is what was in the process.
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    };
+    made.unwrap()
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// The seeds to play: one that is named, or so many from the first.
+fn seeds(first: u64, default: u64) -> std::ops::Range<u64> {
+    match number("HASHPACT_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => first..first + number("HASHPACT_SIM_SEEDS").unwrap_or(default),
+    }
+}
+
+fn simulated(plan: &Plan) -> Outcome {
+    let dir = folder();
+    let plan = &Plan {
+        keep_trace: std::env::var("HASHPACT_SIM_TRACE").is_ok(),
+        ..plan.clone()
+    };
+    let outcome = match run(plan, dir.path()) {
+        Ok(outcome) => outcome,
+        Err(error) => panic!("{error}; HASHPACT_SIM_SEED={} plays it again", plan.seed),
+    };
+    if let Ok(path) = std::env::var("HASHPACT_SIM_TRACE") {
+        std::fs::write(path, outcome.lines.concat()).unwrap();
+    }
+    outcome
+}
+
+fn few(seed: u64) -> Plan {
+    Plan {
+        seed,
+        members: 10,
+        listening: 3,
+        publishers: 3,
+        joiners: 2,
+        rounds: 1,
+        ..Plan::default()
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
+    let (one, same, other) = (simulated(&few(7)), simulated(&few(7)), simulated(&few(8)));
+    assert_eq!(one.trace, same.trace);
+    assert_eq!((one.events, one.state), (same.events, same.state));
+    assert_ne!(one.trace, other.trace);
+}
+
+#[test]
+fn members_end_in_the_same_place_whatever_happens_between() {
+    for seed in seeds(100, 4) {
+        simulated(&few(seed));
+    }
+}
+
+#[test]
+fn where_everybody_listens_everybody_ends_in_the_same_place() {
+    simulated(&Plan {
+        listening: 9,
+        members: 9,
+        ..few(11)
+    });
+}
+
+#[test]
+fn a_hundred_members_end_with_the_same_roster_cards_and_heads() {
+    for seed in seeds(1, 1) {
+        let outcome = simulated(&Plan {
+            seed,
+            listening: 4,
+            publishers: 4,
+            rounds: 1,
+            ..Plan::default()
+        });
+        assert!(outcome.connections > 750);
+    }
+}
