@@ -13,10 +13,12 @@ BINARY := $(CARGO_TARGET_DIR)/release/hashpact
 DEMO_ARGS ?=
 # Entries for `make bench`.
 ENTRIES ?= 1000000
+# Seeds for `make simulate`.
+SEEDS ?= 1000
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench fmt lint check scripts
+.PHONY: help setup build demo test bench simulate fmt lint check scripts
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -50,6 +52,9 @@ bench: build ## Measure import, pull, watch and look-up (ENTRIES=1000000)
 	set -e; for what in import pull watch lookup; do \
 	  $(BINARY) bench $$what --entries $(ENTRIES) --json; \
 	done
+
+simulate: ## Play simulated coalitions from many seeds (SEEDS=1000)
+	HASHPACT_SIM_SEEDS=$(SEEDS) cargo test --release --locked --workspace --lib sim::tests::members_end
 
 check: ## Type-check everything, without building it
 	cargo check --release --locked --workspace --all-targets

@@ -4,6 +4,7 @@
 //! a folder of its own, runs real nodes over real TLS and RocksDB, prints one
 //! object and removes what it made. Numbers are never judged here.
 
+mod coalition;
 mod entries;
 mod import;
 mod latency;
@@ -120,6 +121,12 @@ pub enum BenchCommand {
         #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3_600))]
         seconds: u32,
     },
+    /// Many members in one process: what each pays for a round of announcements
+    ///
+    /// Real nodes over real stores, with a network and a time that are made up.
+    /// The same seed gives the same trace. Fails if they do not all end with the
+    /// same roster, cards and heads.
+    Coalition(CoalitionArgs),
     /// The other node of a measurement; run by the others
     #[command(hide = true)]
     Serve,
@@ -131,6 +138,38 @@ pub struct CommonArgs {
     /// Entries in the feed
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
     pub entries: u64,
+    /// Folder to work in, which must be empty [default: a temporary one]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Leave the folder as it is afterwards
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// What is simulated.
+#[derive(Debug, Clone, Args)]
+pub struct CoalitionArgs {
+    /// Members
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(3..=250))]
+    pub members: u32,
+    /// How many of them listen; the others only dial these [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=250))]
+    pub listening: Option<u32>,
+    /// How many publish
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub publishers: u32,
+    /// Rounds measured: each set grows once in each
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub rounds: u32,
+    /// Entries that a set grows by
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub entries: u64,
+    /// What chance follows from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Partitions, crashes and rotated keys before the rounds
+    #[arg(long)]
+    pub trouble: bool,
     /// Folder to work in, which must be empty [default: a temporary one]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
@@ -171,6 +210,7 @@ pub fn run(args: BenchArgs, context: &Context) -> Result<(), CliError> {
             streams,
             seconds,
         } => mixed::run(&common, streams, seconds, context),
+        BenchCommand::Coalition(args) => coalition::run(&args, context),
         BenchCommand::Serve => serve::run(),
     }
 }
