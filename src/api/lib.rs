@@ -25,6 +25,7 @@ mod convert;
 mod embedded;
 mod erase;
 mod error;
+mod export;
 mod import;
 mod looking;
 mod quarantine;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures_util::TryFutureExt as _;
 use hashpact_core::id::{Slug, UnixMillis};
-use hashpact_core::leaf::audit::{Act, OK};
+use hashpact_core::leaf::audit::Act;
 use hashpact_node::bundle::Bundles;
 use hashpact_node::caller::Caller;
 use hashpact_node::{Node, NodeError, RosterDocuments};
@@ -23,12 +23,10 @@ use crate::changes::Watchers;
 use crate::convert;
 use crate::error::{lost, misuse, nobody, refused, status};
 use crate::recorded::{self, Asked, recorded};
-use crate::{audit, bundle, erase, import, looking, retract, wire};
+use crate::{audit, bundle, erase, export, import, looking, retract, wire};
 
 /// Selectors of one retraction, all of which are held in memory.
 pub const SELECTORS_MAX: usize = 1_000_000;
-/// Pages of an export that wait for a slow reader.
-const EXPORT_WAITING: usize = 4;
 
 /// What the node cannot know of the process it runs in.
 #[derive(Debug, Clone, Default)]
@@ -133,7 +131,7 @@ impl wire::node_server::Node for NodeService {
     type LookupStreamStream = looking::Stream<wire::LookupResponse>;
     type MatchStreamStream = looking::Stream<wire::MatchResponse>;
     type ImportStream = import::Responses;
-    type ExportStream = ReceiverStream<Result<wire::ExportResponse, Status>>;
+    type ExportStream = export::Exported;
     type WatchChangesStream = crate::changes::Watched;
     type ExportBundleStream = bundle::Exported;
     type ImportBundleStream = bundle::Imported;
@@ -316,51 +314,7 @@ impl wire::node_server::Node for NodeService {
         &self,
         request: Request<wire::ExportRequest>,
     ) -> Result<Response<Self::ExportStream>, Status> {
-        let act = Asked::of(&request).act("export");
-        let request = request.into_inner();
-        let set = match request.set.as_str() {
-            "" => None,
-            text => {
-                let name = convert::set_name(&self.node, text);
-                Some(name.map_err(|error| refused(&error))?)
-            }
-        };
-        let act = match &set {
-            Some(set) => act.of_set(set),
-            None => act,
-        };
-        // Before the first entry goes out.
-        let mut ticket = recorded::begin(&self.node, act).await?;
-        let (pages, stream) = mpsc::channel(EXPORT_WAITING);
-        let node = Arc::clone(&self.node);
-        tokio::task::spawn_blocking(move || {
-            let mut exported = 0;
-            let mut heard = true;
-            let done = node.export(set.as_ref(), request.include_dead, &mut |page| {
-                exported += page.len();
-                let entries = page.into_iter().map(convert::exported).collect();
-                let sent = pages.blocking_send(Ok(wire::ExportResponse { entries }));
-                heard = sent.is_ok();
-                heard
-            });
-            let act = ticket.act();
-            act.count("exported", u64::try_from(exported).unwrap_or(u64::MAX));
-            act.count("include_dead", request.include_dead.into());
-            match &done {
-                Ok(()) if heard => ticket.finish(OK),
-                Ok(()) => ticket.finish("cancelled"),
-                Err(error) => ticket.finish(error.code()),
-            }
-            info!(
-                set = set.map(|set| set.to_string()),
-                exported, "entries exported"
-            );
-            if let Err(error) = done {
-                // Nobody is left to tell when the receiver is gone.
-                let _ = pages.blocking_send(Err(status(&error)));
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        export::export(&self.node, request).await.map(Response::new)
     }
 
     async fn watch_changes(
@@ -499,7 +453,7 @@ impl wire::node_server::Node for NodeService {
         &self,
         _request: Request<wire::VerifyRequest>,
     ) -> Result<Response<Self::VerifyStream>, Status> {
-        let (tell, told) = mpsc::channel(EXPORT_WAITING);
+        let (tell, told) = mpsc::channel(export::EXPORT_WAITING);
         let node = Arc::clone(&self.node);
         tokio::task::spawn_blocking(move || {
             let mut last = wire::VerifyResponse::default();
