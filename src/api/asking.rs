@@ -52,6 +52,11 @@ impl Asking {
         }
     }
 
+    /// The node that is asked.
+    pub(crate) const fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
     /// Takes a place in the queue, or says when to come again.
     pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
         let place = Arc::clone(&self.places).try_acquire_owned();

@@ -44,7 +44,7 @@ const READER: fn(&()) -> Caller = |()| Caller {
     ..Caller::loopback()
 };
 
-fn acts(node: &Arc<Node>) -> Vec<Act> {
+pub(crate) fn acts(node: &Arc<Node>) -> Vec<Act> {
     let mut acts = Vec::new();
     let sink = &mut |leaf: hashpact_node::audit::AuditLeaf| {
         if let Said::Act(act) = leaf.said {

@@ -5,7 +5,7 @@ mod access;
 #[path = "asking_tests.rs"]
 mod asked;
 #[path = "audit_tests.rs"]
-mod audited;
+pub(crate) mod audited;
 #[path = "changes_tests.rs"]
 mod followed;
 

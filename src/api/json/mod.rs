@@ -35,6 +35,8 @@ use self::shapes::{MatchBody, Matched, Problem};
 use crate::access;
 use crate::asking::Asking;
 use crate::error::{CODE, RETRY_AFTER_MS, misuse, nobody, overloaded};
+use crate::looking;
+use crate::recorded::code_of;
 use crate::service::NodeService;
 use crate::web;
 
@@ -153,21 +155,29 @@ async fn ask(State(api): State<JsonApi>, request: Request) -> Response {
 async fn answer(api: &JsonApi, request: Request) -> Result<Matched, Response> {
     let caller = request.extensions().get::<Caller>().cloned();
     let caller = caller.ok_or_else(|| refused(&nobody()))?;
-    access::admit(&caller, MATCH).map_err(|status| refused(&status))?;
+    let node = api.asking.node();
+    let turned_away = |status: Status| {
+        let (actor, code) = (caller.actor(""), code_of(&status));
+        node.audit().refused(actor, "", MATCH, &code);
+        refused(&status)
+    };
+    access::admit(&caller, MATCH).map_err(turned_away)?;
     if !is_json(request.headers()) {
         let why = "send the header Content-Type: application/json";
         return Err(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "misuse", why));
     }
     // Bodies have places of their own: one that comes slowly holds up no question.
     let room = api.bodies.try_acquire();
-    let room = room.map_err(|_| refused(&overloaded(RETRY_AFTER)))?;
+    let room = room.map_err(|_| turned_away(overloaded(RETRY_AFTER)))?;
     let body: MatchBody = read(request.into_body()).await?;
     let asked = body.signals();
     drop(room);
-    let place = api.asking.place().map_err(|status| refused(&status))?;
-    let answered = api.asking.matches(place, asked.request).await;
-    let answered = answered.map_err(|status| refused(&status))?;
-    Ok(Matched::of(answered, asked.refused))
+    // The same way as by gRPC, so that what an administrator asks is recorded.
+    let mut request = tonic::Request::new(asked.request);
+    request.extensions_mut().insert(caller.clone());
+    let answered = looking::matches(&api.asking, node, request).await;
+    let answered = answered.map_err(turned_away)?;
+    Ok(Matched::of(answered.into_inner(), asked.refused))
 }
 
 /// This description.

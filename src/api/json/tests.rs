@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
 use super::*;
-use hashpact_core::id::{Slug, UnixMillis};
+use hashpact_core::id::{Digest, Slug, UnixMillis};
 use hashpact_core::leaf::{Basis, MediaKind, Publish};
 use hashpact_core::signal::{Signal, SignalKind};
 
@@ -309,6 +309,26 @@ async fn every_role_may_ask_for_each_includes_reading() {
         request.extensions_mut().insert(Caller { who, role });
         assert_eq!(scene.send(request).await.0, StatusCode::OK);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_administrator_asks_is_recorded_and_what_programs_ask_is_not() {
+    let scene = Scene::new();
+    let known =
+        "{\"signals\": [{\"kind\": \"MD5\", \"value\": \"07070707070707070707070707070707\"}]}";
+    for role in [Role::Read, Role::Administer] {
+        let mut request = axum::http::Request::post("/v1/match")
+            .header("content-type", "application/json")
+            .body(Body::from(known))
+            .unwrap();
+        let caller = Caller::certificate("desk".to_owned(), Digest([1; 32]), role);
+        request.extensions_mut().insert(caller);
+        assert_eq!(scene.send(request).await.0, StatusCode::OK);
+    }
+    let acts = crate::tests::audited::acts(scene.api.asking.node());
+    let looked_up: Vec<_> = acts.iter().filter(|act| act.act == "lookup").collect();
+    assert_eq!(looked_up.len(), 1, "{acts:?}");
+    assert_eq!(looked_up[0].actor.name, "desk");
 }
 
 #[tokio::test(flavor = "multi_thread")]
