@@ -109,6 +109,7 @@ const fn words(kind: FindingKind) -> &'static str {
         FindingKind::HeadSignature => "a head's signature",
         FindingKind::Signals => "the index of signals is not that of the leaves",
         FindingKind::Killers => "what kills entries is not that of the leaves",
+        FindingKind::Opinions => "the index of opinions is not that of the leaves",
         FindingKind::Entries => "an entry's latest version is not that of the leaves",
         FindingKind::References => "a reference is not that of the leaves",
         FindingKind::Quarantine => "the quarantine is not what leaves and gate say",

@@ -56,7 +56,7 @@ impl Store {
     }
 }
 
-/// Crash: some postings are gone, none of which answered any more.
+/// Crash: some postings and opinions are gone, none of which answered any more.
 fn remove_postings(inner: &Inner, state: &FeedState) -> Result<()> {
     let stored = read(&state.live).row.stored;
     let mut at = 0;
@@ -64,9 +64,13 @@ fn remove_postings(inner: &Inner, state: &FeedState) -> Result<()> {
         let end = page_end(at).min(stored);
         let mut batch = WriteBatch::default();
         for (index, leaf) in (at..).zip(inner.leaves(state.no, stored, at, end)?) {
-            for (key, _) in derive(inner, state, index, &leaf)?.postings {
+            let derived = derive(inner, state, index, &leaf)?;
+            for (key, _) in derived.postings {
                 let key = keys::signal(&key, state.no, index);
                 batch.delete_cf(inner.cf(Family::Signals)?, key);
+            }
+            if let Some(opinion) = derived.opinion {
+                batch.delete_cf(inner.cf(Family::Opinions)?, opinion.key);
             }
         }
         inner.write_unsynced(batch, "removing postings")?;

@@ -20,6 +20,7 @@
 //! | `evidence` | digest | bytes |
 //! | `audit` | see `audit.rs` | the node's own audit feed |
 //! | `quarantine` | feed, reason, kind, index / 65,536 | bitmaps of leaves held, released, dropped |
+//! | `opinions` | subject, member, feed id, index | opinion |
 //! | `changes` | see `changes` | what consumers follow, and how far each is |
 
 use rocksdb::{
@@ -49,6 +50,7 @@ pub(crate) enum Family {
     Audit,
     Quarantine,
     Changes,
+    Opinions,
 }
 
 /// Target size of the files of a bulk load, and of compaction.
@@ -58,7 +60,7 @@ const FILTER_BITS: f64 = 10.0;
 
 impl Family {
     /// All families, in the order that they are opened in.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Meta,
         Self::Pages,
         Self::Tail,
@@ -78,6 +80,7 @@ impl Family {
         Self::Audit,
         Self::Quarantine,
         Self::Changes,
+        Self::Opinions,
     ];
 
     /// The name in RocksDB. `meta` is RocksDB's `default`, which always exists.
@@ -102,6 +105,7 @@ impl Family {
             Self::Audit => "audit",
             Self::Quarantine => "quarantine",
             Self::Changes => "changes",
+            Self::Opinions => "opinions",
         }
     }
 
@@ -143,7 +147,8 @@ impl Family {
             | Self::Evidence
             | Self::Audit
             | Self::Quarantine
-            | Self::Changes => {
+            | Self::Changes
+            | Self::Opinions => {
                 options.set_compression_type(DBCompressionType::Lz4);
                 options.set_write_buffer_size(4 << 20);
                 table.set_block_size(8 << 10);

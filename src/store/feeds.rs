@@ -311,21 +311,10 @@ impl FeedState {
 
     /// Reads all feeds, with what is dead in each from its killers.
     pub(crate) fn load_all(inner: &Inner) -> Result<Vec<Self>> {
-        let mut states: Vec<Self> = Vec::new();
-        inner.scan(Family::Feeds, &[], &[0xff; 8], |key, value| {
-            if let Some((&PART_IDENTITY, no)) = key.split_last() {
-                let no = <[u8; 4]>::try_from(no)
-                    .map_err(|_| StoreError::corrupt("a feed's key has another length"))?;
-                let identity: FeedIdentity = unseal(value, "a feed's identity")?;
-                let new = identity.read()?;
-                states.push(Self::new(
-                    FeedNo(u32::from_be_bytes(no)),
-                    &new,
-                    &inner.pulse,
-                ));
-            }
-            Ok(true)
-        })?;
+        let identities = identities(inner)?.into_iter();
+        let mut states: Vec<Self> = identities
+            .map(|(no, new)| Self::new(no, &new, &inner.pulse))
+            .collect();
         for state in &mut states {
             state.load(inner)?;
         }
@@ -333,10 +322,7 @@ impl FeedState {
     }
 
     fn load(&mut self, inner: &Inner) -> Result<()> {
-        let record = inner
-            .get(Family::Feeds, part(self.no, PART_ROW))?
-            .ok_or(StoreError::corrupt("a feed has no row"))?;
-        let mut row: FeedRow = unseal(&record, "a feed's row")?;
+        let mut row = part_row(inner, self.no)?;
         if row.bytes == 0 {
             // A store from before this was counted.
             row.bytes = row.stored.saturating_mul(space::LEAF_BYTES_GUESS);
@@ -564,6 +550,36 @@ pub(crate) fn part(no: FeedNo, part: u8) -> [u8; 5] {
     let mut key = [part; 5];
     key[..4].copy_from_slice(&keys::feed_prefix(no));
     key
+}
+
+/// What every feed in the store is.
+fn identities(inner: &Inner) -> Result<Vec<(FeedNo, NewFeed)>> {
+    let mut identities = Vec::new();
+    inner.scan(Family::Feeds, &[], &[0xff; 8], |key, value| {
+        if let Some((&PART_IDENTITY, no)) = key.split_last() {
+            let no = <[u8; 4]>::try_from(no)
+                .map_err(|_| StoreError::corrupt("a feed's key has another length"))?;
+            let identity: FeedIdentity = unseal(value, "a feed's identity")?;
+            identities.push((FeedNo(u32::from_be_bytes(no)), identity.read()?));
+        }
+        Ok(true)
+    })?;
+    Ok(identities)
+}
+
+/// The opinions feeds in the store, before feeds are loaded.
+pub(crate) fn opinion_feeds(inner: &Inner) -> Result<Vec<(FeedNo, NewFeed)>> {
+    let mut feeds = identities(inner)?;
+    feeds.retain(|(_, new)| new.kind == FeedKind::Opinions);
+    Ok(feeds)
+}
+
+/// Reads a feed's row.
+pub(crate) fn part_row(inner: &Inner, no: FeedNo) -> Result<FeedRow> {
+    let record = inner
+        .get(Family::Feeds, part(no, PART_ROW))?
+        .ok_or(StoreError::corrupt("a feed has no row"))?;
+    unseal(&record, "a feed's row")
 }
 
 /// Numbers of removed feeds are not given again: bulk files may still name them.

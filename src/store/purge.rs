@@ -37,7 +37,7 @@ pub(crate) struct Purge {
     /// More places than are kept, or a crash: all of the feed.
     everywhere: bool,
     pages: Vec<u64>,
-    /// Keys that themselves say what was dropped, of signals and references.
+    /// Keys that themselves say what was dropped, of signals, references and opinions.
     keys: Vec<(Family, Vec<u8>)>,
 }
 
@@ -108,7 +108,7 @@ impl Store {
             if purge.everywhere {
                 inner.rewrite(Family::Pages, Some(&from), Some(&to))?;
                 inner.rewrite(Family::Refs, Some(&from), Some(&to))?;
-                families.push(Family::Signals);
+                families = vec![Family::Signals, Family::Opinions];
                 continue;
             }
             for page in &purge.pages {
@@ -119,8 +119,8 @@ impl Store {
                 inner.rewrite(*family, Some(key), Some(key))?;
             }
         }
-        if !families.is_empty() {
-            inner.rewrite(Family::Signals, None, None)?;
+        for family in families {
+            inner.rewrite(family, None, None)?;
         }
         Ok(())
     }

@@ -11,7 +11,10 @@ const KEY: &[u8] = b"schema";
 /// A migration: reads and writes what it must, idempotently, in bounded batches.
 type Migration = fn(&Inner) -> Result<()>;
 /// `MIGRATIONS[n]` leads from schema n + 1 to n + 2.
-const MIGRATIONS: &[Migration] = &[];
+const MIGRATIONS: &[Migration] = &[
+    // Opinions are indexed.
+    crate::opinions::migrate,
+];
 
 /// The schema that this program writes.
 pub(crate) fn current() -> u32 {

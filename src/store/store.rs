@@ -20,6 +20,7 @@ use crate::families::Family;
 use crate::feeds::FeedState;
 use crate::keys::{self, FeedNo};
 use crate::leaves::PageHashes;
+use crate::opinions::OpinionFilter;
 use crate::options::StoreOptions;
 use crate::purge::{self, Purges};
 use crate::schema;
@@ -52,6 +53,8 @@ pub(crate) struct Inner {
     pub(crate) page_hashes: Mutex<PageHashes>,
     pub(crate) watch: Watch,
     pub(crate) changes: Changes,
+    /// What may have opinions.
+    pub(crate) opinions: OpinionFilter,
     pub(crate) pulse: ChangePulse,
     /// Feeds of which dropped payloads may still lie in files.
     pub(crate) purges: Mutex<Purges>,
@@ -96,6 +99,7 @@ impl Store {
             page_hashes: Mutex::default(),
             watch: Watch::default(),
             changes: Changes::default(),
+            opinions: OpinionFilter::default(),
             pulse: ChangePulse::default(),
             purges: Mutex::default(),
             purging: Mutex::default(),
@@ -104,6 +108,7 @@ impl Store {
         };
         schema::migrate(&inner)?;
         inner.classes.load(&inner)?;
+        inner.opinions.load(&inner)?;
         let store = Self {
             inner: Arc::new(inner),
         };

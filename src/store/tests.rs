@@ -6,6 +6,8 @@ mod changes;
 mod elisions;
 #[path = "lookup_tests.rs"]
 mod lookups;
+#[path = "opinions/tests.rs"]
+mod opinions;
 #[path = "quarantine_tests.rs"]
 mod quarantine;
 #[path = "frames_tests.rs"]

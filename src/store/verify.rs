@@ -43,6 +43,8 @@ pub enum FindingKind {
     Signals,
     /// Killers that are not exactly those of the leaves.
     Killers,
+    /// Opinions that are not exactly those of the leaves.
+    Opinions,
     /// An entry's row that is not its latest version.
     Entries,
     /// A reference that is not its latest version.
@@ -102,7 +104,7 @@ struct Sum {
 
 impl Store {
     /// Recomputes every feed from its leaves: page hashes, tree, heads, postings,
-    /// killers, entries, references, counts. `check_note` verifies a head's note
+    /// killers, opinions, entries, references, counts. `check_note` verifies a head's note
     /// with the publisher's keys; `progress` is told leaves done and leaves in all.
     /// A feed is checked as it stands when its turn comes; what is appended to it
     /// meanwhile is not looked at.
@@ -122,23 +124,25 @@ impl Store {
             let mut check = FeedCheck::new(&self.inner, state);
             check.run(&mut report, &mut |done| progress(done, total))?;
             check.heads(&mut check_note, &mut report)?;
-            wanted.insert(state.no, (check.info.indexed, check.signals));
+            let sums = Sums {
+                indexed: check.info.indexed,
+                signals: check.signals,
+                opinions: check.opinions,
+            };
+            wanted.insert(state.no, sums);
             report.findings.append(&mut check.findings);
             report.feeds = report.feeds.saturating_add(1);
             report.elided = report.elided.saturating_add(check.info.elided);
             report.missing = report.missing.saturating_add(check.info.missing);
         }
         self.compare_signals(&wanted, &mut report)?;
+        self.compare_opinions(&wanted, &mut report)?;
         Ok(report)
     }
 
     /// No posting without a leaf, no leaf without its postings, below where each feed
     /// was indexed when it was checked.
-    fn compare_signals(
-        &self,
-        wanted: &BTreeMap<FeedNo, (u64, Sum)>,
-        report: &mut VerifyReport,
-    ) -> Result<()> {
+    fn compare_signals(&self, wanted: &Wanted, report: &mut VerifyReport) -> Result<()> {
         let mut found: BTreeMap<FeedNo, Sum> = BTreeMap::new();
         self.inner
             .scan(Family::Signals, &[], &[0xff; 64], |key, value| {
@@ -149,39 +153,80 @@ impl Store {
                 }
                 Ok(true)
             })?;
-        for no in wanted.keys().chain(found.keys()) {
-            let (wanted, found) = (
-                wanted.get(no).map(|(_, sum)| *sum).unwrap_or_default(),
-                found.get(no).copied().unwrap_or_default(),
-            );
-            let known = report.findings.iter();
-            let mut known = known.filter(|f| f.feed == *no && f.kind == FindingKind::Signals);
-            if wanted != found && known.next().is_none() {
-                report.findings.push(Finding {
-                    feed: *no,
-                    kind: FindingKind::Signals,
-                    text: format!("{} postings instead of {}", found.rows, wanted.rows),
-                });
-            }
-        }
+        let sums = wanted.iter().map(|(no, sums)| (*no, sums.signals));
+        let what = (FindingKind::Signals, "postings");
+        compare(what, &sums.collect(), &found, report);
+        Ok(())
+    }
+
+    /// The same of opinions.
+    fn compare_opinions(&self, wanted: &Wanted, report: &mut VerifyReport) -> Result<()> {
+        let mut found: BTreeMap<FeedNo, Sum> = BTreeMap::new();
+        let feeds = self.inner.feeds();
+        self.inner
+            .scan(Family::Opinions, &[], &[0xff; 64], |key, value| {
+                let by = crate::opinions::read_key(key)?;
+                // Of a feed that is not there: no feed has this number.
+                let no = feeds.by_id.get(&by.feed).copied().unwrap_or(FeedNo(0));
+                if !self.inner.opinions.knows(key) {
+                    let text = format!("leaf {} is not known in memory", by.index);
+                    let (feed, kind) = (no, FindingKind::Opinions);
+                    report.findings.push(Finding { feed, kind, text });
+                }
+                if !self.is_later(no, by.index, wanted) {
+                    found.entry(no).or_default().add(key, value);
+                }
+                Ok(true)
+            })?;
+        let sums = wanted.iter().map(|(no, sums)| (*no, sums.opinions));
+        let what = (FindingKind::Opinions, "opinions");
+        compare(what, &sums.collect(), &found, report);
         Ok(())
     }
 
     /// Whether a posting belongs to a leaf that was not indexed yet when its feed was
     /// checked: of a load that was cut off, of which the next commit writes the same,
     /// or of one since then.
-    fn is_later(&self, no: FeedNo, index: u64, wanted: &BTreeMap<FeedNo, (u64, Sum)>) -> bool {
+    fn is_later(&self, no: FeedNo, index: u64, wanted: &Wanted) -> bool {
         let state = self.inner.feeds().by_no.get(&no).cloned();
         let Some(state) = state else {
             return false;
         };
         match wanted.get(&no) {
-            Some((indexed, _)) if index < *indexed => false,
+            Some(sums) if index < sums.indexed => false,
             Some(_) => index < state.info().stored,
             // The feed was made since then.
             None => true,
         }
     }
+}
+
+/// Compares rows of all feeds that are too many to be looked up one by one.
+fn compare(
+    (kind, what): (FindingKind, &str),
+    wanted: &BTreeMap<FeedNo, Sum>,
+    found: &BTreeMap<FeedNo, Sum>,
+    report: &mut VerifyReport,
+) {
+    let feeds: BTreeSet<FeedNo> = wanted.keys().chain(found.keys()).copied().collect();
+    for feed in feeds {
+        let of = |sums: &BTreeMap<FeedNo, Sum>| sums.get(&feed).copied().unwrap_or_default();
+        let (wanted, found) = (of(wanted), of(found));
+        if wanted != found {
+            let text = format!("{} {what} instead of {}", found.rows, wanted.rows);
+            report.findings.push(Finding { feed, kind, text });
+        }
+    }
+}
+
+/// What the leaves of each feed give.
+type Wanted = BTreeMap<FeedNo, Sums>;
+
+/// What the leaves of one feed give, up to where it was indexed.
+struct Sums {
+    indexed: u64,
+    signals: Sum,
+    opinions: Sum,
 }
 
 /// The check of one feed.
@@ -194,6 +239,7 @@ struct FeedCheck<'s> {
     dead: RoaringTreemap,
     range: CompactRange,
     signals: Sum,
+    opinions: Sum,
     killers: Sum,
     replaced: u64,
     counts: FeedCounts,
@@ -220,6 +266,7 @@ impl<'s> FeedCheck<'s> {
             dead,
             range: CompactRange::empty(0),
             signals: Sum::default(),
+            opinions: Sum::default(),
             killers: Sum::default(),
             replaced: 0,
             counts: FeedCounts::default(),
@@ -306,6 +353,9 @@ impl<'s> FeedCheck<'s> {
             let key = keys::signal(key, self.info.no, index);
             self.signals.add(&key, &value);
             self.counts.postings = self.counts.postings.saturating_add(1);
+        }
+        if let Some(opinion) = &derived.opinion {
+            self.opinions.add(&opinion.key, &opinion.value);
         }
         if let Some(killer) = &derived.killer {
             let key = keys::numbered(self.info.no, index);

@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::feeds::FeedState;
 use crate::gate;
 use crate::keys::{self, IndexKey};
+use crate::opinions::OpinionRow;
 use crate::quarantine::LotName;
 use crate::record::{KillerRecord, PostingRecord};
 use crate::store::Inner;
@@ -35,6 +36,8 @@ pub(crate) struct Derived {
     /// The entry, where the leaf replaces earlier versions of it.
     pub(crate) replaces: Option<Replaces>,
     pub(crate) describe: Option<Bytes>,
+    /// What an opinion says, of whom.
+    pub(crate) opinion: Option<OpinionRow>,
     /// The lots of the quarantine that the gate puts it in.
     pub(crate) held: Vec<LotName>,
 }
@@ -92,6 +95,7 @@ pub(crate) fn derive(
         killing: None,
         replaces: None,
         describe: None,
+        opinion: None,
         held: Vec::new(),
     };
     match &leaf {
@@ -110,12 +114,8 @@ pub(crate) fn derive(
         Leaf::Describe(_) => {
             derived.describe = raw.payload().map(|payload| Bytes::copy_from_slice(payload));
         }
-        Leaf::Retract(_)
-        | Leaf::Opinion(_)
-        | Leaf::Erase(_)
-        | Leaf::Unknown(_)
-        | Leaf::Void(_)
-        | Leaf::Elided => {}
+        Leaf::Opinion(opinion) => derived.opinion = OpinionRow::of(feed, index, opinion),
+        Leaf::Retract(_) | Leaf::Erase(_) | Leaf::Unknown(_) | Leaf::Void(_) | Leaf::Elided => {}
     }
     if derived.killer.is_some() {
         derived.killing = Some((raw.kind, leaf));

@@ -43,7 +43,7 @@ pub(crate) struct Indexer {
     spill: Option<Spill>,
     outcome: Outcome,
     coming: Coming,
-    /// Rows that are not sorted: killers, entries.
+    /// Rows that are not sorted: killers, entries, opinions.
     rows: WriteBatch,
     /// A posting's value while it is written.
     value: Vec<u8>,
@@ -257,6 +257,9 @@ pub(crate) fn put_rows(
     if let Some(replaces) = derived.replaces {
         let key = keys::numbered(no, replaces.first);
         batch.put_cf(inner.cf(Family::Entries)?, key, seal_index(derived.index));
+    }
+    if let Some(opinion) = &derived.opinion {
+        opinion.put(inner, batch)?;
     }
     Ok(())
 }

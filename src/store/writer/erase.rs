@@ -224,6 +224,11 @@ impl FeedWriter {
             let key = keys::numbered(no, index);
             going.batch.delete_cf(self.inner.cf(Family::Killers)?, key);
         }
+        if let Some(opinion) = derived.opinion.as_ref().map(|opinion| opinion.key.clone()) {
+            let opinions = self.inner.cf(Family::Opinions)?;
+            going.batch.delete_cf(opinions, &opinion);
+            going.keys.push((Family::Opinions, opinion));
+        }
         self.forget_version(going, &derived)?;
         self.forget_reference(going, &derived)
     }

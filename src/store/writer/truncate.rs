@@ -164,6 +164,9 @@ impl FeedWriter {
             let key = keys::numbered(no, derived.index);
             batch.delete_cf(self.inner.cf(Family::Killers)?, key);
         }
+        if let Some(opinion) = &derived.opinion {
+            batch.delete_cf(self.inner.cf(Family::Opinions)?, &opinion.key);
+        }
         if let Some(replaces) = derived.replaces {
             let key = keys::numbered(no, replaces.first);
             let entries = self.inner.cf(Family::Entries)?;

@@ -1,0 +1,320 @@
+//! Reading opinions: of each feed the last word about a subject, as far as it is alive.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashpact_core::id::{FeedId, MemberNumber};
+use hashpact_core::leaf::{Opinion, Subject};
+use hashpact_core::signal::Signal;
+use hashpact_core::standing::LiveOpinion;
+use rocksdb::{DBRawIterator, ReadOptions};
+
+use super::rows::{self, Value};
+use super::{opinion_of, prefix_of};
+use crate::error::{Result, StoreError};
+use crate::families::Family;
+use crate::feeds::FeedState;
+use crate::keys::FeedNo;
+use crate::store::{Inner, Store, read};
+
+/// Of one feed, leaves about one subject that are looked at, the newest first. Whoever
+/// changes an opinion names what was before it, so that its newest leaf is its word;
+/// who does not speaks at the cost of its own voice alone.
+const LEAVES_PER_FEED: usize = 256;
+/// Of one member, feeds with an opinion about one subject that are looked at.
+const FEEDS_PER_MEMBER: usize = 8;
+
+/// A live opinion: the last word of its feed about its subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SaidOpinion {
+    /// Who says it.
+    pub member: MemberNumber,
+    /// The opinions feed.
+    pub feed: FeedId,
+    /// The same, in this store.
+    pub feed_no: FeedNo,
+    /// The leaf's index.
+    pub index: u64,
+    /// Whether it counts in doubt: only what is held for review takes it back, or a
+    /// roster cut off what had.
+    pub in_doubt: bool,
+    /// What it says; its note and what it replaces stand in the leaf alone.
+    pub opinion: Opinion,
+}
+
+impl SaidOpinion {
+    /// The same, as standing is reckoned from.
+    #[must_use]
+    pub const fn live(&self) -> LiveOpinion<'_> {
+        LiveOpinion {
+            feed: self.feed,
+            index: self.index,
+            opinion: &self.opinion,
+        }
+    }
+}
+
+/// Opinions about a signal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpinionsOf {
+    /// Those that count.
+    pub said: Vec<SaidOpinion>,
+    /// How many do not: their writer does not publish the signal, as far as is held here.
+    pub ignored: u64,
+}
+
+/// Some opinions, and where to go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListedOpinions {
+    /// All about one subject together.
+    pub said: Vec<SaidOpinion>,
+    /// What to go on after; `None` at the end.
+    pub next: Option<Vec<u8>>,
+}
+
+impl Store {
+    /// The live opinions about an entry, named by its feed and first index, the whole of
+    /// it or one kind of its signals: of each opinions feed the last word about each, in
+    /// the order of members and feeds. Of a feed the 256 newest leaves about the entry
+    /// are looked at, of a member 8 feeds.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn opinions_on(&self, feed: &FeedId, first: u64) -> Result<Vec<SaidOpinion>> {
+        let prefix = rows::entry_prefix(feed, first);
+        if !self.inner.opinions.may_have(&prefix) {
+            return Ok(Vec::new());
+        }
+        let subject = |kind| Subject::Entry {
+            feed: *feed,
+            first,
+            kind,
+        };
+        said_of(&self.inner, &prefix, &|_, _, value| {
+            Ok(Some(subject(value.kind)))
+        })
+    }
+
+    /// The live opinions about a signal. One counts only where its writer publishes the
+    /// signal itself, in a set that is held here and answers: else it would be a word
+    /// about somebody else's.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn opinions_on_signal(&self, signal: &Signal) -> Result<OpinionsOf> {
+        let prefix = prefix_of(&Subject::OwnSignal(signal.clone()));
+        if !self.inner.opinions.may_have(&prefix) {
+            return Ok(OpinionsOf::default());
+        }
+        let subject = Subject::OwnSignal(signal.clone());
+        let mut said = said_of(&self.inner, &prefix, &|_, _, _| Ok(Some(subject.clone())))?;
+        let all = said.len();
+        if all > 0 {
+            let publishers = self.publishers_of(signal)?;
+            said.retain(|said| publishers.contains(&said.member));
+        }
+        let ignored = u64::try_from(all.saturating_sub(said.len())).unwrap_or(0);
+        Ok(OpinionsOf { said, ignored })
+    }
+
+    /// The members that publish a signal, as far as is held here and answers.
+    fn publishers_of(&self, signal: &Signal) -> Result<BTreeSet<MemberNumber>> {
+        let found = self.lookup_bounded(&[signal.index_key()], 1)?;
+        let feeds = self.inner.feeds();
+        let found = found.into_iter().flat_map(|found| found.postings);
+        let publishers = found.filter_map(|posting| {
+            let state = feeds.by_no.get(&posting.feed)?;
+            Some(state.publisher)
+        });
+        Ok(publishers.collect())
+    }
+
+    /// Lists live opinions: about the entries of one feed, or about everything, from
+    /// after where an earlier answer ended; at least `limit` where there are so many, and
+    /// never half of those about one subject. Some that do not count are among them:
+    /// whether they do is asked of each signal.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn list_opinions(
+        &self,
+        about: Option<&FeedId>,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<ListedOpinions> {
+        let inner = &*self.inner;
+        let prefix = about.map_or_else(Vec::new, |feed| rows::feed_prefix(feed).to_vec());
+        let mut listed = ListedOpinions::default();
+        let mut at = match after {
+            Some(after) if after.starts_with(&prefix) => after_all(after),
+            Some(_) | None => prefix.clone(),
+        };
+        while let Some(subject) = next_subject(inner, &at, &prefix)? {
+            if listed.said.len() >= limit {
+                return Ok(listed);
+            }
+            let mut said = said_of(inner, &subject, &|state, index, value| {
+                subject_in(inner, &subject, state, index, value)
+            })?;
+            listed.said.append(&mut said);
+            at = after_all(&subject);
+            listed.next = Some(subject);
+        }
+        listed.next = None;
+        Ok(listed)
+    }
+}
+
+/// The first key after all that begin so.
+fn after_all(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            return end;
+        }
+    }
+    vec![0xff]
+}
+
+/// The first subject at or after a key.
+fn next_subject(inner: &Inner, from: &[u8], prefix: &[u8]) -> Result<Option<Vec<u8>>> {
+    let mut found = None;
+    inner.scan(Family::Opinions, from, &[0xff], |key, _| {
+        if key.starts_with(prefix) {
+            found = Some(rows::subject_of(key).to_vec());
+        }
+        Ok(false)
+    })?;
+    Ok(found)
+}
+
+/// What a row's opinion is about; of a signal only the leaf has it whole.
+fn subject_in(
+    inner: &Inner,
+    subject: &[u8],
+    state: &FeedState,
+    index: u64,
+    value: &Value,
+) -> Result<Option<Subject>> {
+    if let Some((feed, first)) = rows::entry_of(subject) {
+        let kind = value.kind;
+        return Ok(Some(Subject::Entry { feed, first, kind }));
+    }
+    let stored = read(&state.live).row.stored;
+    let leaves = match inner.leaves(state.no, stored, index, index.saturating_add(1)) {
+        // It was cut off meanwhile.
+        Err(StoreError::OutOfRange { .. }) => return Ok(None),
+        other => other?,
+    };
+    let opinion = leaves.first().and_then(|leaf| opinion_of(leaf, index));
+    Ok(opinion.map(|opinion| opinion.subject))
+}
+
+/// What a row's opinion is about, by its feed, index and value.
+type SubjectOf<'s> = dyn Fn(&FeedState, u64, &Value) -> Result<Option<Subject>> + 's;
+
+/// The last words about a subject, in the order of members, feeds and kinds.
+fn said_of(inner: &Inner, subject: &[u8], about: &SubjectOf<'_>) -> Result<Vec<SaidOpinion>> {
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(subject.to_vec());
+    options.set_iterate_upper_bound(after_all(subject));
+    let family = inner.cf(Family::Opinions)?;
+    let mut iterator = inner.db.raw_iterator_cf_opt(family, options);
+    iterator.seek_to_last();
+    let table = inner.feeds();
+    let mut all = Vec::new();
+    let mut member: Option<(MemberNumber, usize)> = None;
+    while let Some((key, _)) = iterator.item() {
+        let by = rows::read_key(key)?;
+        let feeds = match member {
+            Some((last, feeds)) if last == by.member => feeds,
+            Some(_) | None => 0,
+        };
+        member = Some((by.member, feeds.saturating_add(1)));
+        if feeds == FEEDS_PER_MEMBER {
+            let begin = [subject, &by.member.value().to_be_bytes()].concat();
+            seek_before(&mut iterator, &begin);
+            continue;
+        }
+        let state = table.by_id.get(&by.feed).and_then(|no| table.by_no.get(no));
+        let mut words: BTreeMap<Option<u32>, SaidOpinion> = BTreeMap::new();
+        let mut looked = 0;
+        while let Some((key, value)) = iterator.item() {
+            let at = rows::read_key(key)?;
+            if (at.member, at.feed) != (by.member, by.feed) {
+                break;
+            }
+            if looked == LEAVES_PER_FEED {
+                let begin = key
+                    .get(..key.len().saturating_sub(8))
+                    .unwrap_or(key)
+                    .to_vec();
+                seek_before(&mut iterator, &begin);
+                break;
+            }
+            looked += 1;
+            if let Some((state, in_doubt)) =
+                state.and_then(|state| Some((state, state.says(at.index)?)))
+            {
+                let value = rows::read_value(value)?;
+                if let std::collections::btree_map::Entry::Vacant(word) = words.entry(value.kind)
+                    && let Some(subject) = about(state, at.index, &value)?
+                {
+                    word.insert(said(state, at.index, in_doubt, subject, &value));
+                }
+            }
+            iterator.prev();
+        }
+        all.extend(words.into_values().rev());
+    }
+    iterator
+        .status()
+        .map_err(StoreError::engine("reading opinions"))?;
+    all.reverse();
+    Ok(all)
+}
+
+/// Goes to the last key below `begin`.
+fn seek_before(iterator: &mut DBRawIterator<'_>, begin: &[u8]) {
+    iterator.seek_for_prev(begin);
+}
+
+fn said(
+    state: &FeedState,
+    index: u64,
+    in_doubt: bool,
+    subject: Subject,
+    value: &Value,
+) -> SaidOpinion {
+    SaidOpinion {
+        member: state.publisher,
+        feed: state.id,
+        feed_no: state.no,
+        index,
+        in_doubt,
+        opinion: Opinion {
+            subject,
+            stance: value.stance,
+            confidence: value.confidence,
+            reason_id: value.reason_id,
+            note: String::new(),
+            replaces: Vec::new(),
+            created: value.created,
+        },
+    }
+}
+
+impl FeedState {
+    /// Whether an opinion leaf counts, and if so, whether in doubt.
+    fn says(&self, index: u64) -> Option<bool> {
+        let live = read(&self.live);
+        if index >= live.row.indexed || !live.status.answers() {
+            return None;
+        }
+        if live.liveness.is_dead(index) {
+            live.held.answers(index)
+        } else {
+            Some(live.doubted.contains(index))
+        }
+    }
+}
