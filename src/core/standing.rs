@@ -114,6 +114,22 @@ pub fn of_entry<'a>(
         EntryState::HeldForReview => return Standing::Review,
         EntryState::Live => {}
     }
+    // The publisher's entry itself is a positive.
+    let words = words((feed, first), kind, opinions);
+    if Stances::count(words).negative > 0 {
+        Standing::Disputed
+    } else {
+        Standing::Active
+    }
+}
+
+/// The opinions that count for an entry, one of each feed: for a `kind` of its signals,
+/// or without one for the whole, by the rule of [`of_entry`]. In the order of feeds.
+pub fn words<'a>(
+    (feed, first): (FeedId, u64),
+    kind: Option<u32>,
+    opinions: impl IntoIterator<Item = LiveOpinion<'a>>,
+) -> Vec<LiveOpinion<'a>> {
     let mut whole = Vec::new();
     let mut of_kind = Vec::new();
     for live in opinions {
@@ -130,14 +146,28 @@ pub fn of_entry<'a>(
             Subject::Entry { .. } | Subject::OwnSignal(_) => {}
         }
     }
-    let narrower = last_words(of_kind.iter().copied());
-    whole.retain(|live| !narrower.contains_key(&live.feed));
-    whole.append(&mut of_kind);
-    // The publisher's entry itself is a positive.
-    if Stances::count(whole).negative > 0 {
-        Standing::Disputed
-    } else {
-        Standing::Active
+    let mut words = last_words(whole);
+    words.extend(last_words(of_kind));
+    let words = words.into_iter();
+    words
+        .map(|(feed, (index, opinion))| LiveOpinion {
+            feed,
+            index,
+            opinion,
+        })
+        .collect()
+}
+
+/// The standing of an entry for one of its signals, given the live opinions about that
+/// very signal, each by a member that publishes the signal itself: a negative one
+/// disputes it wherever it is met.
+pub fn for_signal<'a>(
+    entry: Standing,
+    opinions: impl IntoIterator<Item = LiveOpinion<'a>>,
+) -> Standing {
+    match entry {
+        Standing::Active if Stances::count(opinions).negative > 0 => Standing::Disputed,
+        Standing::Active | Standing::Disputed | Standing::Review | Standing::Retracted => entry,
     }
 }
 
@@ -280,6 +310,7 @@ mod tests {
     use super::*;
     use crate::id::{Digest, UnixMillis};
     use crate::keys::SecretKey;
+    use crate::signal::{Signal, SignalKind};
 
     fn feed(number: u8) -> FeedId {
         FeedId(Digest([number; 32]))
@@ -353,6 +384,32 @@ mod tests {
         ];
         assert_eq!(standing(Some(5), live, &both), Standing::Active);
         assert_eq!(standing(None, live, &both), Standing::Disputed);
+    }
+
+    #[test]
+    fn a_word_about_the_signal_disputes_what_is_met_by_it() {
+        let said = |stance| Opinion {
+            subject: Subject::OwnSignal(
+                Signal::new(SignalKind::Md5, vec![7; 16].into(), None).unwrap(),
+            ),
+            ..opinion(stance, None)
+        };
+        let met = |standing, stance| {
+            let opinion = said(stance);
+            let live = LiveOpinion {
+                feed: feed(9),
+                index: 1,
+                opinion: &opinion,
+            };
+            // By itself it is about no entry.
+            assert!(words((feed(1), 7), None, [live]).is_empty());
+            for_signal(standing, [live])
+        };
+        assert_eq!(met(Standing::Active, Stance::Negative), Standing::Disputed);
+        assert_eq!(met(Standing::Active, Stance::Seed), Standing::Active);
+        for standing in [Standing::Review, Standing::Retracted] {
+            assert_eq!(met(standing, Stance::Negative), standing);
+        }
     }
 
     #[test]

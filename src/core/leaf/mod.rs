@@ -13,6 +13,7 @@ mod describe;
 mod opinion;
 mod publish;
 mod read;
+mod reason;
 mod retract;
 mod rules;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use publish::{
     SOURCE_REFERENCE_MAX_BYTES,
 };
 pub use read::{Leaf, read};
+pub use reason::{REASONS, Reason};
 pub use retract::{Erase, IndexRange, RANGES_PER_LEAF, Retract, RetractReason};
 
 /// The kind byte of a describe leaf.

@@ -22,7 +22,7 @@ pub struct Opinion {
     pub stance: Stance,
     /// How sure, 0 to 100.
     pub confidence: u8,
-    /// A number of the coalition's list of reasons; 0 for none.
+    /// A number of the table of reasons ([`super::REASONS`]); 0 for none.
     pub reason_id: u32,
     /// For people, at most 500 bytes.
     pub note: String,
@@ -58,6 +58,25 @@ pub enum Stance {
     Seed,
     /// It is not what the publisher says.
     Negative,
+}
+
+impl Stance {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Positive => "positive",
+            Self::Seed => "seed",
+            Self::Negative => "negative",
+        }
+    }
+
+    /// Reads the word for it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let all = [Self::Positive, Self::Seed, Self::Negative];
+        all.into_iter().find(|stance| stance.name() == text)
+    }
 }
 
 impl Opinion {

@@ -96,7 +96,12 @@ fn dead(leaves: &[RawLeaf]) -> BTreeSet<u64> {
             Leaf::Erase(erase) => dead.extend(erase.indexes.iter().flat_map(|r| r.first..r.end())),
             Leaf::Opinion(opinion) if !dead.contains(&index) => dead.extend(opinion.replaces),
             Leaf::Publish(publish) if !dead.contains(&index) => dead.extend(publish.replaces),
-            _ => {}
+            Leaf::Describe(_)
+            | Leaf::Publish(_)
+            | Leaf::Opinion(_)
+            | Leaf::Unknown(_)
+            | Leaf::Void(_)
+            | Leaf::Elided => {}
         }
     }
     dead.retain(|index| matches!(leaves[at(*index)].kind, OPINION | PUBLISH));
