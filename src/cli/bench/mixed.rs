@@ -11,8 +11,6 @@ use std::time::{Duration, Instant};
 
 use hashpact_api::wire;
 use hashpact_api::wire::node_client::NodeClient;
-use hashpact_core::signal::SignalKind;
-use hashpact_node::Node;
 use hashpact_store::StoreOptions;
 use serde::Serialize;
 use tokio::runtime::Runtime;
@@ -35,8 +33,6 @@ use crate::cli::error::CliError;
 use crate::cli::trial::Trial;
 use crate::cli::{Context, client, output};
 
-/// The longest that the index of near values is waited for.
-const INDEXED_WITHIN: Duration = Duration::from_secs(600);
 /// Bits in which a look-up of a near value differs from it.
 const FLIPPED: u8 = 12;
 
@@ -153,7 +149,7 @@ impl Asking {
             .map_err(CliError::failed)?;
         // Other values than those of the set that is pulled.
         import::fill_range(&node, self.entries..self.entries.saturating_mul(2))?;
-        wait_for_index(&node)?;
+        super::wait_for_near(&node)?;
         let runtime = Runtime::new().map_err(CliError::failed)?;
         let socket = dir.join("api.sock");
         let door = runtime.block_on(Door::open(&node, &socket))?;
@@ -180,11 +176,13 @@ impl Asking {
         let mut running = Running::on(node, trial.seat(1)?)?;
         let pull = running.pull_more(meters, &before, self.entries);
         stop.store(true, Ordering::Relaxed);
-        let beside_pull = finish(&runtime, beside, began)?;
-        let pull = pull?;
-        runtime.block_on(door.close())?;
+        let beside_pull = finish(&runtime, beside, began);
+        // All ends in order, whatever was answered.
+        let closed = runtime.block_on(door.close());
         runtime.shutdown_timeout(Duration::from_secs(10));
         running.stop()?;
+        let (beside_pull, pull) = (beside_pull?, pull?);
+        closed?;
         Ok(Phase {
             alone,
             half,
@@ -324,7 +322,11 @@ impl Calls {
         if answers.len() == 1 && answers.iter().all(right) {
             return Ok(());
         }
-        Err(CliError::failed("a look-up was answered wrongly"))
+        let what = if hits { "a known" } else { "an unknown" };
+        Err(CliError::failed(format!(
+            "{what} signal was answered wrongly, with {} answers",
+            answers.len()
+        )))
     }
 }
 
@@ -345,20 +347,6 @@ fn finish(
         per_s: per_second(times.count(), elapsed),
         latency_ms: times.latency(),
     })
-}
-
-fn wait_for_index(node: &Arc<Node>) -> Result<(), CliError> {
-    let until = Instant::now() + INDEXED_WITHIN;
-    while Instant::now() < until {
-        if node.near_loading() == (true, 0) {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Err(CliError::failed(format!(
-        "the index of {} values is not ready",
-        SignalKind::Pdq.name()
-    )))
 }
 
 fn print(report: &Report, context: &Context) -> Result<(), CliError> {

@@ -43,6 +43,8 @@ use super::{Context, output};
 const SET: &str = "bench";
 /// Entries whose signals are looked up to see that the figures are of work done.
 const SAMPLE: u64 = 2_000;
+/// The longest that the index of near values is waited for.
+const NEAR_WITHIN: Duration = Duration::from_secs(600);
 /// How often, and how long apart, the folder is tried to be removed when stopped.
 const REMOVALS_MAX: u32 = 50;
 const BETWEEN_REMOVALS: Duration = Duration::from_millis(20);
@@ -336,6 +338,21 @@ fn settle(node: &Node) -> Result<Duration, CliError> {
     let began = Instant::now();
     node.store().settle().map_err(CliError::failed)?;
     Ok(began.elapsed())
+}
+
+/// Waits until near values of everything held are found.
+fn wait_for_near(node: &Node) -> Result<(), CliError> {
+    let until = Instant::now() + NEAR_WITHIN;
+    while Instant::now() < until {
+        if node.near_loading() == (true, 0) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Err(CliError::failed(format!(
+        "the index of near values is not ready after {}",
+        output::duration(NEAR_WITHIN)
+    )))
 }
 
 /// Looks up both signals of entries all over the set, and ones that are in none.

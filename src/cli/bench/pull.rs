@@ -62,8 +62,8 @@ pub(super) struct Pulled {
     cpu_s: f64,
 }
 
-/// The first four follow each other and make up the whole; the rest went on beside
-/// receiving, each as the sum over its threads.
+/// The first four follow each other and make up the whole; after them near values are
+/// waited for. The rest went on beside receiving, each as the sum over its threads.
 #[derive(Debug, Serialize)]
 #[expect(clippy::struct_field_names, reason = "units stand in names")]
 struct Stages {
@@ -75,6 +75,8 @@ struct Stages {
     index_s: f64,
     /// Until nothing was left to flush or compact.
     settle_s: f64,
+    /// From then on until near values of all were found too.
+    near_s: f64,
     verify_busy_s: f64,
     store_busy_s: f64,
     commit_busy_s: f64,
@@ -216,6 +218,8 @@ impl Running {
         let indexed = Instant::now();
         let settle = super::settle(&self.node)?;
         let elapsed = self.began.elapsed();
+        super::wait_for_near(&self.node)?;
+        let near = self.began.elapsed().saturating_sub(elapsed);
         self.memory = Memory::here();
         let busy = |stage, before| rounded((meters.sum(BUSY, stage) - before) / 1e6);
         let read = meters.sum(READ, "") - before.read;
@@ -226,6 +230,7 @@ impl Running {
                 receive_s: seconds(received - connected),
                 index_s: seconds(indexed - received),
                 settle_s: seconds(settle),
+                near_s: seconds(near),
                 verify_busy_s: busy("verify", before.verify),
                 store_busy_s: busy("store", before.store),
                 commit_busy_s: busy("commit", before.commit),
@@ -289,6 +294,7 @@ fn print(report: &Report, context: &Context) -> Result<(), CliError> {
         ("receive", time(pull.receive_s)),
         ("index", time(pull.index_s)),
         ("settle", time(pull.settle_s)),
+        ("near values, after that", time(pull.near_s)),
         ("verifying, all threads", time(pull.verify_busy_s)),
         ("storing", time(pull.store_busy_s)),
         ("limit: receive", time(limit.receive_s)),
