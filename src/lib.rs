@@ -4,6 +4,8 @@
 //! and proved), `hashpact-store`, `hashpact-node`, `hashpact-net`, `hashpact-api`
 //! and `hashpact-formats`.
 
+#![forbid(unsafe_code)]
+
 pub mod cli;
 pub mod config;
 pub mod keyfile;

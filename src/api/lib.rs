@@ -12,6 +12,8 @@
 //! checked all the same, so that a mistake is an answer and not damage. Over HTTP
 //! there is nothing to read but states and counts: no signal value, no entry.
 
+#![forbid(unsafe_code)]
+
 pub mod http;
 pub mod json;
 pub mod socket;

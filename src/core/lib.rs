@@ -10,6 +10,7 @@
 //! Trust: nothing that comes in as bytes is trusted. A value of a type in this
 //! crate that names a verified thing can be had only by verifying it.
 
+#![forbid(unsafe_code)]
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 #![cfg_attr(
     test,

@@ -19,6 +19,8 @@
 //! in a reason, a warning, an error or a `Debug` form. File names, paths and EXIF
 //! of VICS files and of checksum lists are never taken out of the input.
 
+#![forbid(unsafe_code)]
+
 mod cell;
 mod delimited;
 mod detect;

@@ -4,6 +4,8 @@
 //! it maps values to values, and the node looks up what is said about them. Bytes from outside (images, text forms,
 //! URLs) are capped before they are decoded; no input makes it panic. `docs/MATCHING.md` says what matches what.
 
+#![forbid(unsafe_code)]
+
 pub mod pdq;
 pub mod url;
 pub mod vpdq;

@@ -8,6 +8,8 @@
 //! Trust: nothing that comes over a connection is trusted for more than its
 //! caller's name.
 
+#![forbid(unsafe_code)]
+
 mod accept;
 mod addresses;
 mod calls;

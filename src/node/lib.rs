@@ -3,6 +3,8 @@
 //! The only user of the store. Below the federation (`hashpact-net`) and the local
 //! interfaces (`hashpact-api`), which convert and call.
 
+#![forbid(unsafe_code)]
+
 mod act;
 pub mod audit;
 pub mod blast;

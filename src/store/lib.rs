@@ -11,6 +11,8 @@
 //! recomputes everything from the leaves. Keys hold signals, so no key or value
 //! stands in an error.
 
+#![forbid(unsafe_code)]
+
 pub mod sign_state;
 
 mod anchor;
