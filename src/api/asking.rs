@@ -2,32 +2,40 @@
 //! let in.
 //!
 //! A turn is one call's work on a thread. As many run as there are processors; some
-//! more wait; what comes beyond that is refused at once with how long to wait, or, in
-//! a stream, is read later. So the time of an accepted call has a bound.
+//! more single calls wait, half of them of one client at most; what comes beyond that is
+//! refused at once with how long to wait. Of streams no more than two calls for each
+//! turn run or wait at one time, the rest is read later: however many streams there are,
+//! a single call stands behind so many of theirs. So the time of an accepted call has a
+//! bound.
 
+use std::collections::HashMap;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hashpact_core::reject::Rejection;
 use hashpact_core::signal::Signal;
+use hashpact_node::caller::Who;
 use hashpact_node::model::MatchOptions;
 use hashpact_node::{Node, NodeError};
 use metrics::{counter, histogram};
-use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
 use crate::convert::{self, Matches};
 use crate::error::{lost, misuse, overloaded, status};
+use crate::places::{Place, Places};
 use crate::wire;
 
 /// Signals in one call: some 20 ms of exact look-ups.
 pub const LOOKUP_MAX: usize = hashpact_node::lookup::LOOKUP_MAX;
 /// Bytes of answers in one message; what does not fit is answered with that.
 const ANSWERS_MAX_BYTES: usize = crate::MESSAGE_MAX_BYTES / 4 * 3;
-/// Calls that wait for a turn, for each that runs.
+/// Single calls that wait for a turn, for each that runs.
 const WAITING_PER_TURN: usize = 32;
+/// Calls of streams that run or wait for a turn, for each turn: enough that none stands
+/// still between two.
+const STREAMED_PER_TURN: usize = 2;
 /// What a refused caller is told to wait: about what the queue ahead of it takes.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
@@ -37,8 +45,16 @@ pub(crate) struct Asking {
     node: Arc<Node>,
     /// Calls that run.
     turns: Arc<Semaphore>,
-    /// Calls that run or wait.
-    places: Arc<Semaphore>,
+    /// Single calls that run or wait, half of them of one client at most.
+    places: Places,
+    /// Calls of streams that run or wait.
+    streamed: Arc<Semaphore>,
+}
+
+/// A place in the queue, until it is dropped.
+pub(crate) enum Queued {
+    Single { _place: Place },
+    Streamed { _place: OwnedSemaphorePermit },
 }
 
 impl Asking {
@@ -48,7 +64,8 @@ impl Asking {
         Self {
             node,
             turns: Arc::new(Semaphore::new(turns)),
-            places: Arc::new(Semaphore::new(places)),
+            places: Places::new(places, places.div_ceil(2)),
+            streamed: Arc::new(Semaphore::new(turns.saturating_mul(STREAMED_PER_TURN))),
         }
     }
 
@@ -58,24 +75,25 @@ impl Asking {
     }
 
     /// Takes a place in the queue, or says when to come again.
-    pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        place.map_err(|_| {
+    pub(crate) fn place(&self, who: &Who) -> Result<Queued, Status> {
+        let place = self.places.take(who).ok_or_else(|| {
             counter!("hashpact_api_refused_total", "code" => "overloaded").increment(1);
             overloaded(RETRY_AFTER)
-        })
+        })?;
+        Ok(Queued::Single { _place: place })
     }
 
     /// Waits for a place in the queue: for streams, whose callers feel it as
     /// back-pressure.
-    pub(crate) async fn wait_for_place(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        place.map_err(|_| lost("waiting for a turn"))
+    pub(crate) async fn wait_for_place(&self) -> Result<Queued, Status> {
+        let place = Arc::clone(&self.streamed).acquire_owned().await;
+        let place = place.map_err(|_| lost("waiting for a turn"))?;
+        Ok(Queued::Streamed { _place: place })
     }
 
     pub(crate) async fn lookup(
         &self,
-        _place: OwnedSemaphorePermit,
+        _place: Queued,
         request: wire::LookupRequest,
     ) -> Result<wire::LookupResponse, Status> {
         let answers = self.ask("look-up", request.signals, look_up).await?;
@@ -84,7 +102,7 @@ impl Asking {
 
     pub(crate) async fn matches(
         &self,
-        _place: OwnedSemaphorePermit,
+        _place: Queued,
         request: wire::MatchRequest,
     ) -> Result<wire::MatchResponse, Status> {
         let percent =
@@ -148,19 +166,30 @@ fn answers(
             Err(rejection) => refused.push(Some(rejection)),
         }
     }
-    let mut found = work(node, &signals)?.into_iter();
-    count_kinds(&signals, found.as_slice());
-    let mut bytes = 0_usize;
+    // What is asked more than once in one call is looked for once.
+    let mut places: HashMap<&Signal, usize> = HashMap::with_capacity(signals.len());
+    let mut distinct: Vec<Signal> = Vec::new();
+    let mut place_of: Vec<usize> = Vec::with_capacity(signals.len());
+    for signal in &signals {
+        let place = *places.entry(signal).or_insert_with(|| {
+            distinct.push(signal.clone());
+            distinct.len().saturating_sub(1)
+        });
+        place_of.push(place);
+    }
+    let found = work(node, &distinct)?;
+    count_kinds(&signals, &place_of, &found);
+    let (mut bytes, mut place_of) = (0_usize, place_of.into_iter());
     let answers = refused.into_iter().map(|refused| {
         let answer = match refused {
-            None => found.next().unwrap_or_default(),
-            Some(rejection) => convert::refused_answer(&rejection),
+            None => place_of.next().and_then(|place| found.get(place)),
+            Some(rejection) => return convert::refused_answer(&rejection),
         };
-        bytes = bytes.saturating_add(answer.encoded_len());
-        if bytes > ANSWERS_MAX_BYTES {
-            convert::too_large_answer()
-        } else {
-            answer
+        let length = answer.map_or(0, prost::Message::encoded_len);
+        bytes = bytes.saturating_add(length);
+        match answer {
+            Some(_) if bytes > ANSWERS_MAX_BYTES => convert::too_large_answer(),
+            answer => answer.cloned().unwrap_or_default(),
         }
     });
     Ok(answers.collect())
@@ -171,7 +200,13 @@ fn look_up(node: &Node, signals: &[Signal]) -> Result<Vec<wire::Answer>, NodeErr
     let mut matches = Matches::new(node);
     let both = signals.iter().zip(found);
     Ok(both
-        .map(|(signal, found)| matches.answer(signal.kind(), found))
+        .map(|(signal, found)| {
+            if found.over {
+                convert::too_large_answer()
+            } else {
+                matches.answer(signal.kind(), found)
+            }
+        })
         .collect())
 }
 
@@ -184,15 +219,22 @@ fn match_all(
     let mut matches = Matches::new(node);
     let both = signals.iter().zip(found);
     Ok(both
-        .map(|(signal, found)| matches.matched(signal.kind(), found))
+        .map(|(signal, found)| {
+            if found.over {
+                convert::too_large_answer()
+            } else {
+                matches.matched(signal.kind(), found)
+            }
+        })
         .collect())
 }
 
 /// Counts what was asked and what was known, by kind.
-fn count_kinds(signals: &[Signal], answers: &[wire::Answer]) {
+fn count_kinds(signals: &[Signal], place_of: &[usize], answers: &[wire::Answer]) {
     let mut counts: Vec<(&'static str, u64, u64)> = Vec::new();
-    for (signal, answer) in signals.iter().zip(answers) {
-        let (name, hit) = (signal.kind().name(), u64::from(!answer.matches.is_empty()));
+    for (signal, place) in signals.iter().zip(place_of) {
+        let known = answers.get(*place).is_some_and(|a| !a.matches.is_empty());
+        let (name, hit) = (signal.kind().name(), u64::from(known));
         if let Some((_, asked, known)) = counts.iter_mut().find(|(kind, ..)| *kind == name) {
             *asked = asked.saturating_add(1);
             *known = known.saturating_add(hit);
@@ -218,17 +260,67 @@ mod tests {
     async fn a_call_beyond_the_queue_is_told_when_to_come_again() {
         let folder = TempDir::new().unwrap();
         let asking = Asking::new(crate::tests::node(&folder));
-        let mut places = Vec::new();
-        let refused = loop {
-            match asking.place() {
-                Ok(place) => places.push(place),
-                Err(refused) => break refused,
+        let full = |who: &Who| {
+            let mut places = Vec::new();
+            loop {
+                match asking.place(who) {
+                    Ok(place) => places.push(place),
+                    Err(refused) => break (places, refused),
+                }
             }
         };
-        assert!(places.len() > WAITING_PER_TURN);
+        let (greedy, other) = (Who::Socket { uid: Some(1) }, Who::Socket { uid: Some(2) });
+        let (mut places, refused) = full(&greedy);
+        assert!(places.len() > WAITING_PER_TURN / 2);
         assert_eq!(refused.code(), Code::ResourceExhausted);
         assert_eq!(refused.metadata().get(RETRY_AFTER_MS).unwrap(), "50");
+        let (others, _) = full(&other);
+        assert!(!others.is_empty(), "one client leaves room for others");
+        assert!(asking.place(&Who::Process).is_err(), "now all are taken");
         places.pop();
-        assert!(asking.place().is_ok());
+        assert!(asking.place(&greedy).is_ok());
+    }
+
+    #[tokio::test]
+    async fn streams_that_wait_keep_no_single_call_out() {
+        let folder = TempDir::new().unwrap();
+        let asking = Asking::new(crate::tests::node(&folder));
+        let mut streams = Vec::new();
+        while asking.streamed.available_permits() > 0 {
+            streams.push(asking.wait_for_place().await.unwrap());
+        }
+        let waiting = asking.clone();
+        let waiting = tokio::spawn(async move { waiting.wait_for_place().await.map(drop) });
+        assert!(asking.place(&Who::Process).is_ok());
+        streams.pop();
+        waiting.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_twice_is_looked_for_once() {
+        let folder = TempDir::new().unwrap();
+        let node = crate::tests::node(&folder);
+        let signal = |digit: &str| {
+            let signal = Signal::parse_spec(&format!("sha256:{}", digit.repeat(64))).unwrap();
+            wire::Signal {
+                kind: signal.kind().number(),
+                value: signal.value().clone(),
+                quality: None,
+            }
+        };
+        let (a, b) = (signal("a"), signal("b"));
+        let asked = vec![a.clone(), b, a, wire::Signal::default()];
+        let given = answers(&node, asked, |_, signals| {
+            assert_eq!(signals.len(), 2);
+            let answer = |signal: &Signal| wire::Answer {
+                verdict: format!("{:x?}", signal.value().first()),
+                ..wire::Answer::default()
+            };
+            Ok(signals.iter().map(answer).collect())
+        });
+        let given: Vec<String> = given.unwrap().into_iter().map(|a| a.verdict).collect();
+        assert_eq!(given[0], given[2]);
+        assert_ne!(given[0], given[1]);
+        assert_eq!(given.len(), 4);
     }
 }

@@ -89,7 +89,7 @@ fn page(
             leaves,
             caught_up: false,
         };
-        tell.blocking_send(Ok(page)).is_ok()
+        crate::places::hand(tell, Ok(page))
     };
     let read = node.audit().read(from, filter, &mut |leaf| {
         leaves.push(message(leaf));

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use hashpact_core::id::{Slug, UnixMillis};
-use hashpact_core::leaf::audit::OK;
+use hashpact_core::leaf::audit::{Act, OK};
 use hashpact_node::audit::Ticket;
 use hashpact_node::bundle::{
     BundleFile, BundleMade, BundleOrder, BundleProgress, BundleRefusal, BundleTaken, Bundles,
@@ -39,6 +39,16 @@ const SETS_MAX: usize = 16_384;
 pub(crate) type Exported = BoxStream<'static, Result<wire::ExportBundleResponse, Status>>;
 pub(crate) type Imported = ReceiverStream<Result<wire::ImportBundleResponse, Status>>;
 
+/// What a bundle is to be, for the record: before anything of it goes out.
+pub(crate) fn described(mut act: Act, request: &wire::ExportBundleRequest) -> Act {
+    act.said("member", &request.for_member);
+    act.said("authority", &request.for_authority);
+    for set in &request.sets {
+        act.said("set", set);
+    }
+    act
+}
+
 /// Writes a bundle: its bytes, then what was made. What it was for and what was in it
 /// is recorded; one that is given up, as interrupted.
 pub(crate) async fn export(
@@ -47,15 +57,6 @@ pub(crate) async fn export(
     request: &wire::ExportBundleRequest,
     mut ticket: Ticket,
 ) -> Result<Exported, Status> {
-    let act = ticket.act();
-    for (name, text) in [
-        ("member", &request.for_member),
-        ("authority", &request.for_authority),
-    ] {
-        if !text.is_empty() {
-            act.detail(name, text);
-        }
-    }
     let order = match order(node, request) {
         Ok(order) => order,
         Err(error) => {
@@ -63,6 +64,7 @@ pub(crate) async fn export(
             return Err(status(&error));
         }
     };
+    let named = !request.sets.is_empty();
     let (out, written) = mpsc::channel(WAITING);
     let making = tokio::spawn(bundles.export(order, out));
     let data = ReceiverStream::new(written).map(|data| {
@@ -79,7 +81,10 @@ pub(crate) async fn export(
                 act.count("documents", made.documents);
                 act.count("sets", u64::try_from(made.sets.len()).unwrap_or(u64::MAX));
                 for set in &made.sets {
-                    act.detail("set", &set.set);
+                    // Those that were asked for by name stand there.
+                    if !named {
+                        act.detail("set", &set.set);
+                    }
                 }
                 OK.to_owned()
             }

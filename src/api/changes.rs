@@ -14,12 +14,13 @@ use hashpact_node::caller::{Caller, Role};
 use hashpact_node::changes::{self, Change, ChangeCursor, Changed};
 use hashpact_node::{Node, NodeError};
 use metrics::{counter, gauge};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::error::{lost, not_yours, overloaded, status, stopping};
+use crate::places::{Place, Places};
 use crate::{convert, wire};
 
 /// Changes in one message: a page of leaves. At 8,000 bytes a leaf that is 2 MB, which
@@ -27,8 +28,9 @@ use crate::{convert, wire};
 const BATCH: usize = 256;
 /// Messages that wait for a slow reader.
 const WAITING: usize = 4;
-/// Streams at one time.
+/// Streams at one time, and of them those of one client.
 const WATCHERS_MAX: usize = 64;
+const CLIENT_MAX: usize = 16;
 /// Between messages on a quiet stream.
 const ALIVE: Duration = Duration::from_secs(10);
 /// What one that found no room waits.
@@ -39,14 +41,14 @@ pub(crate) type Watched = ReceiverStream<Result<wire::WatchChangesResponse, Stat
 /// Streams of changes, so many at one time.
 #[derive(Clone)]
 pub(crate) struct Watchers {
-    places: Arc<Semaphore>,
+    places: Places,
     stop: CancellationToken,
 }
 
 impl Watchers {
     pub(crate) fn new(stop: CancellationToken) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(WATCHERS_MAX)),
+            places: Places::new(WATCHERS_MAX, CLIENT_MAX),
             stop,
         }
     }
@@ -72,8 +74,8 @@ impl Watchers {
         caller: Caller,
         request: wire::WatchChangesRequest,
     ) -> Result<Watched, Status> {
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        let place = place.map_err(|_| overloaded(RETRY_AFTER))?;
+        let place = self.places.take(&caller.who);
+        let place = place.ok_or_else(|| overloaded(RETRY_AFTER))?;
         let until_caught_up = request.until_caught_up;
         let begin = Arc::clone(&node);
         let begun = tokio::task::spawn_blocking(move || begin_watch(&begin, &caller, &request));
@@ -110,7 +112,7 @@ struct Follow {
     at: ChangeCursor,
     until_caught_up: bool,
     sender: mpsc::Sender<Result<wire::WatchChangesResponse, Status>>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Follow {

@@ -7,7 +7,7 @@ use hashpact_node::{Node, NodeError};
 use tonic::{Status, Streaming};
 
 use crate::error::misuse;
-use crate::service::SELECTORS_MAX;
+use crate::gather::Gathered;
 use crate::{convert, wire};
 
 /// Takes an erasure in, up to its limit.
@@ -18,18 +18,16 @@ pub(crate) async fn gather(
         .message()
         .await?
         .ok_or_else(|| misuse("the first message of an erasure names set and legal basis"))?;
+    let mut gathered = Gathered::default();
+    gathered.add("erasure", &whole.selectors)?;
     while !whole.last {
         let request = requests
             .message()
             .await?
             .ok_or_else(|| misuse("the erasure ended without its last message"))?;
         whole.last = request.last;
+        gathered.add("erasure", &request.selectors)?;
         whole.selectors.extend(request.selectors);
-        if whole.selectors.len() > SELECTORS_MAX {
-            return Err(misuse(format!(
-                "more than {SELECTORS_MAX} selectors in one erasure; send several"
-            )));
-        }
     }
     Ok(whole)
 }

@@ -1,20 +1,91 @@
-//! Entries over the local socket, page by page.
+//! Entries over the local API, page by page, to so many clients at one time. One that
+//! takes nothing is given up.
 
+use std::num::NonZero;
 use std::sync::Arc;
+use std::time::Duration;
 
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use hashpact_core::leaf::audit::OK;
 use hashpact_node::Node;
+use hashpact_node::audit::Ticket;
+use hashpact_node::caller::{Role, Who};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
 use tracing::info;
 
-use crate::error::{refused, status};
+use crate::error::{overloaded, refused, status};
+use crate::places::{self, Place, Places};
 use crate::recorded::{self, Asked};
 use crate::{convert, wire};
 
 /// Pages of an export, or of what a check says, that wait for a slow reader.
 pub(crate) const EXPORT_WAITING: usize = 4;
+
+/// Exports at one time, each of which holds a thread, and of them those of one client.
+const EXPORTS_MAX: usize = 16;
+const CLIENT_MAX: usize = 4;
+/// Exports an hour that a client below the role administer may begin, each of which is
+/// a leaf of the audit feed; as many at once.
+const AN_HOUR: NonZero<u32> = NonZero::new(120).unwrap();
+/// What one that found no room waits.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Who exports at present, and how often.
+#[derive(Clone)]
+pub(crate) struct Exports {
+    places: Places,
+    often: Arc<DefaultKeyedRateLimiter<Who>>,
+}
+
+impl Default for Exports {
+    fn default() -> Self {
+        Self {
+            places: Places::new(EXPORTS_MAX, CLIENT_MAX),
+            often: Arc::new(RateLimiter::keyed(Quota::per_hour(AN_HOUR))),
+        }
+    }
+}
+
+impl Exports {
+    /// Records that somebody follows the changes: where everything that there is comes
+    /// first, which is an export, and where an administrator does.
+    pub(crate) async fn begin_follow(
+        &self,
+        node: &Arc<Node>,
+        asked: &Asked,
+        request: &wire::WatchChangesRequest,
+    ) -> Result<Option<Ticket>, Status> {
+        if !request.snapshot && !asked.is_person() {
+            return Ok(None);
+        }
+        self.check_often(asked)?;
+        let mut act = asked.act("changes.follow");
+        act.said("consumer", &request.consumer);
+        act.count("snapshot", request.snapshot.into());
+        recorded::begin(node, act).await.map(Some)
+    }
+
+    /// Each is a leaf of the audit feed, which nobody below the role administer may fill.
+    fn check_often(&self, asked: &Asked) -> Result<(), Status> {
+        let often = asked.role() < Role::Administer && self.often.check_key(asked.who()).is_err();
+        if often {
+            return Err(overloaded(RETRY_AFTER));
+        }
+        Ok(())
+    }
+
+    fn place(&self, asked: &Asked) -> Result<Place, Status> {
+        let who = asked.who();
+        let place = self
+            .places
+            .take(who)
+            .ok_or_else(|| overloaded(RETRY_AFTER))?;
+        self.check_often(asked)?;
+        Ok(place)
+    }
+}
 
 pub(crate) type Exported = ReceiverStream<Result<wire::ExportResponse, Status>>;
 
@@ -22,9 +93,12 @@ pub(crate) type Exported = ReceiverStream<Result<wire::ExportResponse, Status>>;
 /// out.
 pub(crate) async fn export(
     node: &Arc<Node>,
+    exports: &Exports,
     request: Request<wire::ExportRequest>,
 ) -> Result<Exported, Status> {
-    let act = Asked::of(&request).act("export");
+    let asked = Asked::of(&request);
+    let place = exports.place(&asked)?;
+    let act = asked.act("export");
     let request = request.into_inner();
     let set = match request.set.as_str() {
         "" => None,
@@ -47,8 +121,7 @@ pub(crate) async fn export(
         let done = node.export(set.as_ref(), request.include_dead, &mut |page| {
             exported += page.len();
             let entries = page.into_iter().map(convert::exported).collect();
-            let sent = pages.blocking_send(Ok(wire::ExportResponse { entries }));
-            heard = sent.is_ok();
+            heard = places::hand(&pages, Ok(wire::ExportResponse { entries }));
             heard
         });
         let act = ticket.act();
@@ -65,8 +138,9 @@ pub(crate) async fn export(
         );
         if let Err(error) = done {
             // Nobody is left to tell when the receiver is gone.
-            let _ = pages.blocking_send(Err(status(&error)));
+            places::hand(&pages, Err(status(&error)));
         }
+        drop(place);
     });
     Ok(ReceiverStream::new(stream))
 }

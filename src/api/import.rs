@@ -6,23 +6,29 @@
 //! stream itself says nothing: hyper reports a cancelled one as ended.)
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashpact_core::id::Slug;
 use hashpact_core::leaf::audit::{Act, OK};
 use hashpact_node::model::ImportProgress;
 use hashpact_node::{Node, NodeError};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
 use crate::error::{misuse, status};
+use crate::places::hand;
 use crate::recorded::begin;
 use crate::{convert, wire};
 
 /// Messages that wait between the socket and the importing thread: enough that
 /// neither stands still, little enough that memory stays small.
 const WAITING: usize = 4;
+
+/// The longest that a client is silent. One whose source is slow says something empty.
+const SILENT_MAX: Duration = Duration::from_secs(60);
 
 /// The outcome of an import whose client went away before its end.
 const CUT_OFF: &str = "cut_off";
@@ -62,11 +68,11 @@ pub(crate) async fn run(
         }
         // Nobody is left to tell when the receiver is gone.
         let _ = match done {
-            Ok(Some(done)) => progress.blocking_send(Ok(convert::progress(done, Vec::new(), true))),
-            Ok(None) => Ok(()),
+            Ok(Some(done)) => hand(&progress, Ok(convert::progress(done, Vec::new(), true))),
+            Ok(None) => true,
             Err(error) => {
                 warn!(%set, code = error.code(), %error, "an import failed");
-                progress.blocking_send(Err(status(&error)))
+                hand(&progress, Err(status(&error)))
             }
         };
     });
@@ -104,7 +110,16 @@ async fn feed(
             let _ = steps.send(Step::End).await;
             return Ok(());
         }
-        match requests.message().await? {
+        // Whoever holds the set's writer and says nothing keeps others from writing.
+        let next = timeout(SILENT_MAX, requests.message()).await;
+        let next = next.map_err(|_| {
+            misuse(format!(
+                "nothing came for {} s: the import was ended, and what it had signed counts; run it \
+                 again, it adds what is missing",
+                SILENT_MAX.as_secs()
+            ))
+        })?;
+        match next? {
             Some(next) => request = next,
             None => return Err(misuse("the import ended without its last message")),
         }
@@ -147,7 +162,7 @@ fn import(
         let progress = counted(import.push(good)?, unread);
         said(act, &progress);
         let response = convert::progress(progress, refused, false);
-        if tell.blocking_send(Ok(response)).is_err() {
+        if !hand(tell, Ok(response)) {
             break;
         }
     }

@@ -23,13 +23,16 @@ mod asking;
 mod audit;
 mod bundle;
 mod changes;
+mod codec;
 mod convert;
 mod embedded;
 mod erase;
 mod error;
 mod export;
+mod gather;
 mod import;
 mod looking;
+mod places;
 mod quarantine;
 mod recorded;
 mod refusals;
@@ -43,8 +46,9 @@ pub use self::asking::LOOKUP_MAX;
 pub use self::convert::{basis_name, media_name};
 pub use self::embedded::{Embedded, embedded};
 pub use self::error::{ApiError, CODE, RETRY_AFTER_MS};
+pub use self::gather::SELECTORS_MAX;
 pub use self::recorded::COMMAND_AGENT;
-pub use self::service::{About, NodeService, SELECTORS_MAX};
+pub use self::service::{About, NodeService};
 pub use self::serving::{DoorLimits, serve_incoming};
 
 #[cfg(test)]

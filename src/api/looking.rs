@@ -21,8 +21,8 @@ pub(crate) async fn lookup(
     node: &Arc<Node>,
     request: Request<wire::LookupRequest>,
 ) -> Result<Response<wire::LookupResponse>, Status> {
-    let place = asking.place()?;
     let asked = Asked::of(&request);
+    let place = asking.place(asked.who())?;
     let request = request.into_inner();
     let kinds = kinds(&request.signals);
     let look_up = asked.look_up(node, &kinds).await?;
@@ -58,8 +58,8 @@ pub(crate) async fn matches(
     node: &Arc<Node>,
     request: Request<wire::MatchRequest>,
 ) -> Result<Response<wire::MatchResponse>, Status> {
-    let place = asking.place()?;
     let asked = Asked::of(&request);
+    let place = asking.place(asked.who())?;
     let request = request.into_inner();
     let kinds = kinds(&request.signals);
     let look_up = asked.look_up(node, &kinds).await?;

@@ -45,6 +45,16 @@ impl Asked {
         }
     }
 
+    /// Who asks.
+    pub(crate) const fn who(&self) -> &Who {
+        &self.caller.who
+    }
+
+    /// In which role.
+    pub(crate) const fn role(&self) -> Role {
+        self.caller.role
+    }
+
     /// An act of this caller.
     pub(crate) fn act(&self, code: &str) -> Act {
         Act::new(
@@ -55,19 +65,22 @@ impl Asked {
     }
 
     /// The act by which documents came: that of the command, where it is one that does
-    /// nothing else.
-    pub(crate) fn roster_act(&self) -> Act {
+    /// nothing else. What cuts somebody off is always found under one name, whatever
+    /// the command calls itself.
+    pub(crate) fn roster_act(&self, documents: &wire::ImportRosterRequest) -> Act {
+        if !documents.suspensions.is_empty() {
+            return self.act("coalition.suspend");
+        }
         self.act(match self.command.as_deref() {
             Some("card-publish") => "card.publish",
             Some("coalition-publish") => "coalition.publish",
-            Some("coalition-suspend") => "coalition.suspend",
             Some("enrol-accept") => "enrol.accept",
             Some(_) | None => "roster.import",
         })
     }
 
     /// Whether its look-ups are an administrator's.
-    const fn is_person(&self) -> bool {
+    pub(crate) const fn is_person(&self) -> bool {
         match self.caller.who {
             Who::Process | Who::Socket { .. } => self.command.is_some(),
             Who::Certificate { .. } => matches!(self.caller.role, Role::Administer),
@@ -135,6 +148,13 @@ pub(crate) async fn begin(node: &Arc<Node>, act: Act) -> Result<Ticket, Status> 
 pub(crate) async fn finish(ticket: Ticket, outcome: String) {
     // A thread that dies with it leaves the note.
     let _ = tokio::task::spawn_blocking(move || ticket.finish(&outcome)).await;
+}
+
+/// Records that something with no end of its own has begun, or why it has not.
+pub(crate) async fn begun(ticket: Option<Ticket>, refused: Option<&Status>) {
+    if let Some(ticket) = ticket {
+        finish(ticket, refused.map_or_else(|| OK.to_owned(), code_of)).await;
+    }
 }
 
 /// The stable code of a status.
@@ -238,6 +258,16 @@ pub(crate) fn imported(act: &mut Act, outcome: &RosterImport) {
     act.count("known", outcome.known.into());
     let refused = u64::try_from(outcome.refused.len()).unwrap_or(u64::MAX);
     act.count("refused", refused);
+    for (what, digest) in &outcome.taken_in {
+        act.detail(what, digest);
+    }
+    for member in &outcome.suspended {
+        if act.member.is_empty() {
+            act.member = member.to_string();
+        } else {
+            act.detail("member", member);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -278,7 +308,12 @@ mod tests {
             "hashpact-command/card-publish x",
             Some(Caller::socket(Some(9))),
         );
-        let act = act.roster_act();
+        let suspension = wire::ImportRosterRequest {
+            suspensions: vec![bytes::Bytes::new()],
+            ..wire::ImportRosterRequest::default()
+        };
+        assert_eq!(act.roster_act(&suspension).act, "coalition.suspend");
+        let act = act.roster_act(&wire::ImportRosterRequest::default());
         assert_eq!(act.act, "card.publish");
         assert_eq!(
             (act.actor.uid, act.actor.command.as_str()),

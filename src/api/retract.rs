@@ -7,7 +7,7 @@ use hashpact_node::{Node, NodeError};
 use tonic::{Status, Streaming};
 
 use crate::error::misuse;
-use crate::service::SELECTORS_MAX;
+use crate::gather::Gathered;
 use crate::{convert, wire};
 
 /// Takes a retraction in, up to its limit.
@@ -18,18 +18,16 @@ pub(crate) async fn gather(
         .message()
         .await?
         .ok_or_else(|| misuse("the first message of a retraction names set and reason"))?;
+    let mut gathered = Gathered::default();
+    gathered.add("retraction", &whole.selectors)?;
     while !whole.last {
         let request = requests
             .message()
             .await?
             .ok_or_else(|| misuse("the retraction ended without its last message"))?;
         whole.last = request.last;
+        gathered.add("retraction", &request.selectors)?;
         whole.selectors.extend(request.selectors);
-        if whole.selectors.len() > SELECTORS_MAX {
-            return Err(misuse(format!(
-                "more than {SELECTORS_MAX} selectors in one retraction; send several"
-            )));
-        }
     }
     Ok(whole)
 }

@@ -22,11 +22,9 @@ use crate::asking::Asking;
 use crate::changes::Watchers;
 use crate::convert;
 use crate::error::{lost, misuse, nobody, refused, status};
+use crate::export::Exports;
 use crate::recorded::{self, Asked, recorded};
-use crate::{audit, bundle, erase, export, import, looking, retract, wire};
-
-/// Selectors of one retraction, all of which are held in memory.
-pub const SELECTORS_MAX: usize = 1_000_000;
+use crate::{audit, bundle, erase, export, import, looking, places, retract, wire};
 
 /// What the node cannot know of the process it runs in.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +40,7 @@ pub struct About {
 pub struct NodeService {
     node: Arc<Node>,
     asking: Asking,
+    exports: Exports,
     watchers: Watchers,
     about: Arc<About>,
     bundles: Option<Arc<dyn Bundles>>,
@@ -59,6 +58,7 @@ impl NodeService {
     pub fn until(node: Arc<Node>, about: About, stop: CancellationToken) -> Self {
         Self {
             asking: Asking::new(Arc::clone(&node)),
+            exports: Exports::default(),
             watchers: Watchers::new(stop),
             node,
             about: Arc::new(about),
@@ -314,18 +314,21 @@ impl wire::node_server::Node for NodeService {
         &self,
         request: Request<wire::ExportRequest>,
     ) -> Result<Response<Self::ExportStream>, Status> {
-        export::export(&self.node, request).await.map(Response::new)
+        let exported = export::export(&self.node, &self.exports, request);
+        exported.await.map(Response::new)
     }
 
     async fn watch_changes(
         &self,
         request: Request<wire::WatchChangesRequest>,
     ) -> Result<Response<Self::WatchChangesStream>, Status> {
-        let caller = caller(&request)?;
-        let watched = self
-            .watchers
-            .watch(self.node(), caller, request.into_inner());
-        watched.await.map(Response::new)
+        let (caller, asked) = (caller(&request)?, Asked::of(&request));
+        let request = request.into_inner();
+        let begun = self.exports.begin_follow(&self.node, &asked, &request);
+        let begun = begun.await?;
+        let watched = self.watchers.watch(self.node(), caller, request).await;
+        recorded::begun(begun, watched.as_ref().err()).await;
+        watched.map(Response::new)
     }
 
     async fn acknowledge_changes(
@@ -372,7 +375,7 @@ impl wire::node_server::Node for NodeService {
         request: Request<wire::ExportBundleRequest>,
     ) -> Result<Response<Self::ExportBundleStream>, Status> {
         let bundles = self.bundles()?;
-        let act = Asked::of(&request).act("bundle.export");
+        let act = bundle::described(Asked::of(&request).act("bundle.export"), request.get_ref());
         // Before the first byte goes out.
         let ticket = recorded::begin(&self.node, act).await?;
         let exported = bundle::export(&self.node, bundles.as_ref(), request.get_ref(), ticket);
@@ -481,7 +484,7 @@ impl wire::node_server::Node for NodeService {
                     ..last
                 }
             });
-            let _ = tell.blocking_send(ended);
+            places::hand(&tell, ended);
         });
         Ok(Response::new(ReceiverStream::new(told)))
     }
@@ -490,7 +493,7 @@ impl wire::node_server::Node for NodeService {
         &self,
         request: Request<wire::ImportRosterRequest>,
     ) -> Result<Response<wire::ImportRosterResponse>, Status> {
-        let mut act = Asked::of(&request).roster_act();
+        let mut act = Asked::of(&request).roster_act(request.get_ref());
         let request = request.into_inner();
         let documents = RosterDocuments {
             rosters: request.rosters,

@@ -30,7 +30,9 @@ const HEADERS_TIMEOUT: Duration = Duration::from_secs(15);
 const HEADERS_MAX_BYTES: usize = 16 * 1024;
 /// Headers of one request.
 const HEADERS_MAX: usize = 64;
-/// For requests under way when the door closes.
+/// The longest that a connection stands; clients open another.
+const AGE_MAX: Duration = Duration::from_secs(30);
+/// For requests under way when the door closes, or a connection is of age.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// After an accept that failed for want of file descriptors, so as not to spin.
@@ -109,6 +111,12 @@ where
         () = stop.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
+        }
+        // Whoever reads nothing holds a place no longer than this.
+        () = tokio::time::sleep(AGE_MAX) => {
+            serving.as_mut().graceful_shutdown();
+            let last = tokio::time::timeout(GRACE, serving).await;
+            last.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {

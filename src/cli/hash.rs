@@ -12,7 +12,7 @@ use super::error::{CliError, Exit};
 use super::media::{
     FileHashes, Hashed, Hasher, INSTALL_FFMPEG, Link, Look, LookError, MediaArgs, links_of, scope,
 };
-use super::output::{Progress, bytes, counted, note};
+use super::output::{Progress, bytes, counted, note, plain};
 
 /// Print the hashes of files, pictures, videos and links
 ///
@@ -119,7 +119,7 @@ pub fn run(args: HashArgs, context: &Context) -> Result<(), CliError> {
         match hasher.named(&path, |read| progress.add(read)) {
             Ok(hashed) => progress.around(|| summary.file(file, &hashed, context))?,
             Err(error) => {
-                progress.around(|| note(format!("error: {file}: {error}")));
+                progress.around(|| note(format!("error: {}: {error}", plain(&file))));
                 summary.failed.push(Failed {
                     file: Some(file),
                     code: error.code(),
@@ -148,7 +148,7 @@ impl Summary {
         self.hashed = self.hashed.saturating_add(1);
         let output = &context.output;
         let exact = &hashed.exact;
-        output.line(format_args!("{file} ({})", bytes(exact.bytes)))?;
+        output.line(format_args!("{} ({})", plain(&file), bytes(exact.bytes)))?;
         output.line(format_args!("  MD5     {}", exact.md5))?;
         output.line(format_args!("  SHA1    {}", exact.sha1))?;
         output.line(format_args!("  SHA256  {}", exact.sha256))?;
@@ -197,7 +197,7 @@ impl Summary {
             Look::Failed(error) => {
                 self.not_seen = self.not_seen.saturating_add(1);
                 self.wants_ffmpeg |= error.wants_ffmpeg();
-                note(format_args!("error: {}: {error}", object.file));
+                note(format_args!("error: {}: {error}", plain(&object.file)));
                 object.media = media_of(error);
                 object.not_seen = Some(Failed {
                     file: None,

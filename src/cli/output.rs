@@ -282,6 +282,18 @@ impl Drop for Progress {
     }
 }
 
+/// A name without what a terminal would take for a command.
+pub(crate) fn plain(name: &str) -> String {
+    let plain = |letter: char| {
+        if letter.is_control() {
+            '\u{fffd}'
+        } else {
+            letter
+        }
+    };
+    name.chars().map(plain).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -204,7 +204,12 @@ impl Running {
             },
             () = signals.stop() => tracing::warn!("told twice: what is under way is cut off"),
         }
-        note(&self.node, Act::new("node.stop", Actor::node())).await?;
+        // A thread that a client holds must not keep the node from ending.
+        let stop = note(&self.node, Act::new("node.stop", Actor::node()));
+        match tokio::time::timeout(LAST_WAIT, stop).await {
+            Ok(noted) => noted?,
+            Err(_) => tracing::warn!("the stop could not be recorded in time"),
+        }
         ended
     }
 }

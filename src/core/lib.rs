@@ -32,6 +32,7 @@ pub mod equivocation;
 pub mod evidence;
 #[cfg(test)]
 mod feed_vectors;
+pub mod fields;
 #[cfg(test)]
 mod hostile;
 pub mod id;

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 
 use bytes::Buf;
+use hashpact_core::fields::Field;
 use hashpact_core::limits::{COSIGNATURES_MAX, RECEIPTS_MAX};
 use hashpact_core::reject::Rejection;
 use prost::Message;
@@ -207,48 +208,6 @@ impl Budget {
         }
         Ok(())
     }
-}
-
-/// One field of a protobuf message; content is empty for numbers.
-struct Field<'a> {
-    number: u64,
-    content: &'a [u8],
-}
-
-impl<'a> Field<'a> {
-    fn read(rest: &mut &'a [u8]) -> Option<Self> {
-        let key = varint(rest)?;
-        let length = match key & 7 {
-            0 => {
-                varint(rest)?;
-                0
-            }
-            1 => 8,
-            2 => usize::try_from(varint(rest)?).ok()?,
-            5 => 4,
-            _ => return None, // groups are not of proto3
-        };
-        let (content, after) = rest.split_at_checked(length)?;
-        *rest = after;
-        Some(Self {
-            number: key >> 3,
-            content,
-        })
-    }
-}
-
-/// Reads an unsigned LEB128 number of at most ten bytes.
-fn varint(rest: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..70).step_by(7) {
-        let (byte, after) = rest.split_first()?;
-        *rest = after;
-        value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ pub mod quarantine;
 pub mod removed;
 
 mod export;
+mod handed_in;
 mod node;
 mod re_anchor;
 mod sign_state;

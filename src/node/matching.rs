@@ -24,8 +24,13 @@ pub(crate) const PER_FEED: usize = 32;
 /// Values near one item that are looked up, the nearest: many may say nothing any
 /// more, or be one publisher's flood, and what others say lies behind them. Some 100 ms.
 const VALUES_MAX: usize = 32_768;
-/// Values beyond the first 256 of each item that are looked up in one call: some 1 s.
+/// Values near its items that are looked up in one call: some 1 s. What comes after is
+/// not answered, and says so.
 const VALUES_PER_CALL: usize = 262_144;
+/// Values near an item that are always looked up, and matches that are always told.
+const FEW: usize = 16;
+/// Matches that one call makes: some 30 MB of them.
+const MATCHES_PER_CALL: usize = 65_536;
 /// Values looked up at one time, which bounds what is in memory.
 const SLICE: usize = LOOKUP_MAX;
 
@@ -78,6 +83,7 @@ pub(crate) fn matches(
         keep,
         answers: signals.iter().map(|_| Telling::default()).collect(),
         asked: Vec::new(),
+        left: MATCHES_PER_CALL,
     };
     let mut swept = match near {
         None => near_by_sweep(store, signals, max)?,
@@ -96,15 +102,21 @@ pub(crate) fn matches(
             (_, None) => None,
             (None, Some(_)) => swept.remove(&item).map(Nearest::finish),
             (Some(near), Some(value)) => {
-                let limit = VALUES_MAX.min(room.saturating_add(MATCHES_MAX));
-                Some(near.within(&value, max, limit)?)
+                let limit = VALUES_MAX.min(room.max(MATCHES_MAX));
+                let nearest = near.within(&value, max, limit)?;
+                // ⚠ What one publisher's flood takes is not taken from items beside it.
+                if room == 0 && nearest.0.len() > FEW {
+                    answering.give_up(item);
+                    continue;
+                }
+                Some(nearest)
             }
         };
         let Some((values, more)) = nearest else {
             answering.ask(item, signal.index_key(), 0)?;
             continue;
         };
-        room = room.saturating_sub(values.len().saturating_sub(MATCHES_MAX));
+        room = room.saturating_sub(values.len());
         if let Some(answer) = answering.answers.get_mut(item) {
             answer.more |= more;
         }
@@ -123,6 +135,8 @@ struct Answering<'s, K> {
     keep: K,
     answers: Vec<Telling>,
     asked: Vec<Asked>,
+    /// Matches that the call may still make.
+    left: usize,
 }
 
 impl<K: Fn(&mut Match) -> bool> Answering<'_, K> {
@@ -136,6 +150,13 @@ impl<K: Fn(&mut Match) -> bool> Answering<'_, K> {
             self.look_up()?;
         }
         Ok(())
+    }
+
+    /// Leaves an item unanswered, and says so.
+    fn give_up(&mut self, item: usize) {
+        if let Some(answer) = self.answers.get_mut(item) {
+            answer.over = true;
+        }
     }
 
     fn look_up(&mut self) -> Result<(), NodeError> {
@@ -157,8 +178,15 @@ impl<K: Fn(&mut Match) -> bool> Answering<'_, K> {
         for posting in &found.postings {
             let entry: Option<Match> = self.names.answer(posting)?;
             let entry = entry.and_then(|mut entry| (self.keep)(&mut entry).then_some(entry));
-            if let Some(entry) = entry {
-                answer.add(entry, asked.distance, None);
+            let Some(entry) = entry else { continue };
+            // ⚠ Of a call's first item all is told, which has a bound of its own, and of
+            // any item a few matches.
+            if self.left == 0 && asked.item > 0 && answer.found.len() >= FEW {
+                answer.over = true;
+                break;
+            }
+            if answer.add(entry, asked.distance, None) {
+                self.left = self.left.saturating_sub(1);
             }
         }
         Ok(())
@@ -175,14 +203,16 @@ pub(crate) struct Telling {
     found: Vec<(usize, Found)>,
     of_publisher: HashMap<MemberNumber, usize>,
     pub(crate) more: bool,
+    over: bool,
 }
 
 impl Telling {
-    pub(crate) fn add(&mut self, entry: Match, distance: u32, video: Option<VideoShare>) {
+    /// Answers whether there was room for it.
+    pub(crate) fn add(&mut self, entry: Match, distance: u32, video: Option<VideoShare>) -> bool {
         let before = self.of_publisher.entry(entry.publisher).or_default();
         if *before == MATCHES_MAX {
             self.more = true;
-            return;
+            return false;
         }
         let found = Found {
             entry,
@@ -191,6 +221,7 @@ impl Telling {
         };
         self.found.push((*before, found));
         *before = before.saturating_add(1);
+        true
     }
 
     fn finish(self) -> Matched {
@@ -205,6 +236,7 @@ impl Telling {
         Matched {
             found: found.collect(),
             more,
+            over: self.over,
         }
     }
 }

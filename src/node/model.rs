@@ -6,8 +6,6 @@ use hashpact_core::signal::{Signal, SignalKind};
 pub use hashpact_store::quarantine::{Decision, Reason};
 pub use hashpact_store::{Room, Space};
 
-use crate::error::NodeError;
-
 /// What a new set is.
 #[derive(Debug, Clone)]
 pub struct NewSet {
@@ -264,6 +262,9 @@ pub struct Matched {
     pub found: Vec<Found>,
     /// Whether there are more than are told.
     pub more: bool,
+    /// Whether it was not answered, or not whole, since the signals before it in the
+    /// same call had so many matches: it is to be asked again, with fewer.
+    pub over: bool,
 }
 
 /// An entry as exported.
@@ -292,21 +293,10 @@ pub struct RosterImport {
     pub known: u32,
     /// Why the others were refused.
     pub refused: Vec<String>,
-}
-
-impl RosterImport {
-    /// Counts one document; a failure of ours goes on.
-    pub(crate) fn note(&mut self, result: Result<bool, NodeError>) -> Result<(), NodeError> {
-        match result {
-            Ok(true) => self.accepted += 1,
-            Ok(false) => self.known += 1,
-            Err(error @ (NodeError::Rejected(_) | NodeError::Misuse(_))) => {
-                self.refused.push(error.to_string());
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
+    /// Of the new ones: what it is and the digest of its payload.
+    pub taken_in: Vec<(&'static str, Digest)>,
+    /// Who is suspended by the new ones.
+    pub suspended: Vec<Slug>,
 }
 
 /// Another node, as this one sees it.

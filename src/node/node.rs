@@ -26,7 +26,7 @@ use crate::hub::Hub;
 use crate::membership::Membership;
 use crate::model::{
     Erased, Erasure, ExchangeView, ExportedEntry, Grantee, Match, MatchOptions, Matched, NewSet,
-    Retracted, Retraction, RosterImport, SetInfo,
+    Retracted, Retraction, SetInfo,
 };
 use crate::near::Near;
 use crate::publish::{Import, Publisher, PublisherParts};
@@ -511,27 +511,6 @@ impl Node {
             })
         })
         .map(|_| ())
-    }
-
-    /// Hands documents to the node, which verifies each. Blocking.
-    ///
-    /// # Errors
-    /// What the store answers. Documents that are refused are listed.
-    pub fn import_roster(&self, documents: RosterDocuments) -> Result<RosterImport, NodeError> {
-        let mut outcome = RosterImport::default();
-        for bytes in documents.rosters {
-            outcome.note(self.membership.accept_roster(bytes))?;
-        }
-        for bytes in documents.node_cards {
-            outcome.note(self.membership.accept_card(bytes))?;
-        }
-        for bytes in documents.suspensions {
-            outcome.note(self.membership.accept_suspension(bytes))?;
-        }
-        self.follow_roster()?;
-        let state = self.membership.state();
-        outcome.version = state.chain.as_ref().map_or(0, RosterChain::version);
-        Ok(outcome)
     }
 
     /// The roster chain, the newest cards and the suspensions, as received.

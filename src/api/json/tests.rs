@@ -259,7 +259,11 @@ async fn what_is_too_much_or_no_question_is_refused_with_its_code() {
 async fn at_overload_it_says_how_long_to_wait() {
     let scene = Scene::new();
     let mut places = Vec::new();
-    while let Ok(place) = scene.api.asking.place() {
+    let everybody = (0..8).map(|uid| Who::Socket { uid: Some(uid) });
+    for who in everybody.cycle().take(100_000) {
+        let Ok(place) = scene.api.asking.place(&who) else {
+            break;
+        };
         places.push(place);
     }
     let request = axum::http::Request::post("/v1/match")
@@ -291,7 +295,10 @@ async fn bodies_that_come_slowly_take_nobody_s_turn() {
         assert!(futures_util::poll!(&mut sent).is_pending());
         waiting.push(sent);
     }
-    assert!(scene.api.asking.place().is_ok(), "gRPC answers");
+    assert!(
+        scene.api.asking.place(&Who::Process).is_ok(),
+        "gRPC answers"
+    );
     assert_eq!(scene.send(slow()).await.0, StatusCode::TOO_MANY_REQUESTS);
     waiting.pop();
     assert_eq!(scene.ask("{\"signals\": []}").await.0, StatusCode::OK);

@@ -145,7 +145,12 @@ fn print(summary: &Summary, context: &Context) -> Result<(), CliError> {
                 set.size.to_string(),
                 set.entries.to_string(),
                 set.elided.to_string(),
-                if set.verified { "yes" } else { "NO" }.to_owned(),
+                match (set.verified, summary.genesis_given) {
+                    (true, true) => "yes",
+                    (true, false) => "by itself",
+                    (false, _) => "NO",
+                }
+                .to_owned(),
             ]);
         }
         out.table(&shown)?;

@@ -12,6 +12,7 @@ use hashpact_formats::{Format, Options};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
 
 use super::read::{InFlight, Kept, ReadFile, Reading};
 use super::rejects::Rejects;
@@ -21,6 +22,8 @@ use crate::cli::output::Progress;
 
 /// Messages that wait between the reader and the connection.
 const WAITING: usize = 4;
+/// Said while the file brings nothing: the node ends imports that are silent.
+const ALIVE: Duration = Duration::from_secs(20);
 /// How often the progress bar moves.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -167,7 +170,7 @@ impl Importer<'_> {
         let reading = self.reading(path, transfer, Some(send));
         let reading = tokio::task::spawn_blocking(move || reading.run());
         let answered = self
-            .follow(client, ReceiverStream::new(requests), transfer)
+            .follow(client, with_signs_of_life(requests), transfer)
             .await;
         // The reader has ended: it sends nothing once nobody takes it.
         let read = reading.await.map_err(CliError::failed)?;
@@ -181,7 +184,7 @@ impl Importer<'_> {
     async fn follow(
         &mut self,
         client: &Client,
-        requests: ReceiverStream<wire::ImportRequest>,
+        requests: impl Stream<Item = wire::ImportRequest> + Send + 'static,
         transfer: &Transfer,
     ) -> Result<wire::ImportResponse, CliError> {
         let before = self.progress.done();
@@ -272,4 +275,13 @@ fn summary(path: &Path, read: ReadFile, last: Option<wire::ImportResponse>) -> F
 fn rejects_error(path: &Path, error: &std::io::Error) -> CliError {
     CliError::failed(format!("{}: {error}", path.display()))
         .next("name another place with --rejects FILE")
+}
+
+/// What is read, and something empty wherever nothing was for a while.
+fn with_signs_of_life(
+    requests: mpsc::Receiver<wire::ImportRequest>,
+) -> impl Stream<Item = wire::ImportRequest> {
+    let ticks = tokio::time::interval_at(tokio::time::Instant::now() + ALIVE, ALIVE);
+    let requests = ReceiverStream::new(requests).timeout_repeating(ticks);
+    requests.map(Result::unwrap_or_default)
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::walk::Met;
 use crate::cli::error::CliError;
 use crate::cli::lookup::answer::ItemObject;
-use crate::cli::output::{Output, Progress, bytes, counted, note};
+use crate::cli::output::{Output, Progress, bytes, counted, note, plain};
 
 /// Errors that are shown to people; more are counted.
 const ERRORS_SHOWN: u64 = 1_000;
@@ -172,16 +172,4 @@ impl Report {
 pub(super) fn not_text(path: &Path) -> Option<String> {
     let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
     path.to_str().is_none().then(|| HEXLOWER.encode(bytes))
-}
-
-/// A name without what a terminal would take for a command.
-fn plain(name: &str) -> String {
-    let plain = |letter: char| {
-        if letter.is_control() {
-            '\u{fffd}'
-        } else {
-            letter
-        }
-    };
-    name.chars().map(plain).collect()
 }

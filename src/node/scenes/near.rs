@@ -195,6 +195,45 @@ fn nearer_values_that_were_taken_back_hide_nothing() {
 }
 
 #[test]
+fn a_call_full_of_what_lies_in_a_flood_is_bounded_and_the_rest_of_it_answered() {
+    let scene = Scene::new();
+    let node = scene.open_with_near_index();
+    for set in ["confirmed", "flood"] {
+        node.create_set(&own_work(set)).unwrap();
+    }
+    let flooded = pdq(1, 0);
+    let flood = (0..MATCHES_MAX).map(|n| {
+        let mut one = entry(1_000 + u64::try_from(n).unwrap(), "one");
+        one.body.signals = vec![beside(&flooded, n)];
+        one
+    });
+    import(&node, "flood", flood.collect());
+    import(&node, "confirmed", vec![picture(2)]);
+    wait_until_ready(&node);
+    let mut signals: Vec<Signal> = (0..400)
+        .map(|n: usize| {
+            let mut value = flooded.value().to_vec();
+            for bit in (0..9).filter(|bit| n >> bit & 1 == 1) {
+                value[20 + bit] ^= 0x10;
+            }
+            Signal::new(SignalKind::Pdq, value.into(), Some(90)).unwrap()
+        })
+        .collect();
+    signals.push(pdq(2, 0));
+    let answers = node.matches(&signals, MatchOptions::default()).unwrap();
+    let whole = answers.iter().filter(|answer| !answer.over).count();
+    assert!((200..400).contains(&whole), "{whole} were answered");
+    let made: usize = answers.iter().map(|answer| answer.found.len()).sum();
+    assert!(made <= 65_536 + 400 * 16 + MATCHES_MAX, "{made} matches");
+    assert_eq!(distances(&answers[0]).len(), MATCHES_MAX);
+    let last = answers.last().unwrap();
+    assert_eq!((distances(last), last.over), (vec![0], false));
+    // Asked by itself, what was left out is answered.
+    let alone = ask(&node, signals[399].clone(), 31);
+    assert_eq!((alone.found.len(), alone.over), (MATCHES_MAX, false));
+}
+
+#[test]
 fn a_distance_at_which_nothing_is_alike_is_refused() {
     let scene = Scene::new();
     let node = scene.open();

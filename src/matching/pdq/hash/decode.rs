@@ -9,6 +9,11 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use super::MIN_SIDE;
 use super::transform::Luma;
 
+/// What a decoder takes for a pixel while it works, at most.
+const DECODING_BYTES_A_PIXEL: u64 = 16;
+/// Beside the pixels and the file: tables, a row, a colour profile.
+const BESIDE_PIXELS_BYTES: u64 = 8 << 20;
+
 /// What a file may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -181,6 +186,10 @@ fn decode(file: &[u8], format: ImageFormat, limits: &Limits) -> Result<DynamicIm
     let mut decoder = opened(file, format, limits)?;
     let mut left = limits.for_decoder();
     left.reserve(decoder.total_bytes())?;
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    let needed = pixels.saturating_mul(DECODING_BYTES_A_PIXEL) + beside(file);
+    left.max_alloc = left.max_alloc.map(|left| left.min(needed));
     decoder.set_limits(left)?;
     Ok(DynamicImage::from_decoder(decoder)?)
 }
@@ -192,7 +201,11 @@ fn opened<'f>(
     limits: &Limits,
 ) -> Result<impl ImageDecoder + 'f, ImageError> {
     let mut reader = ImageReader::with_format(Cursor::new(file), format);
-    reader.limits(limits.for_decoder());
+    // ⚠ What lies beside the pixels, such as a colour profile, may be compressed a
+    // thousandfold: before the picture's size is known, little is allowed.
+    let mut header = limits.for_decoder();
+    header.max_alloc = Some(limits.decoder_max_bytes.min(beside(file)));
+    reader.limits(header);
     let decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
@@ -206,6 +219,11 @@ fn opened<'f>(
         return Err(ImageError::TooMuchMemory);
     }
     Ok(decoder)
+}
+
+/// What a decoder may take for what lies beside the pixels.
+fn beside(file: &[u8]) -> u64 {
+    BESIDE_PIXELS_BYTES.saturating_add(u64::try_from(file.len()).unwrap_or(u64::MAX))
 }
 
 impl Limits {
