@@ -95,16 +95,19 @@ impl Node {
         let access = self.membership().snapshot().zip(own);
         let access = access.map(|(snapshot, own)| snapshot.member(own));
         let cut_off = match access {
-            Some(MemberAccess::Suspended) => Some("suspended"),
-            Some(MemberAccess::Removed) => Some("removed from the coalition"),
+            Some(MemberAccess::Suspended) => Some(("suspended", "goes on matching")),
+            Some(MemberAccess::Removed) => Some((
+                "removed from the coalition",
+                "of other members matches no more",
+            )),
             Some(MemberAccess::Active | MemberAccess::Denied | MemberAccess::Unknown) | None => {
                 None
             }
         };
-        if let Some(how) = cut_off {
+        if let Some((how, held)) = cut_off {
             status.notices.push(format!(
-                "this member is {how}: nobody exchanges with it; what it holds goes on matching; \
-                 the administrators know why"
+                "this member is {how}: nobody exchanges with it; what it holds {held}; the \
+                 administrators know why"
             ));
         }
         if let Some(card) = own.and_then(|own| state.cards.newest(own)) {

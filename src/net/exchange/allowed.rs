@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use hashpact_core::access::Grants;
+use hashpact_core::access::{Grants, MemberAccess};
 use hashpact_core::id::{FeedId, MemberNumber};
 use hashpact_core::leaf::Describe;
 use hashpact_core::puller::{Denied, Event, PeerId};
@@ -143,12 +143,17 @@ impl Driver {
     }
 
     /// A feed that this node may not read answers nothing; one that it may read
-    /// again does. ⚠ A publisher that is suspended takes nothing away: that changes
-    /// access, never standing.
+    /// again does. ⚠ A suspension takes nothing away, neither one of the publisher nor
+    /// one of this member: one administrator alone makes it, and it changes access, never
+    /// standing.
     fn silence(&self) {
         let Some(snapshot) = self.snapshot() else {
             return;
         };
+        let own = self.node.membership().own();
+        if own.is_ok_and(|own| snapshot.member(own) == MemberAccess::Suspended) {
+            return;
+        }
         for feed in self.node.store().feeds() {
             let Some(describe) = describe_of(&feed).filter(|_| !feed.own) else {
                 continue;
