@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use hashpact_core::card::{Contact, EndpointPolicy};
+use hashpact_core::card::{CardBook, Contact, EndpointPolicy};
 use hashpact_core::checkpoint;
 use hashpact_core::id::{Digest, MemberNumber, SetName, Slug, UnixMillis};
 use hashpact_core::keys::{Feed, Identity, SecretKey};
@@ -31,7 +31,7 @@ use crate::model::{
 use crate::near::Near;
 use crate::publish::{Import, Publisher, PublisherParts};
 use crate::quarantine::SaidState;
-use crate::{export, matching, removed, sign_state, views};
+use crate::{export, matching, re_anchor, removed, sign_state, views};
 
 /// What a node is opened with.
 pub struct NodeOptions {
@@ -487,30 +487,43 @@ impl Node {
     /// # Errors
     /// What the store answers; what is wrong with the data is in the report.
     pub fn verify(&self, progress: impl FnMut(u64, u64)) -> Result<VerifyReport, NodeError> {
-        let report = self
-            .store
-            .verify(|feed, head| self.check_head(feed, head), progress)?;
+        let former = re_anchor::former(&self.store)?;
+        let check = |feed: &FeedInfo, head: &Head| self.check_head(&former, feed, head);
+        let report = self.store.verify(check, progress)?;
         Ok(report)
     }
 
-    /// Checks a stored head with every key that its feed ever had.
-    fn check_head(&self, feed: &FeedInfo, head: &Head) -> Result<(), Rejection> {
+    /// Checks a stored head with every key that its feed ever had, under the coalition's
+    /// roster or one that the node went by before.
+    fn check_head(
+        &self,
+        former: &[(RosterChain, CardBook)],
+        feed: &FeedInfo,
+        head: &Head,
+    ) -> Result<(), Rejection> {
         let state = self.membership.state();
         let unknown = || Rejection::Unknown {
             what: "roster",
             why: "a head cannot be checked without it".to_owned(),
         };
         let chain = state.chain.as_ref().ok_or_else(unknown)?;
-        let roster = chain.roster();
         let set = views::describe_of(feed).map(|describe| describe.name.set);
-        checkpoint::verify(head.note(), &roster.coalition, &feed.id, |epoch| {
-            set.as_ref().map_or_else(Vec::new, |set| {
-                state
-                    .cards
-                    .feed_keys(feed.publisher, set, feed.id, epoch, roster)
+        let check = |chain: &RosterChain, cards: &CardBook| {
+            let roster = chain.roster();
+            checkpoint::verify(head.note(), &roster.coalition, &feed.id, |epoch| {
+                set.as_ref().map_or_else(Vec::new, |set| {
+                    cards.feed_keys(feed.publisher, set, feed.id, epoch, roster)
+                })
             })
-        })
-        .map(|_| ())
+            .map(|_| ())
+        };
+        let mut checked = check(chain, &state.cards);
+        for (chain, cards) in former {
+            if checked.is_err() {
+                checked = check(chain, cards).or(checked);
+            }
+        }
+        checked
     }
 
     /// The roster chain, the newest cards and the suspensions, as received.

@@ -12,7 +12,7 @@ use hashpact_core::envelope::{Envelope, PayloadType};
 use hashpact_core::id::{Digest, Slug};
 use hashpact_core::leaf::audit::{Act, OK};
 use hashpact_core::reject::Rejection;
-use hashpact_core::roster::RosterChain;
+use hashpact_core::roster::{RosterChain, RosterFile};
 use hashpact_store::{Store, StoreOptions, StoredDocument};
 
 use crate::error::NodeError;
@@ -107,10 +107,41 @@ impl ReAnchoring {
         let begun = self.store.audit_begun()?;
         let number = begun.last().map_or(0, |(last, _)| last.saturating_add(1));
         let payload = act.encode(Salts::default().next())?;
+        let former = self.chain.genesis();
+        // Again, after a crash: the old chain is kept already.
+        let documents = (former != *genesis).then(|| self.held()).transpose()?;
+        let documents = documents.map(|held| {
+            let file = RosterFile {
+                rosters: held.rosters,
+                node_cards: held.node_cards,
+                suspensions: held.suspensions,
+            };
+            file.encode()
+        });
+        let former = documents.as_ref().map(|file| (&former, file.as_slice()));
         self.store
-            .replace_documents(&new.rosters, &cards, (number, &payload))?;
+            .replace_documents(&new.rosters, &cards, (number, &payload), former)?;
         Ok(chain.version())
     }
+}
+
+/// The chains that the node went by before, with their cards, for heads that were signed
+/// under them.
+///
+/// # Errors
+/// What the store answers; documents of it that do not verify.
+pub(crate) fn former(store: &Store) -> Result<Vec<(RosterChain, CardBook)>, NodeError> {
+    let mut all = Vec::new();
+    for (genesis, documents) in store.former_documents()? {
+        let file = RosterFile::decode(documents)?;
+        let chain = RosterChain::restore(decode(file.rosters, PayloadType::Roster)?, &genesis)?;
+        let mut cards = CardBook::new(EndpointPolicy::AllowLocal);
+        for card in decode(file.node_cards, PayloadType::NodeCard)? {
+            cards.restore(card, &chain)?;
+        }
+        all.push((chain, cards));
+    }
+    Ok(all)
 }
 
 fn stored(card: &CardVersion) -> StoredDocument {

@@ -5,9 +5,12 @@ use hashpact_core::id::{Digest, MemberNumber};
 use rocksdb::WriteBatch;
 
 use crate::documents::{END, versioned};
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::families::Family;
 use crate::store::Store;
+
+/// Before the genesis digest of a chain that the node went by before.
+const FORMER: &[u8] = b"former/";
 
 /// A node card or a suspension, and what it is found by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +27,9 @@ pub struct StoredDocument {
 
 impl Store {
     /// Puts a roster chain and its cards in the place of those held; suspensions go.
-    /// `act` is what the audit feed says of it, with the act's number.
+    /// `act` is what the audit feed says of it, with the act's number; `former` is the
+    /// genesis of the chain that goes, and its documents as one file: heads that were
+    /// signed under it are checked with its cards for ever.
     ///
     /// Crash: before, the old chain stands whole; after, the new one does, and what is
     /// to be recorded of it with it.
@@ -36,10 +41,15 @@ impl Store {
         rosters: &[Bytes],
         cards: &[StoredDocument],
         act: (u64, &[u8]),
+        former: Option<(&Digest, &[u8])>,
     ) -> Result<()> {
         let inner = &self.inner;
         let mut batch = WriteBatch::default();
         inner.begin_audit(&mut batch, act.0, act.1)?;
+        if let Some((genesis, documents)) = former {
+            let key = [FORMER, genesis.as_bytes()].concat();
+            batch.put_cf(inner.cf(Family::Meta)?, key, documents);
+        }
         for family in [Family::Roster, Family::Cards, Family::Suspensions] {
             batch.delete_range_cf(inner.cf(family)?, &[][..], &END[..]);
         }
@@ -51,6 +61,23 @@ impl Store {
             batch.put_cf(inner.cf(Family::Cards)?, key, &card.envelope);
         }
         inner.write_synced(batch, "anchoring anew")
+    }
+
+    /// The documents of every chain that the node went by before, each with its genesis.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn former_documents(&self) -> Result<Vec<(Digest, Bytes)>> {
+        let mut former = Vec::new();
+        let end = [FORMER, &[0xff; 33]].concat();
+        self.inner.scan(Family::Meta, FORMER, &end, |key, value| {
+            let genesis = key.get(FORMER.len()..).unwrap_or_default();
+            let genesis = Digest::from_slice(genesis)
+                .map_err(|_| StoreError::corrupt("the key of a former chain"))?;
+            former.push((genesis, Bytes::copy_from_slice(value)));
+            Ok(true)
+        })?;
+        Ok(former)
     }
 }
 
@@ -82,7 +109,12 @@ mod tests {
             .unwrap();
         let new = [Bytes::from_static(b"new")];
         store
-            .replace_documents(&new, &[card(1)], (9, b"act"))
+            .replace_documents(
+                &new,
+                &[card(1)],
+                (9, b"act"),
+                Some((&old.payload, b"former")),
+            )
             .unwrap();
         drop(store);
         let store = Store::open(folder.path(), &StoreOptions::default()).unwrap();
