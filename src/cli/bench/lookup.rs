@@ -19,6 +19,7 @@ use tonic::transport::Channel;
 use super::entries::{self, Which};
 use super::latency::{Latency, Times};
 use super::machine::{Machine, Memory, cpu_seconds};
+use super::overload::{Overload, overload};
 use super::{Bench, CommonArgs, Disk, import, per_second, rounded, say, seconds};
 use crate::cli::client::{self, SOFTWARE};
 use crate::cli::error::CliError;
@@ -44,6 +45,7 @@ struct Report {
     entries: u64,
     batches: Asked,
     one_at_a_time: Asked,
+    overload: Overload,
     /// The first answer of a store that was just opened, and of all.
     start_s: f64,
     disk: Disk,
@@ -83,7 +85,7 @@ pub(super) fn run(common: &CommonArgs, asking: Asking, context: &Context) -> Res
     super::check_answers(&node, common.entries)?;
     Memory::reset_peak();
     let runtime = tokio::runtime::Runtime::new().map_err(CliError::failed)?;
-    let (batches, one_at_a_time) =
+    let (batches, one_at_a_time, overload) =
         runtime.block_on(ask(&node, bench.dir(), common.entries, asking))?;
     drop(runtime);
     let report = Report {
@@ -91,6 +93,7 @@ pub(super) fn run(common: &CommonArgs, asking: Asking, context: &Context) -> Res
         entries: common.entries,
         batches,
         one_at_a_time,
+        overload,
         start_s: seconds(start),
         disk,
         memory: Memory::here(),
@@ -106,7 +109,7 @@ async fn ask(
     dir: &Path,
     entries: u64,
     asking: Asking,
-) -> Result<(Asked, Asked), CliError> {
+) -> Result<(Asked, Asked, Overload), CliError> {
     let path = dir.join("api.sock");
     let door = Door::open(node, &path).await?;
     let time = Duration::from_secs(u64::from(asking.seconds));
@@ -117,8 +120,11 @@ async fn ask(
         asking.streams
     ));
     let singles = singles(&path, entries, asking.streams, time).await?;
+    say("asking in batches with far too many callers");
+    let requests = Arc::new(pool(entries, asking.batch));
+    let overload = overload(&path, requests, asking.batch, time).await?;
     door.close().await?;
-    Ok((batches, singles))
+    Ok((batches, singles, overload))
 }
 
 /// The local API of a node, on a socket.
@@ -154,10 +160,7 @@ impl Door {
 }
 
 async fn batches(path: &Path, entries: u64, batch: u32, time: Duration) -> Result<Asked, CliError> {
-    let requests: Vec<_> = (0..POOL)
-        .map(|n| request(n * u64::from(batch), batch, entries))
-        .collect();
-    let requests = Arc::new(requests);
+    let requests = Arc::new(pool(entries, batch));
     let (began, cpu) = (Instant::now(), cpu_seconds());
     let mut callers = Vec::new();
     for caller in 0..CALLERS {
@@ -177,6 +180,11 @@ async fn batches(path: &Path, entries: u64, batch: u32, time: Duration) -> Resul
         &times,
         cpu,
     ))
+}
+
+fn pool(entries: u64, batch: u32) -> Vec<wire::LookupRequest> {
+    let request = |n| request(n * u64::from(batch), batch, entries);
+    (0..POOL).map(request).collect()
 }
 
 async fn call(
@@ -258,7 +266,7 @@ async fn stream_of(
     Ok(times)
 }
 
-async fn connect(path: &Path) -> Result<NodeClient<Channel>, CliError> {
+pub(super) async fn connect(path: &Path) -> Result<NodeClient<Channel>, CliError> {
     client::over_socket(path.to_owned(), None).await
 }
 
@@ -285,7 +293,10 @@ fn request(from: u64, count: u32, entries: u64) -> wire::LookupRequest {
 }
 
 /// Half of the answers must have a match; of a single one it is not known here.
-fn check(request: &wire::LookupRequest, response: &wire::LookupResponse) -> Result<(), CliError> {
+pub(super) fn check(
+    request: &wire::LookupRequest,
+    response: &wire::LookupResponse,
+) -> Result<(), CliError> {
     let hits = response.answers.iter().filter(|a| !a.matches.is_empty());
     let (asked, hits) = (request.signals.len(), hits.count());
     let expected = asked == 1 || hits == asked / 2;
@@ -323,6 +334,14 @@ fn print(report: &Report, context: &Context) -> Result<(), CliError> {
         ("a batch, p50 / p99", many.latency_ms.line()),
         ("one at a time, signals/s", super::whole(one.lookups_per_s)),
         ("one, p50 / p99", one.latency_ms.line()),
+        (
+            "far too many callers, signals/s",
+            super::whole(report.overload.lookups_per_s),
+        ),
+        (
+            "an accepted batch, p50 / p99",
+            report.overload.latency_ms.line(),
+        ),
         ("start", format!("{:.2} s", report.start_s)),
         ("memory, peak", output::bytes(report.memory.peak_bytes)),
     ];

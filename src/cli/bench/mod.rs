@@ -13,6 +13,7 @@ mod lookup;
 mod machine;
 mod meters;
 mod mixed;
+mod overload;
 mod pdq;
 mod pull;
 mod serve;
