@@ -128,6 +128,7 @@ fn audit_settings(config: &Config) -> AuditSettings {
         segment_leaves: audit.segment_leaves,
         segment_ms: audit.segment_days.saturating_mul(DAY_MS),
         retain_ms: (audit.retain_days > 0).then(|| audit.retain_days.saturating_mul(DAY_MS)),
+        segments_max: usize::try_from(audit.segments_max).unwrap_or(usize::MAX),
     }
 }
 

@@ -350,6 +350,8 @@ pub struct Audit {
     pub segment_days: u64,
     /// How long a sealed segment is kept; 0 for ever.
     pub retain_days: u64,
+    /// Segments that are kept at most, whatever their age.
+    pub segments_max: u64,
 }
 
 /// `[shutdown]`: how the node stops.

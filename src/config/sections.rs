@@ -342,6 +342,7 @@ fn audit(section: Section<'_, '_>) -> Audit {
         segment_leaves: section.whole("segment_leaves", 16_384, 16..=1_000_000),
         segment_days: section.whole("segment_days", 30, 1..=400),
         retain_days: section.whole("retain_days", 730, 0..=36_500),
+        segments_max: section.whole("segments_max", 1_024, 2..=1_000_000),
     };
     section.finish();
     audit

@@ -17,8 +17,8 @@ use super::{per_second, seconds};
 use crate::cli::client;
 use crate::cli::error::CliError;
 
-/// Calls at once, for each processor: many times what runs and waits.
-const PER_PROCESSOR: usize = 256;
+/// Callers for each processor: four times the calls that one client may have waiting.
+const PER_PROCESSOR: usize = 64;
 
 /// What became of calls of which there were too many.
 #[derive(Debug, Serialize)]

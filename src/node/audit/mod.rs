@@ -68,15 +68,19 @@ pub struct AuditSettings {
     pub segment_ms: u64,
     /// How long a sealed segment is kept; for ever where there is none.
     pub retain_ms: Option<u64>,
+    /// Segments that are kept at most, whatever their age: whoever makes many acts
+    /// fills no disk.
+    pub segments_max: usize,
 }
 
 impl Default for AuditSettings {
-    /// Some 3 MB or a month in a segment, kept for two years.
+    /// Some 3 MB or a month in a segment, kept for two years, and 3 GB at most.
     fn default() -> Self {
         Self {
             segment_leaves: 16_384,
             segment_ms: 30 * DAY_MS,
             retain_ms: Some(730 * DAY_MS),
+            segments_max: 1_024,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Sealed segments that are older than they are to be kept go, oldest first.
+//! Sealed segments that are older than they are to be kept go, oldest first, and so do
+//! the oldest of too many.
 //!
 //! What is left still verifies: the oldest segment left names the last state of the one
 //! before it, and that one's removal is recorded after it was sealed, so in a segment
@@ -38,9 +39,6 @@ impl Audit {
 
     /// Removes the oldest segment if it is time; answers whether it was.
     fn remove_oldest(&self) -> Result<bool, NodeError> {
-        let Some(keep) = self.settings.retain_ms else {
-            return Ok(false);
-        };
         let segments = self.store.audit_segments()?;
         let [(number, id), (after, _), ..] = segments.as_slice() else {
             return Ok(false);
@@ -49,7 +47,9 @@ impl Audit {
             return Ok(false);
         };
         // It was sealed when the next one began.
-        if self.clock.now().since(next.created) < keep {
+        let age = self.clock.now().since(next.created);
+        let old = self.settings.retain_ms.is_some_and(|keep| age >= keep);
+        if !old && segments.len() <= self.settings.segments_max {
             return Ok(false);
         }
         let mut act = Act::new(REMOVE, Actor::node());

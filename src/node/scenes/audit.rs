@@ -223,6 +223,7 @@ fn segments_go_after_their_time_and_what_is_left_verifies() {
         segment_leaves: 4,
         segment_ms: 365 * DAY_MS,
         retain_ms: Some(10 * DAY_MS),
+        ..AuditSettings::default()
     };
     let node = scene.open();
     for n in 0..9 {
@@ -252,6 +253,17 @@ fn segments_go_after_their_time_and_what_is_left_verifies() {
     let node = scene.open();
     node.audit().upkeep();
     assert_eq!(said(node.audit()), left);
+    drop(node);
+    // Too many go, however young they are.
+    scene.audit.segments_max = 2;
+    let node = scene.open();
+    for n in 0..40 {
+        done(&node, &format!("many-{n}"));
+    }
+    node.audit().upkeep();
+    let report = node.audit().verify().unwrap();
+    assert!(report.segments <= 3, "{}", report.segments);
+    assert_sound(node.audit());
 }
 
 #[test]
