@@ -49,6 +49,7 @@ async fn a_reader_asks_and_changes_nothing() {
     let mut client = NodeClient::new(read_only(node(&folder)).await);
     let ask = wire::LookupRequest {
         signals: vec![md5(1)],
+        ..wire::LookupRequest::default()
     };
     assert!(client.lookup(ask).await.is_ok());
     let refused = client.create_set(own_set("confirmed")).await.unwrap_err();

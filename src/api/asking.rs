@@ -39,6 +39,9 @@ const STREAMED_PER_TURN: usize = 2;
 /// What a refused caller is told to wait: about what the queue ahead of it takes.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
+/// The answers of one call, and the policy that their verdicts are of.
+type Answered = (Vec<wire::Answer>, String);
+
 /// Answers questions, so many at one time.
 #[derive(Clone)]
 pub(crate) struct Asking {
@@ -96,8 +99,16 @@ impl Asking {
         _place: Queued,
         request: wire::LookupRequest,
     ) -> Result<wire::LookupResponse, Status> {
-        let answers = self.ask("look-up", request.signals, look_up).await?;
-        Ok(wire::LookupResponse { answers })
+        let wire::LookupRequest {
+            signals,
+            surface,
+            region,
+        } = request;
+        let work = move |node: &Node, signals: &[Signal]| {
+            look_up(node, signals, (surface.as_str(), region.as_str()))
+        };
+        let (answers, policy) = self.ask("look-up", signals, work).await?;
+        Ok(wire::LookupResponse { answers, policy })
     }
 
     pub(crate) async fn matches(
@@ -114,12 +125,16 @@ impl Asking {
         };
         // Asked before: a value that goes in meanwhile may be missed all the same.
         let (near_ready, near_pending) = self.node.near_loading();
-        let work = move |node: &Node, signals: &[Signal]| match_all(node, signals, options);
-        let answers = self.ask("match", request.signals, work).await?;
+        let (surface, region) = (request.surface, request.region);
+        let work = move |node: &Node, signals: &[Signal]| {
+            match_all(node, signals, options, (surface.as_str(), region.as_str()))
+        };
+        let (answers, policy) = self.ask("match", request.signals, work).await?;
         Ok(wire::MatchResponse {
             answers,
             near_pending,
             near_ready,
+            policy,
         })
     }
 
@@ -127,8 +142,8 @@ impl Asking {
         &self,
         what: &'static str,
         signals: Vec<wire::Signal>,
-        work: impl FnOnce(&Node, &[Signal]) -> Result<Vec<wire::Answer>, NodeError> + Send + 'static,
-    ) -> Result<Vec<wire::Answer>, Status> {
+        work: impl FnOnce(&Node, &[Signal]) -> Result<Answered, NodeError> + Send + 'static,
+    ) -> Result<Answered, Status> {
         let (count, began) = (signals.len(), Instant::now());
         if count > LOOKUP_MAX {
             return Err(misuse(format!(
@@ -153,8 +168,8 @@ impl Asking {
 fn answers(
     node: &Node,
     messages: Vec<wire::Signal>,
-    work: impl FnOnce(&Node, &[Signal]) -> Result<Vec<wire::Answer>, NodeError>,
-) -> Result<Vec<wire::Answer>, NodeError> {
+    work: impl FnOnce(&Node, &[Signal]) -> Result<Answered, NodeError>,
+) -> Result<Answered, NodeError> {
     let mut signals: Vec<Signal> = Vec::with_capacity(messages.len());
     let mut refused: Vec<Option<Rejection>> = Vec::with_capacity(messages.len());
     for message in messages {
@@ -177,7 +192,7 @@ fn answers(
         });
         place_of.push(place);
     }
-    let found = work(node, &distinct)?;
+    let (found, policy) = work(node, &distinct)?;
     count_kinds(&signals, &place_of, &found);
     let (mut bytes, mut place_of) = (0_usize, place_of.into_iter());
     let answers = refused.into_iter().map(|refused| {
@@ -192,41 +207,46 @@ fn answers(
             answer => answer.cloned().unwrap_or_default(),
         }
     });
-    Ok(answers.collect())
+    Ok((answers.collect(), policy))
 }
 
-fn look_up(node: &Node, signals: &[Signal]) -> Result<Vec<wire::Answer>, NodeError> {
+fn look_up(
+    node: &Node,
+    signals: &[Signal],
+    (surface, region): (&str, &str),
+) -> Result<Answered, NodeError> {
+    let judge = node.judge(surface, region)?;
     let found = node.matches(signals, MatchOptions::exact())?;
     let mut matches = Matches::new(node);
     let both = signals.iter().zip(found);
-    Ok(both
-        .map(|(signal, found)| {
-            if found.over {
-                convert::too_large_answer()
-            } else {
-                matches.answer(signal.kind(), found)
-            }
-        })
-        .collect())
+    let answers = both.map(|(signal, found)| {
+        if found.over {
+            convert::too_large_answer()
+        } else {
+            matches.answer(&judge, signal, found)
+        }
+    });
+    Ok((answers.collect(), judge.in_force().name.clone()))
 }
 
 fn match_all(
     node: &Node,
     signals: &[Signal],
     options: MatchOptions,
-) -> Result<Vec<wire::Answer>, NodeError> {
+    (surface, region): (&str, &str),
+) -> Result<Answered, NodeError> {
+    let judge = node.judge(surface, region)?;
     let found = node.matches(signals, options)?;
     let mut matches = Matches::new(node);
     let both = signals.iter().zip(found);
-    Ok(both
-        .map(|(signal, found)| {
-            if found.over {
-                convert::too_large_answer()
-            } else {
-                matches.matched(signal.kind(), found)
-            }
-        })
-        .collect())
+    let answers = both.map(|(signal, found)| {
+        if found.over {
+            convert::too_large_answer()
+        } else {
+            matches.matched(&judge, signal, found)
+        }
+    });
+    Ok((answers.collect(), judge.in_force().name.clone()))
 }
 
 /// Counts what was asked and what was known, by kind.
@@ -316,9 +336,9 @@ mod tests {
                 verdict: format!("{:x?}", signal.value().first()),
                 ..wire::Answer::default()
             };
-            Ok(signals.iter().map(answer).collect())
+            Ok((signals.iter().map(answer).collect(), String::new()))
         });
-        let given: Vec<String> = given.unwrap().into_iter().map(|a| a.verdict).collect();
+        let given: Vec<String> = given.unwrap().0.into_iter().map(|a| a.verdict).collect();
         assert_eq!(given[0], given[2]);
         assert_ne!(given[0], given[1]);
         assert_eq!(given.len(), 4);

@@ -10,7 +10,10 @@ async fn a_signal_that_cannot_be_read_is_answered_in_its_place() {
     let signals = vec![md5(7), unknown, md5(1)];
     let mut client = scene.client.clone();
     let answer = client
-        .lookup(wire::LookupRequest { signals })
+        .lookup(wire::LookupRequest {
+            signals,
+            ..wire::LookupRequest::default()
+        })
         .await
         .unwrap();
     let answers = answer.into_inner().answers;
@@ -27,6 +30,7 @@ async fn more_signals_than_the_limit_are_refused_and_the_limit_is_answered() {
     let mut client = scene.client.clone();
     let ask = |count: usize| wire::LookupRequest {
         signals: vec![md5(1); count],
+        ..wire::LookupRequest::default()
     };
     let status = client.lookup(ask(crate::LOOKUP_MAX + 1)).await.unwrap_err();
     assert_eq!(code(&status), "misuse");
@@ -41,6 +45,7 @@ async fn a_stream_of_lookups_is_answered_in_order() {
     scene.import_entries(entries).await;
     let requests = (0..200_u8).map(|value| wire::LookupRequest {
         signals: vec![md5(value)],
+        ..wire::LookupRequest::default()
     });
     let mut client = scene.client.clone();
     let answers = client

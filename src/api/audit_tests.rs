@@ -62,6 +62,7 @@ pub(crate) fn acts(node: &Arc<Node>) -> Vec<Act> {
 fn lookup() -> wire::LookupRequest {
     wire::LookupRequest {
         signals: vec![md5(1), md5(2)],
+        ..wire::LookupRequest::default()
     }
 }
 

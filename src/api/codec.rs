@@ -120,6 +120,7 @@ mod tests {
     fn empty_items_are_counted_before_they_are_built() {
         let look_up = |signals| wire::LookupRequest {
             signals: vec![wire::Signal::default(); signals],
+            ..wire::LookupRequest::default()
         };
         assert_eq!(check(&look_up(LOOKUP_MAX).encode_to_vec()), Ok(()));
         assert!(check(&look_up(2 * LOOKUP_MAX).encode_to_vec()).is_err());

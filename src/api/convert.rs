@@ -14,6 +14,7 @@ use hashpact_node::model::{
     ExportedEntry, Found, Grantee, ImportProgress, LineRejection, MatchStanding, Matched, NewEntry,
     NewSet, Retracted, RosterImport, Selector, SetInfo, SetSource,
 };
+use hashpact_node::policy::Judge;
 use hashpact_node::{MemberView, Node, NodeError};
 
 use crate::wire;
@@ -322,6 +323,9 @@ pub(crate) fn exported(entry: ExportedEntry) -> wire::ExportedEntry {
         index: entry.index,
         publisher: entry.publisher.to_string(),
         state: entry.state.to_owned(),
+        verdict: entry
+            .verdict
+            .map_or_else(String::new, |verdict| verdict.name().to_owned()),
         body: Some(entry_to_wire(entry.body)),
         published_ms,
     }
@@ -369,32 +373,37 @@ impl<'a> Matches<'a> {
         }
     }
 
-    pub(crate) fn answer(&mut self, kind: SignalKind, matched: Matched) -> wire::Answer {
+    /// Writes what is known of a signal, and what to make of it.
+    pub(crate) fn answer(
+        &mut self,
+        judge: &Judge<'_>,
+        signal: &Signal,
+        matched: Matched,
+    ) -> wire::Answer {
+        let verdict = judge.verdict(signal, &matched);
         let found = matched.found.into_iter();
         wire::Answer {
-            matches: found.map(|found| self.write(kind, found)).collect(),
+            matches: found
+                .map(|found| self.write(signal.kind(), found))
+                .collect(),
             more: matched.more,
+            verdict: verdict.map_or_else(String::new, |verdict| verdict.name().to_owned()),
             ..wire::Answer::default()
         }
     }
 
-    /// Writes what is known of a signal, and what to make of it.
-    pub(crate) fn matched(&mut self, kind: SignalKind, matched: Matched) -> wire::Answer {
+    /// The same, with how the signal stands.
+    pub(crate) fn matched(
+        &mut self,
+        judge: &Judge<'_>,
+        signal: &Signal,
+        matched: Matched,
+    ) -> wire::Answer {
         let standings = matched.found.iter().map(|found| found.entry.standing);
         let standing = standing::of_signal(standings).map_or("", standing_name);
-        // Until a policy says otherwise, people look at everything that matches.
-        let verdict = if matched.found.is_empty() {
-            ""
-        } else {
-            "review"
-        };
-        let found = matched.found.into_iter();
         wire::Answer {
-            matches: found.map(|found| self.write(kind, found)).collect(),
-            more: matched.more,
-            verdict: verdict.to_owned(),
             standing: standing.to_owned(),
-            ..wire::Answer::default()
+            ..self.answer(judge, signal, matched)
         }
     }
 
@@ -403,6 +412,8 @@ impl<'a> Matches<'a> {
             entry: found,
             distance,
             video,
+            // What it is found by is told to nobody.
+            key: _,
         } = found;
         let node = self.node;
         let publisher = self
@@ -437,7 +448,7 @@ impl<'a> Matches<'a> {
     }
 }
 
-const fn standing_name(standing: MatchStanding) -> &'static str {
+pub(crate) const fn standing_name(standing: MatchStanding) -> &'static str {
     match standing {
         MatchStanding::Active => "active",
         MatchStanding::Disputed => "disputed",

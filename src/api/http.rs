@@ -182,6 +182,10 @@ fn refresh(node: &Node, about: &About) -> Result<(), NodeError> {
         gauge!("hashpact_certificate_days_left").set(days_left(now, expires));
     }
     gauge!("hashpact_quarantined_entries").set(status.quarantined as f64);
+    let refused = if node.policy_is_refused() { 1.0 } else { 0.0 };
+    gauge!("hashpact_policy_refused").set(refused);
+    gauge!("hashpact_policy_rules").set(status.policy_rules as f64);
+    gauge!("hashpact_mutes").set(status.mutes as f64);
     let mut reasons = Reason::ALL.map(|reason| (reason, 0_u64));
     for lot in node.quarantine(None, None)? {
         let of = reasons
@@ -317,6 +321,12 @@ fn describe() {
             "hashpact_feed_lag_leaves",
             "Leaves under the newest head heard of that look-ups do not answer from",
         ),
+        (
+            "hashpact_policy_refused",
+            "1 while the newest policy that was read is wrong, and the old one in force",
+        ),
+        ("hashpact_policy_rules", "Rules of the policy in force"),
+        ("hashpact_mutes", "Mutes that have not run out"),
         (
             "hashpact_quarantined_entries",
             "Entries that wait in quarantine and do not match",

@@ -12,7 +12,6 @@ use hashpact_core::leaf::audit::Act;
 use hashpact_node::bundle::Bundles;
 use hashpact_node::caller::Caller;
 use hashpact_node::{Node, NodeError, RosterDocuments};
-use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -24,7 +23,7 @@ use crate::convert;
 use crate::error::{lost, misuse, nobody, refused, status};
 use crate::export::Exports;
 use crate::recorded::{self, Asked, recorded};
-use crate::{audit, bundle, erase, export, import, looking, places, retract, wire};
+use crate::{audit, bundle, erase, export, import, looking, policy, retract, wire};
 
 /// What the node cannot know of the process it runs in.
 #[derive(Debug, Clone, Default)]
@@ -135,7 +134,8 @@ impl wire::node_server::Node for NodeService {
     type WatchChangesStream = crate::changes::Watched;
     type ExportBundleStream = bundle::Exported;
     type ImportBundleStream = bundle::Imported;
-    type VerifyStream = ReceiverStream<Result<wire::VerifyResponse, Status>>;
+    type ComparePoliciesStream = policy::Compares;
+    type VerifyStream = crate::verify::Verified;
     type AuditStream = ReceiverStream<Result<wire::AuditResponse, Status>>;
     type RecordStream = ReceiverStream<Result<wire::RecordResponse, Status>>;
 
@@ -452,41 +452,58 @@ impl wire::node_server::Node for NodeService {
         Ok(Response::new(decided.await?))
     }
 
+    async fn explain_policy(
+        &self,
+        request: Request<wire::ExplainPolicyRequest>,
+    ) -> Result<Response<wire::ExplainPolicyResponse>, Status> {
+        let act = Asked::of(&request).act("policy.explain");
+        let work =
+            move |node: &Node, act: &mut Act| policy::explain(node, request.into_inner(), act);
+        Ok(Response::new(self.act("policy explain", act, work).await?))
+    }
+
+    async fn compare_policies(
+        &self,
+        request: Request<wire::ComparePoliciesRequest>,
+    ) -> Result<Response<Self::ComparePoliciesStream>, Status> {
+        policy::compare(self.node(), request.into_inner()).map(Response::new)
+    }
+
+    async fn mute(
+        &self,
+        request: Request<wire::MuteRequest>,
+    ) -> Result<Response<wire::Muted>, Status> {
+        let by = caller(&request)?.to_string();
+        let act = Asked::of(&request).act("mute");
+        let request = request.into_inner();
+        let muted = self.act("mute", act, move |node, act| {
+            policy::mute(node, request, &by, act)
+        });
+        Ok(Response::new(muted.await?))
+    }
+
+    async fn unmute(
+        &self,
+        request: Request<wire::UnmuteRequest>,
+    ) -> Result<Response<wire::Muted>, Status> {
+        let act = Asked::of(&request).act("unmute");
+        let work =
+            move |node: &Node, act: &mut Act| policy::unmute(node, request.into_inner(), act);
+        Ok(Response::new(self.act("unmute", act, work).await?))
+    }
+
+    async fn list_mutes(
+        &self,
+        _request: Request<wire::ListMutesRequest>,
+    ) -> Result<Response<wire::ListMutesResponse>, Status> {
+        Ok(Response::new(self.call("mutes", policy::mutes).await?))
+    }
+
     async fn verify(
         &self,
         _request: Request<wire::VerifyRequest>,
     ) -> Result<Response<Self::VerifyStream>, Status> {
-        let (tell, told) = mpsc::channel(export::EXPORT_WAITING);
-        let node = Arc::clone(&self.node);
-        tokio::task::spawn_blocking(move || {
-            let mut last = wire::VerifyResponse::default();
-            let done = node.verify_in_words(&mut |leaves_done, leaves_total| {
-                last.leaves_done = leaves_done;
-                last.leaves_total = leaves_total;
-                // A reader that is behind misses a step and no more.
-                let _ = tell.try_send(Ok(last.clone()));
-            });
-            let ended = done.map_err(|error| status(&error)).map(|report| {
-                info!(
-                    feeds = report.feeds,
-                    problems = report.problems.len(),
-                    "store verified"
-                );
-                wire::VerifyResponse {
-                    problems: report.problems,
-                    done: true,
-                    feeds_checked: report.feeds,
-                    postings_checked: report.postings,
-                    heads_checked: report.heads,
-                    leaves_done: report.leaves,
-                    leaves_total: report.leaves,
-                    audit_leaves: report.audit_leaves,
-                    ..last
-                }
-            });
-            places::hand(&tell, ended);
-        });
-        Ok(Response::new(ReceiverStream::new(told)))
+        Ok(Response::new(crate::verify::verify(self.node())))
     }
 
     async fn import_roster(
@@ -531,24 +548,10 @@ impl wire::node_server::Node for NodeService {
         let member = Slug::parse(&request.into_inner().member);
         let member = member.map_err(|error| misuse(error.to_string()))?;
         let act = act.of_member(&member);
-        let radius = self.act("preview", act, move |node, act| {
-            let radius = node.blast_radius(&member)?;
-            act.count("entries", radius.entries);
-            Ok(radius)
+        let previewed = self.act("preview", act, move |node, act| {
+            crate::status::preview(node, &member, act)
         });
-        let radius = radius.await?;
-        let sets = radius.sets.into_iter().map(|(name, live_entries)| {
-            let name = name.to_string();
-            wire::PreviewedSet { name, live_entries }
-        });
-        Ok(Response::new(wire::PreviewResponse {
-            sets: sets.collect(),
-            entries: radius.entries,
-            without_other: radius.without_other,
-            with_one_other: radius.with_one_other,
-            examples: radius.examples,
-            examples_with_one_other: radius.examples_with_one_other,
-        }))
+        Ok(Response::new(previewed.await?))
     }
 
     async fn audit(

@@ -1,6 +1,7 @@
 //! The node at a glance: its state, its peers and its feeds as messages.
 
-use hashpact_core::id::UnixMillis;
+use hashpact_core::id::{Slug, UnixMillis};
+use hashpact_core::leaf::audit::Act;
 use hashpact_node::model::{FeedView, PeerView};
 use hashpact_node::{Node, NodeError};
 
@@ -37,6 +38,11 @@ pub(crate) fn status(node: &Node, about: &About) -> Result<wire::StatusResponse,
         started_ms: status.started.0,
         resident_bytes: resident_bytes(),
         quarantined: status.quarantined,
+        policy: status.policy,
+        policy_rules: status.policy_rules,
+        policy_since_ms: status.policy_since.0,
+        policy_refused: node.policy_is_refused(),
+        mutes: status.mutes,
     })
 }
 
@@ -89,6 +95,28 @@ pub(crate) fn feed(feed: FeedView) -> wire::Feed {
         last_error_code: feed.last_error,
         quarantined: feed.quarantined,
     }
+}
+
+/// What this node would lose with a member. Blocking.
+pub(crate) fn preview(
+    node: &Node,
+    member: &Slug,
+    act: &mut Act,
+) -> Result<wire::PreviewResponse, NodeError> {
+    let radius = node.blast_radius(member)?;
+    act.count("entries", radius.entries);
+    let sets = radius.sets.into_iter().map(|(name, live_entries)| {
+        let name = name.to_string();
+        wire::PreviewedSet { name, live_entries }
+    });
+    Ok(wire::PreviewResponse {
+        sets: sets.collect(),
+        entries: radius.entries,
+        without_other: radius.without_other,
+        with_one_other: radius.with_one_other,
+        examples: radius.examples,
+        examples_with_one_other: radius.examples_with_one_other,
+    })
 }
 
 /// What the process holds in memory, where the system says so; else 0.

@@ -159,7 +159,10 @@ impl Scene {
         let signals = values.iter().map(|value| md5(*value)).collect();
         let mut client = self.client.clone();
         let answer = client
-            .lookup(wire::LookupRequest { signals })
+            .lookup(wire::LookupRequest {
+                signals,
+                ..wire::LookupRequest::default()
+            })
             .await
             .unwrap();
         let answers = answer.into_inner().answers;
@@ -257,7 +260,10 @@ async fn an_answer_names_publisher_set_and_classification() {
     let mut client = scene.client.clone();
     let signals = vec![md5(1)];
     let answer = client
-        .lookup(wire::LookupRequest { signals })
+        .lookup(wire::LookupRequest {
+            signals,
+            ..wire::LookupRequest::default()
+        })
         .await
         .unwrap();
     let found = answer.into_inner().answers.remove(0).matches.remove(0);

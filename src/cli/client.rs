@@ -239,6 +239,9 @@ pub fn failed(status: &Status) -> CliError {
         Some("not_found") if message.starts_with("consumer ") => {
             "hashpact consumers list shows who follows"
         }
+        Some("not_found") if message.starts_with("mute ") => {
+            "hashpact mutes lists what is muted, by the names to give here"
+        }
         Some("cursor_too_old" | "cursor_other_history") => "start over: --restart",
         Some("not_found") => "hashpact set list shows the sets that this node holds",
         Some("publishing_closed") => "hashpact status shows what the node waits for",
@@ -292,6 +295,7 @@ mod tests {
         assert!(answer("member \"cedar\" does not exist here").contains("hashpact roster show"));
         assert!(answer("group \"x\" does not exist here").contains("hashpact roster show"));
         assert!(answer("set \"a/b\" does not exist here").contains("hashpact set list"));
+        assert!(answer("mute \"north\" does not exist here").contains("hashpact mutes"));
     }
 
     #[test]

@@ -105,6 +105,7 @@ impl<W: Write> Lines<W> {
             change,
             set: "",
             index: None,
+            verdict: None,
         };
         match self {
             Self::Csv(csv) => csv.write_change(mark, None),
@@ -113,10 +114,12 @@ impl<W: Write> Lines<W> {
     }
 
     fn write(&mut self, message: wire::Change) -> Result<(), CliError> {
+        let verdict = message.entry.as_ref().map(|entry| entry.verdict.as_str());
         let change = Change {
             change: word(message.kind()),
             set: &message.set,
             index: (message.kind() != Kind::SetWithdrawn).then_some(message.index),
+            verdict: verdict.filter(|verdict| !verdict.is_empty()),
         };
         let name = (&message.set, message.index);
         let row = message.entry.clone().map(row).transpose();

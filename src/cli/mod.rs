@@ -28,11 +28,13 @@ pub mod keys;
 pub mod logging;
 pub mod lookup;
 pub mod media;
+pub mod mute;
 mod new_files;
 pub mod open;
 pub mod output;
 pub mod passphrase;
 pub mod peers;
+pub mod policy;
 pub mod preview;
 pub mod quarantine;
 mod re_anchor;
@@ -119,6 +121,10 @@ enum Command {
     Hash(hash::HashArgs),
     Consumers(consumers::ConsumersArgs),
     Quarantine(quarantine::QuarantineArgs),
+    Policy(policy::PolicyArgs),
+    Mute(mute::MuteArgs),
+    Unmute(mute::UnmuteArgs),
+    Mutes(mute::MutesArgs),
     Card(card::CardArgs),
     Keys(keys::KeysArgs),
     Coalition(coalition::CoalitionArgs),
@@ -266,6 +272,10 @@ fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Hash(args) => hash::run(args, context),
         Command::Consumers(args) => consumers::run(&args, context),
         Command::Quarantine(args) => quarantine::run(&args, context),
+        Command::Policy(args) => policy::run(&args, context),
+        Command::Mute(args) => mute::mute(&args, context),
+        Command::Unmute(args) => mute::unmute(&args, context),
+        Command::Mutes(args) => mute::mutes(args, context),
         Command::Coalition(args) => coalition::run(args, context),
         Command::Roster(args) => roster::run(args, context),
         Command::Card(args) => card::run(args, context),

@@ -21,6 +21,7 @@ use hashpact_store::StoreOptions;
 
 use super::allow_list;
 use super::error::CliError;
+use super::policy;
 use crate::config::{self, Config};
 use crate::keyfile::{self, KeyFileError};
 use crate::roster_file;
@@ -65,6 +66,7 @@ pub fn open_node(config: &Config, connects: bool) -> Result<Arc<Node>, CliError>
         config::RemovedMembers::Ignore => RemovedMembers::Ignore,
     });
     take_roster_file(config, &node)?;
+    policy::keep::begin(&node, &config.policy.file)?;
     Ok(node)
 }
 

@@ -30,6 +30,7 @@ use super::error::CliError;
 use super::keys::{EVERY, Keeper};
 use super::logging;
 use super::open::{credentials, exchange_options, open_node};
+use super::policy::keep::PolicyKeeper;
 use crate::config::Config;
 
 /// How often what was measured is put into its histograms.
@@ -47,7 +48,7 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 /// Logs go to standard error, as the configuration says. On SIGTERM the node
 /// takes no new work, ends what is under way within the grace time of the
 /// configuration (20 s by default), and exits with 0. A second signal ends it at
-/// once. SIGHUP reads the TLS certificate and its key again.
+/// once. SIGHUP reads the TLS certificate and its key, and the policy, again.
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Stop as on SIGTERM when standard input ends
@@ -156,7 +157,8 @@ async fn start(
         config.clone(),
         folder,
     );
-    servers.spawn(keep(keeper, Arc::clone(&reload), stop.clone()));
+    let policy = PolicyKeeper::new(Arc::clone(&node), config.policy.file.clone());
+    servers.spawn(keep((keeper, policy), Arc::clone(&reload), stop.clone()));
     tracing::info!(
         member = %config.member.slug,
         node = %config.node.name,
@@ -290,10 +292,10 @@ fn recover_keys(config: &Config) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Keeps card, keys and certificate in order; a thread of its own each time, for it
+/// Keeps card, keys, certificate and policy in order; a thread of its own each time, for it
 /// reads files and the store.
 async fn keep(
-    mut keeper: Keeper,
+    mut keepers: (Keeper, PolicyKeeper),
     reload: Arc<Notify>,
     stop: CancellationToken,
 ) -> Result<(), CliError> {
@@ -306,17 +308,21 @@ async fn keep(
             () = stop.cancelled() => return Ok(()),
         };
         let looked = tokio::task::spawn_blocking(move || {
+            let (keeper, policy) = &mut keepers;
             if again {
-                keeper.reload(Actor {
+                let by = Actor {
                     via: "signal".to_owned(),
                     role: ActorRole::Administrator,
                     ..Actor::default()
-                });
+                };
+                keeper.reload(by.clone());
+                policy.read(by);
             }
             keeper.look();
-            keeper
+            policy.look();
+            keepers
         });
-        keeper = looked.await.map_err(CliError::failed)?;
+        keepers = looked.await.map_err(CliError::failed)?;
     }
 }
 

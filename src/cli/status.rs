@@ -17,6 +17,10 @@ use super::output::{bytes, count, counted, stamp, time};
 pub struct StatusArgs {}
 
 #[derive(Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a state of its own, for scripts"
+)]
 struct StatusObject {
     running: bool,
     software: String,
@@ -35,6 +39,11 @@ struct StatusObject {
     leaves: u64,
     live_entries: u64,
     quarantined: u64,
+    policy: String,
+    policy_rules: u64,
+    policy_since: Option<String>,
+    policy_refused: bool,
+    mutes: u64,
     store_bytes: u64,
     resident_bytes: u64,
     caught_up: bool,
@@ -136,6 +145,7 @@ fn print(
         Progress::Not(why) if running => output.line(format_args!("  reading      {why}"))?,
         Progress::Not(_) => {}
     }
+    output.line(format_args!("  policy       {}", policy(status)))?;
     let (connected, peers) = (status.peers_connected, status.peers);
     output.line(format_args!(
         "  peers        {connected} of {peers} connected"
@@ -152,6 +162,25 @@ fn print(
         output.line(format_args!("  ! {notice}"))?;
     }
     Ok(())
+}
+
+fn policy(status: &wire::StatusResponse) -> String {
+    let rules = counted(status.policy_rules, "rule", "rules");
+    let mut said = match status.policy.as_str() {
+        "" | "shipped" => "as shipped: people look at everything".to_owned(),
+        name => {
+            let since = time(status.policy_since_ms);
+            format!("{}, {rules}, since {since}", name.get(..12).unwrap_or(name))
+        }
+    };
+    if status.policy_refused {
+        said.push_str("; the file is wrong");
+    }
+    if status.mutes > 0 {
+        said.push_str("; ");
+        said.push_str(&counted(status.mutes, "mute", "mutes"));
+    }
+    said
 }
 
 fn object(status: wire::StatusResponse, progress: &Progress, running: bool) -> StatusObject {
@@ -173,6 +202,11 @@ fn object(status: wire::StatusResponse, progress: &Progress, running: bool) -> S
         leaves: status.leaves,
         live_entries: status.live_entries,
         quarantined: status.quarantined,
+        policy: status.policy,
+        policy_rules: status.policy_rules,
+        policy_since: stamp(status.policy_since_ms),
+        policy_refused: status.policy_refused,
+        mutes: status.mutes,
         store_bytes: status.store_bytes,
         resident_bytes: status.resident_bytes,
         caught_up: *progress == Progress::CaughtUp,

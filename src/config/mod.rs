@@ -9,6 +9,7 @@
 
 mod api;
 pub(crate) mod files;
+pub mod policy;
 mod reader;
 mod sections;
 
@@ -51,6 +52,8 @@ pub struct Config {
     pub publish: Publish,
     /// How it logs.
     pub log: Log,
+    /// What it makes of what members say.
+    pub policy: PolicyFile,
     /// What it keeps of who did what.
     pub audit: Audit,
     /// How it stops.
@@ -339,6 +342,13 @@ pub enum LogFormat {
 pub struct Quarantine {
     /// Files of hashes that never match.
     pub allow_lists: Vec<PathBuf>,
+}
+
+/// `[policy]`: what the node makes of what members say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PolicyFile {
+    /// The file of the rules; while there is none, people look at everything.
+    pub file: PathBuf,
 }
 
 /// `[audit]`: the record of who did what on this node.

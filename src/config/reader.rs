@@ -176,6 +176,12 @@ impl<'r, 's> Section<'r, 's> {
         self.raw(name).is_some()
     }
 
+    /// Whether the key is a list without items.
+    pub(super) fn is_empty_list(&self, name: &str) -> bool {
+        let value = self.raw(name).and_then(|value| value.get_ref().as_array());
+        value.is_some_and(|items| items.iter().next().is_none())
+    }
+
     /// A text, parsed; `None` when absent or wrong (then a problem is noted).
     pub(super) fn parsed<T, E: fmt::Display>(
         &self,

@@ -13,7 +13,8 @@ use super::api::api;
 use super::reader::Section;
 use super::{
     Audit, Bootstrap, Coalition, Config, Endpoint, Federation, FederationLimits, Files, Keys, Log,
-    LogFormat, Member, Node, Publish, Pull, Quarantine, RemovedMembers, Shutdown, Store, files,
+    LogFormat, Member, Node, PolicyFile, Publish, Pull, Quarantine, RemovedMembers, Shutdown,
+    Store, files,
 };
 
 const ENDPOINT_FIX: &str = "write it as \"host:port\", such as \"node1.example.org:7443\"";
@@ -37,6 +38,7 @@ pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
     let publish = publish(root.section("publish"));
     let log = log(root.section("log"));
     let quarantine = quarantine(root.section("quarantine"), files);
+    let policy = policy(root.section("policy"));
     let audit = audit(root.section("audit"));
     let shutdown = shutdown(root.section("shutdown"));
     root.finish();
@@ -52,6 +54,7 @@ pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
         publish,
         log: log?,
         quarantine,
+        policy: policy?,
         audit,
         shutdown,
     })
@@ -335,6 +338,13 @@ fn quarantine(section: Section<'_, '_>, files: Files) -> Quarantine {
     }
     section.finish();
     Quarantine { allow_lists }
+}
+
+fn policy(section: Section<'_, '_>) -> Option<PolicyFile> {
+    // It need not be there, and is read by itself, whenever it changes.
+    let file = section.path_or("file", "policy.toml");
+    section.finish();
+    Some(PolicyFile { file: file? })
 }
 
 fn audit(section: Section<'_, '_>) -> Audit {

@@ -1,7 +1,7 @@
 //! The pure core of hashpact: what is signed, what is proved, what is accepted.
 //!
 //! In scope: signals, leaves and pages, compact ranges, checkpoints and their
-//! cosignatures, envelopes, the roster chain, node cards, grants, standing, and
+//! cosignatures, envelopes, the roster chain, node cards, grants, standing, policy, and
 //! the puller as a state machine.
 //!
 //! Out of scope: I/O, clocks, randomness, threads, storage. Time, random bytes
@@ -43,6 +43,7 @@ pub mod liveness;
 pub mod merkle;
 pub mod note;
 pub mod page;
+pub mod policy;
 pub mod puller;
 pub mod receipt;
 #[cfg(test)]

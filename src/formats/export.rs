@@ -83,6 +83,9 @@ pub struct Change<'a> {
     /// With the set, the version of the entry; absent where the whole set is meant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<u64>,
+    /// What the node's policy makes of the entry when it is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<&'a str>,
 }
 
 /// Writes entries as CSV: a header, then a row each. A cell that a spreadsheet
@@ -100,13 +103,13 @@ impl<W: Write> CsvExport<W> {
         Self::begin(output, &[])
     }
 
-    /// Begins with the header of a file of changes: what became of an entry, and its
-    /// index, before the columns of an export.
+    /// Begins with the header of a file of changes: what became of an entry, its index and
+    /// its verdict, before the columns of an export.
     ///
     /// # Errors
     /// Writing failed.
     pub fn of_changes(output: W) -> io::Result<Self> {
-        Self::begin(output, &["change", "index"])
+        Self::begin(output, &["change", "index", "verdict"])
     }
 
     fn begin(output: W, first: &[&str]) -> io::Result<Self> {
@@ -149,7 +152,12 @@ impl<W: Write> CsvExport<W> {
     /// Writing failed.
     pub fn write_change(&mut self, change: Change<'_>, row: Option<&ExportRow>) -> io::Result<()> {
         let index = change.index.map(|index| index.to_string());
-        let mut cells = vec![change.change.to_owned(), index.unwrap_or_default()];
+        let verdict = change.verdict.unwrap_or_default();
+        let mut cells = vec![
+            change.change.to_owned(),
+            index.unwrap_or_default(),
+            verdict.to_owned(),
+        ];
         match row {
             Some(row) => cells.extend(cells_of(row)),
             None => {
@@ -184,8 +192,8 @@ impl<W: Write> CsvExport<W> {
     }
 }
 
-/// Columns of a file of changes: two, five and eight beside the kinds'.
-const CHANGE_COLUMNS: usize = 15 + COLUMNS.len();
+/// Columns of a file of changes: three, five and eight beside the kinds'.
+const CHANGE_COLUMNS: usize = 16 + COLUMNS.len();
 
 fn cells_of(row: &ExportRow) -> Vec<String> {
     let mut cells = vec![

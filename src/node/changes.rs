@@ -5,6 +5,8 @@
 //! thread compares soon after anything changed; it is there only while somebody follows.
 //! What it misses, since a node was stopped or killed, it finds at the next start.
 
+mod siblings;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -26,6 +28,7 @@ use crate::error::NodeError;
 use crate::membership::Membership;
 use crate::model::ExportedEntry;
 use crate::node::Node;
+use crate::policy::{Desk, Judge};
 use crate::removed::{RemovedMembers, Setting, is_removed};
 use crate::views;
 
@@ -138,6 +141,7 @@ struct Keeper {
     store: Weak<Store>,
     membership: Weak<Membership>,
     removed: Arc<Setting>,
+    desk: Arc<Desk>,
     clock: Clock,
     newest: watch::Sender<u64>,
     stopping: Arc<AtomicBool>,
@@ -154,8 +158,10 @@ impl Keeper {
                 else {
                     return;
                 };
-                let whole = |feed: &FeedInfo| whole(feed, &membership, &self.removed);
-                store.note_changes(&whole, self.clock.now())
+                let now = self.clock.now();
+                let whole =
+                    |feed: &FeedInfo| whole(feed, &membership, &self.removed, (&self.desk, now));
+                store.note_changes(&whole, now)
             };
             match noted {
                 Ok(newest) => {
@@ -181,7 +187,12 @@ impl Keeper {
 }
 
 /// What a feed counts for as a whole: its status, and its publisher's place.
-fn whole(feed: &FeedInfo, membership: &Membership, removed: &Setting) -> Whole {
+fn whole(
+    feed: &FeedInfo,
+    membership: &Membership,
+    removed: &Setting,
+    (desk, now): (&Desk, UnixMillis),
+) -> Whole {
     let Some(describe) = views::describe_of(feed) else {
         return Whole::default();
     };
@@ -203,10 +214,13 @@ fn whole(feed: &FeedInfo, membership: &Membership, removed: &Setting) -> Whole {
     Whole {
         standing: by_status.min(by_member),
         name: describe.name.to_string(),
+        // Policy and mutes are among them: where they change, what is made of every entry
+        // may, and consumers are told all of them again.
         words: format!(
-            "{} {}",
+            "{} {}{}",
             scheme.map(ToString::to_string).unwrap_or_default(),
-            describe.terms.may_share
+            describe.terms.may_share,
+            desk.words_of(&describe.name, now)
         ),
     }
 }
@@ -214,7 +228,8 @@ fn whole(feed: &FeedInfo, membership: &Membership, removed: &Setting) -> Whole {
 impl Node {
     /// What a feed counts for here as a whole.
     pub(crate) fn whole(&self, feed: &FeedInfo) -> Whole {
-        whole(feed, self.membership(), &self.removed_members)
+        let desk = (&**self.desk(), self.clock().now());
+        whole(feed, self.membership(), &self.removed_members, desk)
     }
 
     /// Begins to compare and log, on a thread of its own; later calls change nothing.
@@ -234,6 +249,7 @@ impl Node {
             store: Arc::downgrade(self.store()),
             membership: Arc::downgrade(self.membership()),
             removed: Arc::clone(&self.removed_members),
+            desk: Arc::clone(self.desk()),
             clock: self.clock().clone(),
             newest: following.newest.clone(),
             stopping: Arc::clone(&following.stopping),
@@ -290,6 +306,8 @@ impl Node {
         let batch = batch.map_err(NodeError::StartOver)?;
         let mut words = Words {
             node: self,
+            judge: self.judge("", "")?,
+            in_snapshot: cursor.in_snapshot(),
             changes: Vec::with_capacity(limit),
             feeds: BTreeMap::new(),
         };
@@ -380,6 +398,9 @@ struct Told {
 /// Turns leaves into words.
 struct Words<'n> {
     node: &'n Node,
+    judge: Judge<'n>,
+    /// Everything is told, so that nothing need be told beside it.
+    in_snapshot: bool,
     changes: Vec<Change>,
     feeds: BTreeMap<FeedNo, Option<Told>>,
 }
@@ -430,6 +451,7 @@ impl Words<'_> {
             }
         };
         let first = range.map_or(0, |(first, _)| first);
+        let told = self.changes.len();
         for ChangedLeaf { index, seen } in leaves {
             let at = usize::try_from(index.saturating_sub(first)).unwrap_or(usize::MAX);
             let leaf = raw.get(at).map(|raw| leaf::read(raw, *index));
@@ -458,7 +480,21 @@ impl Words<'_> {
                     index: *index,
                 }));
         }
-        Ok(())
+        self.tell_siblings((feed, id), leaves)?;
+        self.judge_since(told)
+    }
+
+    /// Puts what the policy makes of them to the entries told since a place.
+    fn judge_since(&mut self, place: usize) -> Result<(), NodeError> {
+        let told = self.changes.get_mut(place..).unwrap_or_default();
+        let mut entries: Vec<&mut PresentEntry> = told
+            .iter_mut()
+            .filter_map(|change| match change {
+                Change::Entry(entry) => Some(&mut **entry),
+                Change::Withdrawn { .. } | Change::SetWithdrawn { .. } => None,
+            })
+            .collect();
+        self.judge.put_verdicts(&mut entries)
     }
 
     /// An entry as it counts; `None` where nothing of it does.
@@ -496,6 +532,7 @@ impl Words<'_> {
                 index,
                 publisher: told.publisher.clone(),
                 state: state(review || seen.review),
+                verdict: None,
                 body,
             },
         }))))

@@ -60,6 +60,7 @@ pub(crate) fn export(
                 index,
                 publisher: publisher.clone(),
                 state,
+                verdict: None,
                 body: *body,
             });
         }

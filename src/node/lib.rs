@@ -23,6 +23,7 @@ pub mod matching;
 pub mod membership;
 pub mod model;
 pub mod near;
+pub mod policy;
 pub mod publish;
 pub mod quarantine;
 pub mod removed;

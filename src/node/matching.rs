@@ -185,7 +185,7 @@ impl<K: Fn(&mut Match) -> bool> Answering<'_, K> {
                 answer.over = true;
                 break;
             }
-            if answer.add(entry, asked.distance, None) {
+            if answer.add(entry, asked.key, asked.distance, None) {
                 self.left = self.left.saturating_sub(1);
             }
         }
@@ -208,7 +208,13 @@ pub(crate) struct Telling {
 
 impl Telling {
     /// Answers whether there was room for it.
-    pub(crate) fn add(&mut self, entry: Match, distance: u32, video: Option<VideoShare>) -> bool {
+    pub(crate) fn add(
+        &mut self,
+        entry: Match,
+        key: IndexKey,
+        distance: u32,
+        video: Option<VideoShare>,
+    ) -> bool {
         let before = self.of_publisher.entry(entry.publisher).or_default();
         if *before == MATCHES_MAX {
             self.more = true;
@@ -218,6 +224,7 @@ impl Telling {
             entry,
             distance,
             video,
+            key,
         };
         self.found.push((*before, found));
         *before = before.saturating_add(1);
@@ -358,11 +365,11 @@ mod tests {
     fn however_much_one_publisher_says_the_others_are_heard() {
         let mut telling = Telling::default();
         for n in 0..10_000 {
-            telling.add(said(1, n), 2, None);
+            telling.add(said(1, n), [5; 33], 2, None);
         }
         assert_eq!(telling.found.len(), MATCHES_MAX, "what is kept is bounded");
         for publisher in 2..5 {
-            telling.add(said(publisher, 7), 20, None);
+            telling.add(said(publisher, 7), [5; 33], 20, None);
         }
         let told = telling.finish();
         assert!(told.more);

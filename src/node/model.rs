@@ -2,9 +2,10 @@
 
 use hashpact_core::id::{Digest, EntryName, FeedId, MemberNumber, SetName, Slug, UnixMillis};
 use hashpact_core::leaf::{Basis, MediaKind, Publish, RetractReason};
+use hashpact_core::policy::Verdict;
 use hashpact_core::signal::{Signal, SignalKind};
 pub use hashpact_store::quarantine::{Decision, Reason};
-pub use hashpact_store::{Room, Space};
+pub use hashpact_store::{IndexKey, Room, Space};
 
 /// What a new set is.
 #[derive(Debug, Clone)]
@@ -244,6 +245,8 @@ pub struct Found {
     pub distance: u32,
     /// How much of two videos is the same; of vPDQ alone.
     pub video: Option<VideoShare>,
+    /// What the published signal is found by: that which was asked for, or one near it.
+    pub key: IndexKey,
 }
 
 /// How much of two videos is the same, in whole percent, rounded down.
@@ -278,6 +281,8 @@ pub struct ExportedEntry {
     pub publisher: Slug,
     /// `active`, `review`, `retracted`, `replaced`.
     pub state: &'static str,
+    /// What the policy makes of it, where that was asked for.
+    pub verdict: Option<Verdict>,
     /// What it says.
     pub body: Publish,
 }
@@ -469,6 +474,14 @@ pub struct Status {
     pub live_entries: u64,
     /// Entries that wait in quarantine, of all feeds.
     pub quarantined: u64,
+    /// The policy in force, as answers name it.
+    pub policy: String,
+    /// Its rules.
+    pub policy_rules: u64,
+    /// Since when it is in force.
+    pub policy_since: UnixMillis,
+    /// Mutes that have not run out.
+    pub mutes: u64,
     /// Bytes of the store on disk.
     pub store_bytes: u64,
     /// Other nodes on the cards.

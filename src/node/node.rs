@@ -29,6 +29,7 @@ use crate::model::{
     Retracted, Retraction, SetInfo,
 };
 use crate::near::Near;
+use crate::policy::Desk;
 use crate::publish::{Import, Publisher, PublisherParts};
 use crate::quarantine::SaidState;
 use crate::{export, matching, re_anchor, removed, sign_state, views};
@@ -103,6 +104,7 @@ pub struct Node {
     /// What wants attention beside what the node sees by itself, by subject.
     notices: Mutex<BTreeMap<&'static str, String>>,
     pub(crate) removed_members: Arc<removed::Setting>,
+    pub(crate) desk: Arc<Desk>,
     following: Following,
 }
 
@@ -150,6 +152,7 @@ impl Node {
         let near = index(SignalKind::Pdq.number_byte())?;
         let near_frames = index(hashpact_store::FRAME_KIND)?;
         let following = Following::new(&store);
+        let desk = Arc::new(Desk::open(&store, options.clock.now())?);
         let node = Arc::new(Self {
             store,
             membership,
@@ -168,6 +171,7 @@ impl Node {
             certificate_expires: AtomicU64::new(0),
             notices: Mutex::default(),
             removed_members: Arc::default(),
+            desk,
             following,
         });
         node.follow_roster()?;

@@ -14,7 +14,7 @@ use hashpact_core::leaf::{self, Leaf};
 use hashpact_core::signal::{Signal, SignalKind};
 use hashpact_matching::pdq;
 use hashpact_matching::vpdq::{self, Comparison, Frame, Thresholds};
-use hashpact_store::{FRAME_KIND, FeedNo, Posting, Store, StoreError, frame_key};
+use hashpact_store::{FRAME_KIND, FeedNo, IndexKey, Posting, Store, StoreError, frame_key};
 
 use crate::error::NodeError;
 use crate::lookup::Names;
@@ -136,16 +136,16 @@ impl<'s> Videos<'s> {
                 break;
             };
             self.leaves_left = left;
-            if let Some(share) = self.compare(query, &candidate)? {
-                found.push((share, candidate));
+            if let Some((share, key)) = self.compare(query, &candidate)? {
+                found.push((share, key, candidate));
             }
         }
-        found.sort_by(|(a, first), (b, second)| {
+        found.sort_by(|(a, _, first), (b, _, second)| {
             let place = |of: &Candidate| (of.feed, of.index);
             b.cmp(a).then(place(first).cmp(&place(second)))
         });
-        for (share, candidate) in found {
-            answer.add(candidate.said, 0, Some(share));
+        for (share, key, candidate) in found {
+            answer.add(candidate.said, key, 0, Some(share));
         }
         Ok(())
     }
@@ -247,12 +247,13 @@ impl<'s> Videos<'s> {
         Ok(values)
     }
 
-    /// How much of the entry's video that has most in common is the same, if enough is.
+    /// How much of the entry's video that has most in common is the same, if enough is,
+    /// and what that video is found by.
     fn compare(
         &self,
         query: &Query<'_>,
         candidate: &Candidate,
-    ) -> Result<Option<VideoShare>, NodeError> {
+    ) -> Result<Option<(VideoShare, IndexKey)>, NodeError> {
         let raw = match self.store.read_leaf(candidate.feed, candidate.index) {
             // The feed went meanwhile, or the leaf was cut off.
             Err(StoreError::UnknownFeed(_) | StoreError::OutOfRange { .. }) => return Ok(None),
@@ -270,7 +271,7 @@ impl<'s> Videos<'s> {
             let compared = vpdq::compare(&query.frames, &frames_of(signal), &self.thresholds);
             let compared = compared.map_err(|error| NodeError::Misuse(error.to_string()))?;
             if compared.is_match(&self.thresholds) {
-                best = best.max(Some(share(&compared)));
+                best = best.max(Some((share(&compared), signal.index_key())));
             }
         }
         Ok(best)

@@ -22,6 +22,7 @@
 //! | `quarantine` | feed, reason, kind, index / 65,536 | bitmaps of leaves held, released, dropped |
 //! | `opinions` | subject, member, feed id, index | opinion |
 //! | `changes` | see `changes` | what consumers follow, and how far each is |
+//! | `mutes` | see `mutes` | what this node mutes |
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType,
@@ -51,6 +52,7 @@ pub(crate) enum Family {
     Quarantine,
     Changes,
     Opinions,
+    Mutes,
 }
 
 /// Target size of the files of a bulk load, and of compaction.
@@ -60,7 +62,7 @@ const FILTER_BITS: f64 = 10.0;
 
 impl Family {
     /// All families, in the order that they are opened in.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Meta,
         Self::Pages,
         Self::Tail,
@@ -81,6 +83,7 @@ impl Family {
         Self::Quarantine,
         Self::Changes,
         Self::Opinions,
+        Self::Mutes,
     ];
 
     /// The name in RocksDB. `meta` is RocksDB's `default`, which always exists.
@@ -106,6 +109,7 @@ impl Family {
             Self::Quarantine => "quarantine",
             Self::Changes => "changes",
             Self::Opinions => "opinions",
+            Self::Mutes => "mutes",
         }
     }
 
@@ -148,7 +152,8 @@ impl Family {
             | Self::Audit
             | Self::Quarantine
             | Self::Changes
-            | Self::Opinions => {
+            | Self::Opinions
+            | Self::Mutes => {
                 options.set_compression_type(DBCompressionType::Lz4);
                 options.set_write_buffer_size(4 << 20);
                 table.set_block_size(8 << 10);

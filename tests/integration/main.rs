@@ -31,6 +31,7 @@ mod leaked;
 mod life;
 mod observer;
 mod outbound;
+mod policy;
 mod proofs;
 mod restore;
 mod scan;

@@ -20,6 +20,12 @@ pub(super) struct MatchBody {
     video_query_percent: Option<u32>,
     /// The same of the frames of the entry's video.
     video_compared_percent: Option<u32>,
+    /// Where they turned up, such as "upload": rules of the policy may be for some only.
+    #[serde(default)]
+    surface: String,
+    /// In which region, likewise.
+    #[serde(default)]
+    region: String,
 }
 
 /// A signal.
@@ -65,6 +71,8 @@ impl MatchBody {
                 max_distance: self.max_distance,
                 video_query_percent: self.video_query_percent,
                 video_compared_percent: self.video_compared_percent,
+                surface: self.surface,
+                region: self.region,
             },
             refused,
         }
@@ -89,6 +97,8 @@ pub(super) struct Matched {
     near_pending: u64,
     /// Whether near matches are answered at all.
     near_ready: bool,
+    /// The policy that the verdicts are of: SHA-256 of its file, or "shipped".
+    policy: String,
 }
 
 /// What is known of one signal.
@@ -180,6 +190,7 @@ impl Matched {
                 .collect(),
             near_pending: response.near_pending,
             near_ready: response.near_ready,
+            policy: response.policy,
         }
     }
 }

@@ -209,10 +209,25 @@ async fn a_question_is_answered_item_by_item_as_by_grpc() {
         (&json!(1), &json!("north/confirmed#1"))
     );
     assert_eq!(answers[0]["verdict"], "review");
+    assert_eq!(answer["policy"], "shipped");
     assert!(
         !answer.to_string().contains("zz"),
         "no value stands in an error"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_surface_is_asked_for_by_name_and_other_words_are_refused() {
+    let scene = Scene::new();
+    let mut asked = question();
+    asked["surface"] = json!("upload");
+    asked["region"] = json!("EU");
+    let (status, _) = scene.ask(asked.to_string()).await;
+    assert_eq!(status, StatusCode::OK);
+    asked["surface"] = json!("the upload");
+    let (status, answer) = scene.ask(asked.to_string()).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(answer["code"], "misuse");
 }
 
 #[tokio::test(flavor = "multi_thread")]

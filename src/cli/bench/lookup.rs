@@ -289,6 +289,7 @@ fn request(from: u64, count: u32, entries: u64) -> wire::LookupRequest {
     });
     wire::LookupRequest {
         signals: signals.collect(),
+        ..wire::LookupRequest::default()
     }
 }
 

@@ -303,7 +303,10 @@ impl Calls {
         let signals = vec![signal];
         let answers = match self {
             Self::Exact(asks, answers) => {
-                let request = wire::LookupRequest { signals };
+                let request = wire::LookupRequest {
+                    signals,
+                    ..wire::LookupRequest::default()
+                };
                 asks.send(request).await.map_err(|_| ended())?;
                 let answer = answers.next().await.ok_or_else(ended)?;
                 answer.map_err(failed)?.answers

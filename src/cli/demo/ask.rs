@@ -78,7 +78,11 @@ impl Node {
         &mut self,
         signals: Vec<Signal>,
     ) -> Result<Vec<Vec<String>>, CliError> {
-        let answered = self.0.lookup(LookupRequest { signals }).await;
+        let request = LookupRequest {
+            signals,
+            ..LookupRequest::default()
+        };
+        let answered = self.0.lookup(request).await;
         let answers = answered.map_err(CliError::failed)?.into_inner().answers;
         let sets = answers.into_iter().map(|answer| {
             let matches = answer.matches.into_iter();

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use hashpact_api::wire;
+use hashpact_core::policy::Verdict;
 use hashpact_matching::pdq::{DEFAULT_DISTANCE, MAX_DISTANCE};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -17,7 +18,7 @@ use crate::cli::error::CliError;
 use crate::cli::output::{Output, stamp};
 
 /// Columns of an item's name in the lines for people.
-const ITEM_WIDTH: usize = 26;
+const ITEM_WIDTH: usize = 19;
 
 /// How near a match may be.
 #[derive(Debug, Clone, Args)]
@@ -35,6 +36,12 @@ pub(crate) struct NearArgs {
     #[arg(long, value_name = "PERCENT", default_value_t = 0,
         value_parser = clap::value_parser!(u32).range(0..=100))]
     pub(crate) video_compared_percent: u32,
+    /// Where it turned up, such as "upload": rules of the policy may be for some only
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub(crate) surface: String,
+    /// In which region it turned up, likewise
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub(crate) region: String,
 }
 
 /// What is known of an item.
@@ -45,6 +52,9 @@ pub(in crate::cli) struct ItemObject {
     #[serde(skip_serializing_if = "Option::is_none")]
     item_bytes: Option<String>,
     pub(in crate::cli) known: bool,
+    /// What the node's policy makes of it: the highest verdict of its signals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) verdict: Option<&'static str>,
     /// Whether there are more matches than these.
     more: bool,
     pub(in crate::cli) matches: Vec<MatchObject>,
@@ -121,6 +131,8 @@ pub(in crate::cli) fn ask(
         max_distance: Some(near.distance),
         video_query_percent: Some(near.video_query_percent),
         video_compared_percent: Some(near.video_compared_percent),
+        surface: near.surface.clone(),
+        region: near.region.clone(),
         signals: signals
             .map(|asked| wire::Signal {
                 kind: asked.signal.kind().number(),
@@ -184,7 +196,7 @@ impl Call {
 }
 
 fn together(item: Item, answers: Vec<wire::Answer>, told: &mut Told) -> ItemObject {
-    let (mut matches, mut more) = (Vec::new(), false);
+    let (mut matches, mut more, mut verdict) = (Vec::new(), false, None);
     for (asked, answer) in item.signals.iter().zip(answers) {
         if !answer.error_code.is_empty() {
             let kind = asked.signal.kind();
@@ -192,6 +204,7 @@ fn together(item: Item, answers: Vec<wire::Answer>, told: &mut Told) -> ItemObje
                 .push(format!("a signal of kind {kind}: {}", answer.error));
         }
         more |= answer.more;
+        verdict = verdict.max(Verdict::parse(&answer.verdict).ok());
         for found in answer.matches {
             matches.push(object(asked, found, &mut told.publishers));
         }
@@ -200,6 +213,7 @@ fn together(item: Item, answers: Vec<wire::Answer>, told: &mut Told) -> ItemObje
         item: item.name,
         item_bytes: item.bytes,
         known: !matches.is_empty(),
+        verdict: verdict.map(Verdict::name),
         more,
         matches,
         not_seen: item.not_seen.map(|error| NotSeen {
@@ -253,7 +267,11 @@ impl ItemObject {
         let mut shown = BTreeSet::new();
         for found in &self.matches {
             if shown.insert(&found.entry) {
-                output.line(format_args!("{name:<ITEM_WIDTH$}  {}", found.line()))?;
+                let verdict = self.verdict.unwrap_or("-");
+                output.line(format_args!(
+                    "{name:<ITEM_WIDTH$}  {verdict:<7}  {}",
+                    found.line()
+                ))?;
             }
         }
         if self.more {
@@ -287,7 +305,7 @@ impl MatchObject {
             let _ = write!(line, "  ({aspect})");
         }
         if self.standing != "active" {
-            line.push_str("  review");
+            let _ = write!(line, "  {}", self.standing);
         }
         line
     }

@@ -7,6 +7,7 @@ mod entries;
 mod erase;
 mod mass;
 mod near;
+mod policy;
 mod videos;
 
 use std::path::Path;

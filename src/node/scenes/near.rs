@@ -10,7 +10,7 @@ use crate::model::{MatchOptions, Matched, NewEntry, Retraction, Selector};
 use crate::node::Node;
 
 /// A value that has half of its bits set, and with `flipped` of them changed.
-fn pdq(n: u64, flipped: usize) -> Signal {
+pub(super) fn pdq(n: u64, flipped: usize) -> Signal {
     let digest = hashpact_core::id::Digest::of(&n.to_be_bytes());
     let mut value = [0; 32];
     let (front, back) = value.split_at_mut(16);
@@ -49,7 +49,7 @@ fn distances(matched: &Matched) -> Vec<u32> {
 }
 
 /// The keeper's first sweep is short here, and takes a moment all the same.
-fn wait_until_ready(node: &Node) {
+pub(super) fn wait_until_ready(node: &Node) {
     for _ in 0..1_000 {
         let near = node.near().unwrap();
         if near.is_ready() && near.pending() == 0 {

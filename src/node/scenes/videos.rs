@@ -10,13 +10,13 @@ use crate::model::{Erasure, MatchOptions, Matched, NewEntry, Retraction, Selecto
 use crate::node::Node;
 
 /// A frame: a value with half of its bits set, some of them changed.
-struct Frame {
+pub(super) struct Frame {
     number: u64,
     flipped: u32,
     quality: u8,
 }
 
-fn frames(numbers: impl IntoIterator<Item = u64>) -> Vec<Frame> {
+pub(super) fn frames(numbers: impl IntoIterator<Item = u64>) -> Vec<Frame> {
     let frame = |number| Frame {
         number,
         flipped: 0,
@@ -25,7 +25,7 @@ fn frames(numbers: impl IntoIterator<Item = u64>) -> Vec<Frame> {
     numbers.into_iter().map(frame).collect()
 }
 
-fn video(frames: &[Frame]) -> Signal {
+pub(super) fn video(frames: &[Frame]) -> Signal {
     let frames = frames.iter().enumerate().map(|(second, frame)| {
         let digest = Digest::of(&frame.number.to_be_bytes());
         let mut value = [0; 32];

@@ -37,12 +37,13 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLockWriteGuard};
 use std::time::Duration;
 
 use hashpact_core::id::{FeedId, UnixMillis};
+use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
 
 use self::log::LogState;
 use self::reading::OpenRecord;
 use self::rows::FeedShownRecord;
-use self::shown::Shown;
+use self::shown::{Difference, Shown};
 use crate::error::Result;
 use crate::families::Family;
 use crate::feeds::{FeedInfo, FeedState, Live};
@@ -263,6 +264,46 @@ fn note(
             None => noted.feeds.remove(&no),
         };
     }
+    Ok(())
+}
+
+/// Writes a batch, and in it the word that these leaves are to be told again: what the
+/// node makes of them changed, though they did not. Feeds that do not count are left out,
+/// and without a consumer nothing is said.
+pub(crate) fn write_with_again(
+    inner: &Inner,
+    mut batch: WriteBatch,
+    leaves: &[(FeedNo, u64)],
+    now: UnixMillis,
+    what: &'static str,
+) -> Result<()> {
+    let mut held = hold(&inner.changes.noted);
+    let noted = match load_once(inner, &mut held)? {
+        Some(noted) if !leaves.is_empty() => noted,
+        Some(_) | None => return inner.write_synced(batch, what),
+    };
+    let mut of_feed: BTreeMap<FeedNo, RoaringTreemap> = BTreeMap::new();
+    for (no, index) in leaves {
+        of_feed.entry(*no).or_default().insert(*index);
+    }
+    let mut log = noted.log.clone();
+    for (no, others) in of_feed {
+        let shown = noted.feeds.get(&no);
+        let Some(feed) = shown.filter(|feed| feed.whole.standing != WholeStanding::Nothing) else {
+            continue;
+        };
+        let difference = Difference {
+            others,
+            ..Difference::default()
+        };
+        log.append(inner, &mut batch, no, feed, &difference, now)?;
+    }
+    log.prune(inner, &mut batch)?;
+    log.put(inner, &mut batch)?;
+    // Crash: before, neither the batch nor the word; after, both.
+    inner.write_synced(batch, what)?;
+    noted.log = log;
+    inner.pulse.beat();
     Ok(())
 }
 

@@ -1,0 +1,264 @@
+//! Facts for the policy: who says what of a signal, as this node sees it, and the
+//! verdict.
+//!
+//! A judge is made for one call: policy, mutes and time are those of its beginning.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use hashpact_core::checkpoint;
+use hashpact_core::id::{FeedId, UnixMillis};
+use hashpact_core::note::SignatureLine;
+use hashpact_core::policy::{
+    Evaluation, Policy, Question, Verdict, Voice, Witnessed, Word, share_of,
+};
+use hashpact_core::roster::Role;
+use hashpact_core::signal::Signal;
+
+use super::InForce;
+use super::mutes::Mutes;
+use crate::changes::PresentEntry;
+use crate::error::NodeError;
+use crate::model::{Found, IndexKey, MatchStanding, Matched};
+use crate::node::Node;
+
+/// Heads looked back at for one that the witness threshold stands behind: witnesses sign
+/// one again every 10 minutes.
+const HEADS_MAX: usize = 64;
+
+/// Judges the answers of one call.
+pub struct Judge<'n> {
+    node: &'n Node,
+    force: Arc<InForce>,
+    mutes: Arc<Mutes>,
+    now: UnixMillis,
+    surface: Option<Word>,
+    region: Option<Word>,
+    /// Up to which size witnesses stand behind a feed; `None` where that is unknown.
+    witnessed: RefCell<HashMap<FeedId, Option<u64>>>,
+}
+
+impl Node {
+    /// Makes a judge for signals that turned up at a surface, in a region; both may be
+    /// empty.
+    ///
+    /// # Errors
+    /// [`NodeError::Misuse`] for words that are none.
+    pub fn judge(&self, surface: &str, region: &str) -> Result<Judge<'_>, NodeError> {
+        let word = |what: &str, text: &str| match text {
+            "" => Ok(None),
+            text => Word::parse(text)
+                .map(Some)
+                .map_err(|error| NodeError::Misuse(format!("{what}: {error}"))),
+        };
+        Ok(Judge {
+            node: self,
+            force: self.policy(),
+            mutes: self.desk().mutes(),
+            now: self.clock().now(),
+            surface: word("surface", surface)?,
+            region: word("region", region)?,
+            witnessed: RefCell::default(),
+        })
+    }
+}
+
+impl Judge<'_> {
+    /// The policy that it judges by.
+    #[must_use]
+    pub fn in_force(&self) -> &InForce {
+        &self.force
+    }
+
+    /// Whether what becomes of one entry can depend on others.
+    pub(crate) fn counts_members(&self) -> bool {
+        self.force.policy.counts_members()
+    }
+
+    /// What becomes of a signal; `None` where nothing matches.
+    #[must_use]
+    pub fn verdict(&self, signal: &Signal, matched: &Matched) -> Option<Verdict> {
+        if matched.found.is_empty() {
+            return None;
+        }
+        let policy = &self.force.policy;
+        if policy.is_plain() && self.mutes.is_empty() {
+            let most = matched.found.iter();
+            let most = most
+                .map(|found| standing_ceiling(found.entry.standing))
+                .max();
+            return most.map(|most| most.min(policy.default_verdict()));
+        }
+        let voices = self.voices(policy, &signal.index_key(), matched);
+        policy.verdict(&self.question(signal), &voices)
+    }
+
+    /// The same by any policy, with what becomes of each match and why.
+    #[must_use]
+    pub fn evaluate(&self, policy: &Policy, signal: &Signal, matched: &Matched) -> Evaluation {
+        let voices = self.voices(policy, &signal.index_key(), matched);
+        policy.evaluate(&self.question(signal), &voices)
+    }
+
+    /// Puts to each entry what becomes of it: the highest verdict that it gets by any of
+    /// its signals, asked for exactly. Blocking.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub(crate) fn put_verdicts(&self, entries: &mut [&mut PresentEntry]) -> Result<(), NodeError> {
+        let policy = &self.force.policy;
+        for present in entries.iter_mut() {
+            let most = if present.entry.state == "review" {
+                Verdict::Review
+            } else {
+                Verdict::Enforce
+            };
+            present.entry.verdict = Some(most.min(policy.default_verdict()));
+        }
+        if policy.is_plain() && self.mutes.is_empty() {
+            return Ok(());
+        }
+        let signals = entries
+            .iter()
+            .flat_map(|present| &present.entry.body.signals);
+        let signals: Vec<Signal> = signals.cloned().collect();
+        let mut found = self
+            .node
+            .matches_in_turn(&signals)?
+            .into_iter()
+            .zip(&signals);
+        for present in entries {
+            let count = present.entry.body.signals.len();
+            let name = (present.feed, present.entry.index);
+            let mut most = None;
+            for (matched, signal) in found.by_ref().take(count) {
+                let mut of = matched.found.iter();
+                let at = of.position(|found| (found.entry.feed, found.entry.index) == name);
+                let verdicts = self.evaluate(policy, signal, &matched).voices;
+                most = most.max(at.and_then(|at| verdicts.get(at).copied()));
+            }
+            // One that no look-up tells any more is told anew soon, and acted on by nobody.
+            present.entry.verdict = Some(most.unwrap_or(Verdict::Observe));
+        }
+        Ok(())
+    }
+
+    fn question(&self, signal: &Signal) -> Question<'_> {
+        Question {
+            kind: signal.kind(),
+            surface: self.surface.as_ref(),
+            region: self.region.as_ref(),
+            now: self.now,
+        }
+    }
+
+    fn voices<'m>(
+        &self,
+        policy: &Policy,
+        asked: &IndexKey,
+        matched: &'m Matched,
+    ) -> Vec<Voice<'m>> {
+        let salt = &self.node.desk().salt;
+        let asked_is_muted = self.mutes.signal(salt, asked, self.now);
+        let voice = |found: &'m Found| {
+            let entry = &found.entry;
+            let muted = asked_is_muted
+                || self.mutes.set(&entry.entry.set, self.now)
+                || (found.key != *asked && self.mutes.signal(salt, &found.key, self.now));
+            let ceiling = standing_ceiling(entry.standing);
+            Voice {
+                member: entry.publisher,
+                set: &entry.entry.set,
+                classification: &entry.classification,
+                basis: entry.basis,
+                published: entry.published,
+                negatives: negatives(found),
+                witnessed: if policy.needs_witnesses() {
+                    self.witnessed(found)
+                } else {
+                    Witnessed::Unknown
+                },
+                // A muted entry is seen and counted, and nobody acts on it.
+                ceiling: if muted {
+                    ceiling.min(Verdict::Observe)
+                } else {
+                    ceiling
+                },
+                share: if policy.needs_shares() {
+                    share_of(salt, &found.key)
+                } else {
+                    0
+                },
+            }
+        };
+        matched.found.iter().map(voice).collect()
+    }
+
+    /// Whether a match is muted, by itself or by what was asked.
+    pub(super) fn is_muted(&self, signal: &Signal, found: &Found) -> bool {
+        let salt = &self.node.desk().salt;
+        self.mutes.signal(salt, &signal.index_key(), self.now)
+            || self.mutes.signal(salt, &found.key, self.now)
+            || self.mutes.set(&found.entry.entry.set, self.now)
+    }
+
+    /// Whether the threshold of witnesses stands behind an entry: a head over it was
+    /// cosigned by as many active witnesses as the roster asks for. What lies beside
+    /// heads was verified before it was kept.
+    pub(super) fn witnessed(&self, found: &Found) -> Witnessed {
+        let feed = found.entry.feed;
+        let known = self.witnessed.borrow().get(&feed).copied();
+        let size = known.unwrap_or_else(|| {
+            let size = self.witnessed_to(&feed);
+            self.witnessed.borrow_mut().insert(feed, size);
+            size
+        });
+        match size {
+            Some(size) if found.entry.index < size => Witnessed::Yes,
+            Some(_) => Witnessed::No,
+            None => Witnessed::Unknown,
+        }
+    }
+
+    fn witnessed_to(&self, feed: &FeedId) -> Option<u64> {
+        let state = self.node.membership().state();
+        let roster = state.chain.as_ref()?.roster();
+        let need = usize::try_from(roster.witness_threshold).ok();
+        let need = need.filter(|need| *need > 0)?;
+        let witnesses: BTreeSet<String> = roster
+            .active_with(Role::Witness)
+            .map(|member| checkpoint::witness_name(&roster.coalition, &member.slug))
+            .collect();
+        let no = self.node.store().feed_no(feed)?;
+        // What cannot be read is unknown. Of the epoch in force alone: what an earlier one
+        // had witnessed may have been cut off.
+        let applied = self.node.store().feed(no).ok()?.applied?;
+        let heads = self.node.store().heads(no, HEADS_MAX).ok()?;
+        let heads = heads
+            .iter()
+            .filter(|head| head.at().epoch == applied.epoch && head.at().size <= applied.size);
+        let size = heads.into_iter().find_map(|head| {
+            let lines = head.cosignatures.iter();
+            let names = lines.filter_map(|line| Some(SignatureLine::parse(line).ok()?.name));
+            let names: BTreeSet<String> = names.filter(|name| witnesses.contains(name)).collect();
+            (names.len() >= need).then(|| head.at().size)
+        });
+        Some(size.unwrap_or(0))
+    }
+}
+
+/// The most that an entry may become by how it stands.
+const fn standing_ceiling(standing: MatchStanding) -> Verdict {
+    match standing {
+        // What a negative opinion does is for the policy to say.
+        MatchStanding::Active | MatchStanding::Disputed => Verdict::Enforce,
+        MatchStanding::Review => Verdict::Review,
+        MatchStanding::Retracted => Verdict::Ignore,
+    }
+}
+
+/// How many members say that an entry is not what its publisher says.
+fn negatives(found: &Found) -> u64 {
+    u64::from(found.entry.standing == MatchStanding::Disputed)
+}
