@@ -21,7 +21,7 @@ use crate::error::{Result, StoreError};
 use crate::families::Family;
 use crate::keys::FeedNo;
 use crate::record::{seal, unseal};
-use crate::store::{Store, hold};
+use crate::store::{Inner, Store, hold};
 
 /// Mutes at one time: a brake, and no second policy.
 pub const MUTES_MAX: usize = 10_000;
@@ -114,6 +114,12 @@ struct LeafRecord {
     feed: u32,
     #[prost(uint64, tag = "2")]
     index: u64,
+}
+
+/// There was nothing of it before: older programs, which do not know of mutes, refuse
+/// the store from here on.
+pub(crate) fn migrate(inner: &Inner) -> Result<()> {
+    inner.cf(Family::Mutes).map(drop)
 }
 
 impl Store {

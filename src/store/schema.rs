@@ -14,6 +14,8 @@ type Migration = fn(&Inner) -> Result<()>;
 const MIGRATIONS: &[Migration] = &[
     // Opinions are indexed.
     crate::opinions::migrate,
+    // Mutes and the policy are kept.
+    crate::mutes::migrate,
 ];
 
 /// The schema that this program writes.
