@@ -9,10 +9,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use hashpact_node::expiry::Stage;
-use hashpact_node::model::{Reason, Room, Space};
+use hashpact_node::model::{Reason, Room};
 use hashpact_node::{Node, NodeError};
 use metrics::{describe_gauge, gauge};
-use metrics_exporter_prometheus::PrometheusHandle;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -51,7 +51,6 @@ impl Pages {
     /// Pages about `node`; `metrics` renders what the process' recorder holds.
     #[must_use]
     pub fn new(node: Arc<Node>, about: About, metrics: PrometheusHandle) -> Self {
-        describe();
         Self {
             node,
             about: Arc::new(about),
@@ -123,18 +122,17 @@ fn readiness(node: &Node) -> Ready {
     Ready {
         ready: reasons.is_empty(),
         near_ready: node.near_loading().0,
-        store_room: node.store().space().map_or("unknown", room),
+        store_room: node
+            .store()
+            .room()
+            .map_or("unknown", |(room, _)| room.name()),
         reasons,
     }
 }
 
-fn room(space: Space) -> &'static str {
-    space.room(Room::Ample).name()
-}
-
 async fn metrics(State(pages): State<Pages>) -> Response {
     let refreshed = tokio::task::spawn_blocking(move || {
-        refresh(&pages.node, &pages.about).map(|()| pages.metrics.render())
+        gathered(&pages.node, &pages.about).map(|read| read + &pages.metrics.render())
     });
     match refreshed.await {
         Ok(Ok(text)) => {
@@ -149,7 +147,18 @@ async fn metrics(State(pages): State<Pages>) -> Response {
     }
 }
 
-/// Sets the gauges that are read off the node. Blocking.
+/// The gauges that are read off the node, made anew each time: a consumer, a feed or a
+/// peer that is gone is gone from here as well. Blocking.
+fn gathered(node: &Node, about: &About) -> Result<String, NodeError> {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    ::metrics::with_local_recorder(&recorder, || {
+        describe();
+        refresh(node, about)
+    })?;
+    Ok(recorder.handle().render())
+}
+
+/// Sets these gauges. Blocking.
 #[expect(
     clippy::cast_precision_loss,
     reason = "gauges are floating-point numbers"
@@ -162,14 +171,10 @@ fn refresh(node: &Node, about: &About) -> Result<(), NodeError> {
     gauge!("hashpact_leaves").set(status.leaves as f64);
     gauge!("hashpact_live_entries").set(status.live_entries as f64);
     gauge!("hashpact_store_bytes").set(status.store_bytes as f64);
-    let space = node.store().space()?;
+    let (room, space) = node.store().room()?;
     gauge!("hashpact_store_free_bytes").set(space.free_bytes as f64);
     for state in [Room::Ample, Room::RecordsOnly, Room::Nothing] {
-        let here = if room(space) == state.name() {
-            1.0
-        } else {
-            0.0
-        };
+        let here = if room == state { 1.0 } else { 0.0 };
         gauge!("hashpact_store_room", "state" => state.name()).set(here);
     }
     gauge!("hashpact_resident_bytes").set(resident_bytes() as f64);
@@ -230,12 +235,32 @@ fn refresh(node: &Node, about: &About) -> Result<(), NodeError> {
             gauge!("hashpact_expiry_alarm", "of" => what).set(f64::from(level));
         }
     }
-    for feed in node.feeds() {
-        let name = feed.name;
-        gauge!("hashpact_feed_stored_leaves", "feed" => name.clone()).set(feed.stored as f64);
-        gauge!("hashpact_feed_indexed_leaves", "feed" => name.clone()).set(feed.indexed as f64);
+    refresh_exchange(node);
+    Ok(())
+}
+
+/// What is held of each feed, and how each peer stands.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "gauges are floating-point numbers"
+)]
+fn refresh_exchange(node: &Node) {
+    let now = node.clock().now();
+    let feeds = node.feeds();
+    for feed in &feeds {
+        let labels = [("feed", feed.name.clone())];
+        gauge!("hashpact_feed_stored_leaves", &labels).set(feed.stored as f64);
+        gauge!("hashpact_feed_indexed_leaves", &labels).set(feed.indexed as f64);
+        gauge!("hashpact_missing_leaves", &labels).set(feed.missing as f64);
         let lag = feed.head.saturating_sub(feed.indexed);
-        gauge!("hashpact_feed_lag_leaves", "feed" => name).set(lag as f64);
+        gauge!("hashpact_feed_lag_leaves", &labels).set(lag as f64);
+    }
+    for lag in node.exchange().map(|view| view.lags()).unwrap_or_default() {
+        let Some(feed) = feeds.iter().find(|feed| feed.id == lag.feed) else {
+            continue;
+        };
+        let labels = [("peer", lag.peer), ("feed", feed.name.clone())];
+        gauge!("hashpact_feed_lag_leaves", &labels).set(lag.leaves as f64);
     }
     for peer in node.exchange().map(|view| view.peers()).unwrap_or_default() {
         let labels = [
@@ -249,7 +274,6 @@ fn refresh(node: &Node, about: &About) -> Result<(), NodeError> {
             gauge!("hashpact_peer_silent_seconds", &labels).set(silent_s);
         }
     }
-    Ok(())
 }
 
 fn describe() {
@@ -328,6 +352,10 @@ fn describe() {
         ("hashpact_policy_rules", "Rules of the policy in force"),
         ("hashpact_mutes", "Mutes that have not run out"),
         (
+            "hashpact_missing_leaves",
+            "Leaves that somebody left out without reason, asked for elsewhere",
+        ),
+        (
             "hashpact_quarantined_entries",
             "Entries that wait in quarantine and do not match",
         ),
@@ -353,7 +381,7 @@ fn describe() {
 mod tests {
     use axum::body::{Body, to_bytes};
     use axum::http::Request;
-    use metrics_exporter_prometheus::PrometheusBuilder;
+    use hashpact_core::id::Slug;
     use tempfile::TempDir;
     use tower::ServiceExt as _;
 
@@ -381,5 +409,53 @@ mod tests {
         assert!(body.contains("starting"), "{body}");
         assert_eq!(page(&router, "/live").await.0, StatusCode::OK);
         assert_eq!(page(&router, "/entries").await.0, StatusCode::NOT_FOUND);
+    }
+
+    fn pages(node: &Arc<Node>) -> Router {
+        let handle = PrometheusBuilder::new().build_recorder().handle();
+        Pages::new(Arc::clone(node), About::default(), handle).router()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_there_is_room_for_is_the_same_on_every_page_and_does_not_flicker() {
+        let folder = TempDir::new().unwrap();
+        let node = crate::tests::node(&folder);
+        let router = pages(&node);
+        let free = node.store().room().unwrap().1.free_bytes;
+        // Short, then a sixteenth over the minimum, then an eighth and more.
+        for (min, room) in [
+            (free / 4, "ample"),
+            (free.saturating_mul(2), "records_only"),
+            (free / 17 * 16, "records_only"),
+            (free / 4, "ample"),
+        ] {
+            node.store().set_free_min_bytes(min);
+            let (_, ready) = page(&router, "/ready").await;
+            assert!(
+                ready.contains(&format!("\"store_room\":\"{room}\"")),
+                "{ready}"
+            );
+            let (_, metrics) = page(&router, "/metrics").await;
+            let says = format!("hashpact_store_room{{state=\"{room}\"}} 1");
+            assert!(metrics.contains(&says), "{says}: {metrics}");
+            let notices = node.status().unwrap().notices.join(" ");
+            assert_eq!(notices.contains("disk_low"), room != "ample", "{notices}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_consumer_that_was_removed_is_gone_from_the_metrics() {
+        let folder = TempDir::new().unwrap();
+        let node = crate::tests::node(&folder);
+        let router = pages(&node);
+        let name = Slug::parse("gone").unwrap();
+        node.begin_snapshot(&name, "a test").unwrap();
+        let shown = || async {
+            let (_, metrics) = page(&router, "/metrics").await;
+            metrics.contains("consumer=\"gone\"")
+        };
+        assert!(shown().await);
+        node.remove_consumer(&name).unwrap();
+        assert!(!shown().await);
     }
 }

@@ -380,6 +380,8 @@ pub struct FeedView {
     pub updated: UnixMillis,
     /// The code of what was refused last; empty when nothing was.
     pub last_error: String,
+    /// Leaves that somebody left out without reason.
+    pub missing: u64,
 }
 
 /// Entries of one set that are held back for one reason.
@@ -439,6 +441,20 @@ pub trait ExchangeView: Send + Sync {
     fn peers(&self) -> Vec<PeerView>;
     /// How pulling a feed stands.
     fn feed(&self, feed: &hashpact_core::id::FeedId) -> Option<FeedPull>;
+    /// How far each connected peer is ahead, feed by feed.
+    fn lags(&self) -> Vec<PeerLag>;
+}
+
+/// How far a peer is ahead of this node in a feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerLag {
+    /// The peer, `member/node`.
+    pub peer: String,
+    /// The feed.
+    pub feed: FeedId,
+    /// Leaves under the newest head that the peer announced and look-ups do not answer
+    /// from.
+    pub leaves: u64,
 }
 
 /// The node at a glance.

@@ -159,8 +159,8 @@ impl Node {
     }
 
     fn add_space(&self, status: &mut Status) -> Result<(), NodeError> {
-        let space = self.store().space()?;
-        let what = match space.room(Room::Ample) {
+        let (room, space) = self.store().room()?;
+        let what = match room {
             Room::Ample => return Ok(()),
             Room::RecordsOnly => {
                 "no new entries are pulled or imported (disk_low), retractions and erasures are"

@@ -75,6 +75,7 @@ impl Node {
             from_peer: pull.from.unwrap_or_default(),
             updated: pull.updated,
             last_error: pull.last_error,
+            missing: feed.missing,
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use hashpact_core::id::MemberNumber;
@@ -58,7 +59,7 @@ impl Space {
     /// What there is room for, where it was `before`: a little more than the minimum
     /// must be free again before it counts as ample, so that it does not flicker.
     #[must_use]
-    pub const fn room(self, before: Room) -> Room {
+    const fn room(self, before: Room) -> Room {
         let back = match before {
             Room::Ample => 0,
             Room::RecordsOnly | Room::Nothing => self.min_bytes / 8,
@@ -74,11 +75,23 @@ impl Space {
 }
 
 impl Store {
-    /// Measures the volume.
+    /// Measures the volume, and says what there is room for: the one place where that
+    /// is decided, for pulls, imports, `status`, `/ready` and metrics alike.
     ///
     /// # Errors
     /// What the system answers.
-    pub fn space(&self) -> Result<Space> {
+    pub fn room(&self) -> Result<(Room, Space)> {
+        let space = self.space()?;
+        let mut room = self
+            .inner
+            .room
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *room = space.room(*room);
+        Ok((*room, space))
+    }
+
+    fn space(&self) -> Result<Space> {
         let what = "asking for the free space of the store's volume";
         let stat =
             rustix::fs::statvfs(self.dir()).map_err(|error| StoreError::io(what)(error.into()))?;

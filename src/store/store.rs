@@ -24,6 +24,7 @@ use crate::opinions::OpinionFilter;
 use crate::options::StoreOptions;
 use crate::purge::{self, Purges};
 use crate::schema;
+use crate::space::Room;
 use crate::watch::Watch;
 
 /// Where bulk operations put their spill files and the files to ingest, inside
@@ -62,6 +63,8 @@ pub(crate) struct Inner {
     pub(crate) purging: Mutex<()>,
     /// What is to stay free of the volume.
     pub(crate) free_min: AtomicU64,
+    /// What there was room for when it was last measured.
+    pub(crate) room: Mutex<Room>,
     _lock: File,
 }
 
@@ -104,6 +107,7 @@ impl Store {
             purges: Mutex::default(),
             purging: Mutex::default(),
             free_min: AtomicU64::new(options.free_min_bytes),
+            room: Mutex::new(Room::Ample),
             _lock: lock,
         };
         schema::migrate(&inner)?;

@@ -80,9 +80,8 @@ impl Rooms {
 
     /// Takes in what was measured; answers whether there is room for other things
     /// than before.
-    fn measured(&self, space: Space, bytes: &BTreeMap<MemberNumber, u64>) -> bool {
+    fn measured(&self, (disk, space): (Room, Space), bytes: &BTreeMap<MemberNumber, u64>) -> bool {
         let mut found = self.found();
-        let disk = space.room(found.disk);
         let full: BTreeMap<_, _> = bytes
             .iter()
             .map(|(publisher, bytes)| {
@@ -140,15 +139,18 @@ impl Driver {
     /// pulled, what was left out for want of it is asked for again.
     pub(super) fn look_at_room(&mut self) {
         let store = self.node.store();
-        let space = match store.space() {
-            Ok(space) => space,
+        let (disk, space) = match store.room() {
+            Ok(measured) => measured,
             Err(error) => {
                 tracing::error!(%error, code = error.code(), "measuring the store's volume");
                 return;
             }
         };
         let before = self.rooms.disk().0;
-        if !self.rooms.measured(space, &store.bytes_by_publisher()) {
+        if !self
+            .rooms
+            .measured((disk, space), &store.bytes_by_publisher())
+        {
             return;
         }
         self.say_room(before);
@@ -268,7 +270,8 @@ mod tests {
             free_bytes: GIB,
             min_bytes: 0,
         };
-        let take = |bytes| rooms.measured(ample, &BTreeMap::from([(publisher(1), bytes)]));
+        let disk = (Room::Ample, ample);
+        let take = |bytes| rooms.measured(disk, &BTreeMap::from([(publisher(1), bytes)]));
         assert!(!take(999));
         assert_eq!(rooms.of(publisher(1)), Room::Ample);
         assert!(take(1_000));
@@ -290,7 +293,7 @@ mod tests {
             free_bytes: 1,
             min_bytes: 2,
         };
-        assert!(rooms.measured(low, &BTreeMap::new()));
+        assert!(rooms.measured((Room::RecordsOnly, low), &BTreeMap::new()));
         assert_eq!(rooms.of(publisher(1)), Room::RecordsOnly);
         assert_eq!(rooms.why(publisher(1)).unwrap().code(), "disk_low");
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use hashpact_core::id::FeedId;
+use hashpact_node::model::PeerLag;
 
 use super::driver::Driver;
 
@@ -36,16 +37,14 @@ impl Driver {
             .progress()
             .map(|progress| (progress.feed, progress.applied.unwrap_or(0)))
             .collect();
-        for ((peer, feed), head) in &self.announced {
-            let lag = head
-                .size()
-                .saturating_sub(applied.get(feed).copied().unwrap_or(0));
-            let labels = [
-                ("peer", self.name(*peer).to_owned()),
-                ("feed", feed.0.short()),
-            ];
-            #[expect(clippy::cast_precision_loss, reason = "a gauge; sizes are below 2^40")]
-            metrics::gauge!("hashpact_feed_lag_leaves", &labels).set(lag as f64);
-        }
+        let lags = self.announced.iter().map(|((peer, feed), head)| {
+            let applied = applied.get(feed).copied().unwrap_or(0);
+            PeerLag {
+                peer: self.name(*peer).to_owned(),
+                feed: *feed,
+                leaves: head.size().saturating_sub(applied),
+            }
+        });
+        self.board.show_lags(lags.collect());
     }
 }

@@ -273,10 +273,6 @@ impl Desk {
         if self.has_room() {
             held.extend(spans(&elisions.no_room));
         }
-        let missing = self.node.store().feed(no)?.missing;
-        #[expect(clippy::cast_precision_loss, reason = "a gauge; counts are below 2^40")]
-        metrics::gauge!("hashpact_missing_leaves", "feed" => self.feed.0.short())
-            .set(missing as f64);
         self.tell(Done::ElisionsChecked {
             feed: self.feed,
             size: head.size(),

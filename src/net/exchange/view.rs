@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hashpact_core::id::{FeedId, MemberNumber, Slug, UnixMillis};
 use hashpact_node::ExchangeView;
-use hashpact_node::model::{FeedPull, PeerView};
+use hashpact_node::model::{FeedPull, PeerLag, PeerView};
 use hashpact_node::publish::{AskedPeer, Contact};
 
 /// Names a node of the coalition.
@@ -25,10 +25,14 @@ struct State {
     /// When the last dial of a peer failed that is not connected.
     failed: BTreeMap<PeerKey, UnixMillis>,
     feeds: HashMap<FeedId, FeedPull>,
+    /// How far connected peers are ahead.
+    lags: Vec<PeerLag>,
     /// The set of peers to dial is known.
     planned: bool,
     /// Pulls that failed, whosever fault it was.
     failed_pulls: u64,
+    /// How often the driver looked at what only time changes.
+    looks: u64,
 }
 
 impl Board {
@@ -125,9 +129,26 @@ impl Board {
         self.state().failed_pulls
     }
 
+    /// Counts a look at what only time changes.
+    pub(crate) fn looked(&self) {
+        let mut state = self.state();
+        state.looks = state.looks.saturating_add(1);
+    }
+
+    /// How often that was looked at.
+    #[cfg(test)]
+    pub(crate) fn looks(&self) -> u64 {
+        self.state().looks
+    }
+
     /// Changes a feed's row, making it if there is none.
     pub(crate) fn feed(&self, feed: FeedId, change: impl FnOnce(&mut FeedPull)) {
         change(self.state().feeds.entry(feed).or_default());
+    }
+
+    /// Writes how far connected peers are ahead, all of them.
+    pub(crate) fn show_lags(&self, lags: Vec<PeerLag>) {
+        self.state().lags = lags;
     }
 
     /// Takes feeds off the board that `keep` does not name.
@@ -151,6 +172,10 @@ impl ExchangeView for Board {
 
     fn feed(&self, feed: &FeedId) -> Option<FeedPull> {
         self.state().feeds.get(feed).cloned()
+    }
+
+    fn lags(&self) -> Vec<PeerLag> {
+        self.state().lags.clone()
     }
 }
 

@@ -99,8 +99,8 @@ impl Publisher {
     /// Refuses what can wait while there is still room for what cannot: retractions,
     /// and what the store needs to go on.
     fn check_room(&self) -> Result<(), NodeError> {
-        let space = self.store.space()?;
-        match space.room(Room::Ample) {
+        let (room, space) = self.store.room()?;
+        match room {
             Room::Ample => Ok(()),
             Room::RecordsOnly | Room::Nothing => Err(NodeError::DiskLow {
                 free_mib: space.free_bytes >> 20,

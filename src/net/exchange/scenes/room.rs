@@ -1,33 +1,14 @@
 //! Members that send more than there is room for, and helpers that bring it later.
 
-use hashpact_core::leaf::{IndexRange, RETRACT, RawLeaf, Retract};
+use hashpact_core::leaf::RawLeaf;
 use hashpact_node::model::Reason;
 
 use super::hostile::*;
 use super::*;
 
-fn retract_leaf(first: u64) -> RawLeaf {
-    let retract = Retract {
-        indexes: vec![IndexRange { first, count: 1 }],
-        reason: RetractReason::Wrong,
-        note: String::new(),
-        recheck: false,
-        created: NOW,
-        identity_signature: None,
-    };
-    RawLeaf::new(RETRACT, retract.encode([9; 16]).unwrap())
-}
-
-/// What waits, by reason.
-fn waiting(victim: &Victim) -> Vec<(Reason, u64)> {
-    let lots = victim.node.quarantine(None, None).unwrap();
-    let held = lots.into_iter().filter(|lot| lot.held > 0);
-    held.map(|lot| (lot.reason, lot.held)).collect()
-}
-
 /// Has the node keep twice as much free as there is.
 fn run_short(node: &Node) {
-    let free = node.store().space().unwrap().free_bytes;
+    let free = node.store().room().unwrap().1.free_bytes;
     node.store().set_free_min_bytes(free.saturating_mul(2));
 }
 
@@ -64,16 +45,20 @@ async fn without_room_on_the_disk_retractions_count_and_entries_come_when_there_
     until("the head", || victim.applied(&forged.feed) == 401).await;
     assert_eq!(victim.answers(5), 0, "the retraction counts");
     assert_eq!((victim.answers(50), victim.answers(51)), (1, 0));
-    assert_eq!(waiting(&victim), [(Reason::NoRoom, 349)]);
+    assert_eq!(victim.waiting(), [(Reason::NoRoom, 349)]);
     assert_eq!(victim.held(&forged.feed).unwrap().elided, 349);
     assert!(victim.refused(&hostile).is_empty(), "nobody is to blame");
     victim.verify();
     victim.node.store().set_free_min_bytes(0);
     until("all of it", || victim.answers(399) == 1).await;
-    until("nothing waits", || waiting(&victim).is_empty()).await;
+    until("nothing waits", || victim.waiting().is_empty()).await;
     assert_eq!((victim.answers(51), victim.answers(5)), (1, 0));
-    let held = victim.held(&forged.feed).unwrap();
-    assert_eq!((held.elided, held.missing), (0, 0));
+    // Counted after the entries are there.
+    until("nothing is left out", || {
+        let held = victim.held(&forged.feed).unwrap();
+        (held.elided, held.missing) == (0, 0)
+    })
+    .await;
     assert!(!notices(&victim).contains("disk_low"));
     victim.verify();
     victim.stop(&coalition).await;
@@ -100,7 +85,7 @@ async fn what_there_was_no_room_for_comes_after_a_restart_too() {
     // As set by default there is room.
     let victim = Victim::start(&coalition).await;
     until("all of it", || victim.answers(299) == 1).await;
-    until("nothing waits", || waiting(&victim).is_empty()).await;
+    until("nothing waits", || victim.waiting().is_empty()).await;
     victim.verify();
     victim.stop(&coalition).await;
 }
@@ -110,10 +95,10 @@ async fn without_room_no_first_pull_begins_before_there_is_room() {
     let coalition = ticking();
     let forged = Forged::new(&coalition, NORTH, "set", 51);
     let hostile = Hostile::start(&coalition, NORTH, forged.script()).await;
-    let victim = Victim::start(&coalition).await;
-    run_short(&victim.node);
-    until("it is noticed", || notices(&victim).contains("disk_low")).await;
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    // Short of room before it looks for the first time.
+    let node = coalition.open(SOUTH);
+    run_short(&node);
+    let victim = Victim::start_of(&coalition, SOUTH, node, |_| ()).await;
     victim.meet(&coalition, &hostile);
     until("it is refused", || noted(&victim, "disk_low")).await;
     assert_eq!(victim.stored(&forged.feed), 0);
@@ -205,7 +190,7 @@ async fn what_is_first_left_out_and_brought_later_counts_as_growth() {
         victim.held(&forged.feed).unwrap().missing == 0
     })
     .await;
-    assert_eq!(waiting(&victim), [(Reason::OverGrowth, 51)]);
+    assert_eq!(victim.waiting(), [(Reason::OverGrowth, 51)]);
     assert_eq!((victim.answers(150), victim.answers(151)), (1, 0));
     victim.verify();
     // It counts for what comes after it, also after a restart.
