@@ -71,6 +71,18 @@ impl CliError {
         }
     }
 
+    /// What and what next in one line, as notices and logs have it.
+    #[must_use]
+    pub fn in_a_line(&self) -> String {
+        match self {
+            Self::Failed { what, next, .. } => match next {
+                Some(next) => format!("{what}; next: {next}"),
+                None => what.clone(),
+            },
+            Self::Quiet(_) | Self::OutputClosed => String::new(),
+        }
+    }
+
     /// How the process ends.
     #[must_use]
     pub const fn exit(&self) -> Exit {

@@ -34,6 +34,27 @@ fn the_full_sample_is_good_and_names_every_key() {
 }
 
 #[test]
+fn the_unit_lets_a_node_write_where_it_writes_and_lower_its_priority() {
+    let unit = include_str!("../../deploy/hashpact.service");
+    let mut settings = unit.lines().filter(|line| !line.starts_with('#'));
+    assert!(
+        settings
+            .clone()
+            .any(|line| line == "ReadWritePaths=/etc/hashpact")
+    );
+    // nice, setpriority and ioprio_set are in the second, which the first includes.
+    assert!(
+        settings
+            .clone()
+            .any(|line| line == "SystemCallFilter=@system-service")
+    );
+    let denied = settings
+        .find(|line| line.starts_with("SystemCallFilter=~"))
+        .unwrap();
+    assert!(!denied.contains("@resources"), "{denied}");
+}
+
+#[test]
 fn a_sample_with_one_more_key_is_refused() {
     let evidence = Evidence::default();
     let folder = tempfile::tempdir().unwrap();

@@ -78,6 +78,37 @@ fn keys_are_rotated_while_others_pull_and_no_pull_fails() {
     }
 }
 
+#[test]
+fn a_rotation_that_cannot_end_says_so_and_fills_no_record() {
+    let world = World::new(&["northstar"]);
+    let north = world.member("northstar");
+    world.start_all();
+    // A folder stands where the old key is to lie.
+    let in_the_way = north.folder().join("keys/receipt.key.old");
+    fs::create_dir_all(in_the_way.join("not-empty")).unwrap();
+    north.json(&["keys", "rotate", "receipt", "--no-wait"]);
+    let said = || north.json(&["status"])["notices"].to_string();
+    until_true("the node says what is in the way", || {
+        let said = said();
+        assert!(!said.contains("error:"), "{said}");
+        said.contains("receipt.key") && said.contains("next:")
+    });
+    // It looks every second, and tries less and less often.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    assert!(said().contains("receipt.key"), "{}", said());
+    let line = ["audit", "--act", "keys.replace", "--json"];
+    let tried = north.run(&line).expect(&[0]).objects();
+    assert!((1..=3).contains(&tried.len()), "{tried:?}");
+    assert!(
+        tried.iter().all(|act| act["outcome"] == "failed"),
+        "{tried:?}"
+    );
+    fs::remove_dir_all(&in_the_way).unwrap();
+    let next = north.folder().join("keys/receipt.key.next");
+    until_true("the rotation ends", || !next.exists());
+    world.evidence().keep_keys_of(world.path());
+}
+
 /// Takes the identity key away from a node, as one that is kept offline.
 fn take_identity(member: &Member, to: &Path) {
     fs::rename(member.folder().join("keys/identity.key"), to).unwrap();

@@ -172,6 +172,20 @@ pub(super) fn promote(path: &Path) -> std::io::Result<()> {
     sync_folder(path)
 }
 
+/// Sees whether files beside this one can be renamed.
+///
+/// # Errors
+/// What the file system says: no permission, or mounted to be read only.
+pub(super) fn may_rename_in(path: &Path) -> std::io::Result<()> {
+    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    rustix::fs::access(folder_of(path), access).map_err(std::io::Error::from)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    folder.unwrap_or(Path::new("."))
+}
+
 /// Ends a renaming that a crash cut in two.
 ///
 /// # Errors
@@ -185,6 +199,5 @@ pub(in crate::cli) fn recover(path: &Path) -> std::io::Result<()> {
 }
 
 fn sync_folder(path: &Path) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| *folder != Path::new(""));
-    std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    std::fs::File::open(folder_of(path))?.sync_all()
 }

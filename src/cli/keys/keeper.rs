@@ -21,6 +21,7 @@ use hashpact_node::expiry::{self, Stage};
 use hashpact_node::{Node, NodeError};
 
 use super::files::{self, NodeKeys, next};
+use super::rests::Rests;
 use crate::cli::error::CliError;
 use crate::config::Config;
 
@@ -52,6 +53,7 @@ pub(in crate::cli) struct Keeper {
     read: Option<(Stamps, Arc<NodeKeys>)>,
     alarms: BTreeMap<&'static str, (Stage, Instant)>,
     failed: String,
+    rests: Rests,
 }
 
 impl Keeper {
@@ -73,6 +75,7 @@ impl Keeper {
             read: None,
             alarms: BTreeMap::new(),
             failed: String::new(),
+            rests: Rests::default(),
         };
         keeper.stamps = keeper.file_stamps();
         keeper.show_certificate();
@@ -88,7 +91,7 @@ impl Keeper {
         }
         self.node.audit().upkeep();
         let looked = self.keep_card();
-        let failed = looked.err().map(|error| error.to_string());
+        let failed = looked.err().map(|error| error.in_a_line());
         self.node.set_notice("keys", failed.clone());
         let failed = failed.unwrap_or_default();
         if failed != self.failed && !failed.is_empty() {
@@ -116,6 +119,7 @@ impl Keeper {
             }
             Err(error) => {
                 tracing::error!(%error, "the old TLS certificate stays");
+                let error = error.in_a_line();
                 let notice = format!("the TLS certificate's files are not used: {error}");
                 self.node.set_notice("certificate", Some(notice));
             }
@@ -322,7 +326,7 @@ impl Keeper {
     ) -> Result<(), CliError> {
         let paths = &self.config.keys;
         let feeds: Vec<_> = entry.feed_keys.iter().map(|held| held.key).collect();
-        let mut ended: Vec<(&str, &Path)> = Vec::new();
+        let mut ended: Vec<(&'static str, &Path)> = Vec::new();
         if keys.tls.next.is_some() && own.tls_keys == entry.tls_keys && own.tls_keys.len() == 1 {
             if let Some(certificate) = &paths.tls_certificate {
                 ended.push(("TLS certificate", certificate));
@@ -337,14 +341,15 @@ impl Keeper {
             ended.push(("receipt", &paths.receipt));
         }
         for (name, path) in ended {
-            // Crash before: the next look ends it. Crash within: the next start.
-            let mut act = Act::new("keys.replace", Actor::node());
-            act.detail("key", name);
-            let act = self.node.audit().begin(act).map_err(CliError::failed)?;
-            files::promote(path)
-                .map_err(|error| CliError::failed(format!("{}: {error}", path.display())))?;
-            act.finish(OK);
-            tracing::info!(key = name, file = %path.display(), "the key was replaced");
+            let now = Instant::now();
+            if let Some(said) = self.rests.said(name, "", now) {
+                return Err(CliError::failed(said));
+            }
+            if let Err(error) = replace(&self.node, name, path) {
+                self.rests.failed(name, "", error.in_a_line(), now);
+                return Err(error);
+            }
+            self.rests.done(name);
         }
         // What is read from here on lies under other names.
         self.stamps = self.file_stamps();
@@ -357,8 +362,15 @@ impl Keeper {
         let mut draft = card.to_envelope().map_err(CliError::failed)?;
         keys.sign(&mut draft)?;
         let online = self.node.sign_card(&mut draft);
+        let wanted = format!("{:?}", card.nodes);
+        let now = Instant::now();
+        if let Some(said) = self.rests.said("card", &wanted, now) {
+            return Err(CliError::failed(said));
+        }
+        // Somebody else's key is on it, such as a witness key.
+        let lacks = self.rests.said("signatures", &wanted, now).is_some();
         let whole = online && card.nodes.len() == 1;
-        if whole {
+        if whole && !lacks {
             let mut act = Act::new("card.publish", Actor::node());
             act.count("version", card.version);
             let act = self.node.audit().begin(act).map_err(CliError::failed)?;
@@ -366,19 +378,24 @@ impl Keeper {
             act.finish(published.as_ref().map_or_else(NodeError::code, |_| OK));
             match published {
                 Ok(_) => {
+                    self.rests.done("card");
+                    self.rests.done("signatures");
                     tracing::info!(version = card.version, "published the next node card");
                     self.node.set_notice("card", None);
                     return Ok(());
                 }
-                // Somebody else's key is on it, such as a witness key.
-                Err(NodeError::Rejected(Rejection::BadSignature { .. })) => {}
-                Err(error) => return Err(CliError::failed(error)),
+                Err(NodeError::Rejected(Rejection::BadSignature { .. })) => {
+                    self.rests.failed("signatures", &wanted, String::new(), now);
+                }
+                Err(error) => {
+                    self.rests.failed("card", &wanted, error.to_string(), now);
+                    return Err(CliError::failed(error));
+                }
             }
         }
         let file = self
             .folder
             .join(format!("node-card-v{}.draft", card.version));
-        let wanted = format!("{:?}", card.nodes);
         if self.changed("draft", wanted) || !file.exists() {
             let envelope = draft.finish().map_err(CliError::failed)?;
             write_over(&file, envelope.as_bytes())?;
@@ -471,6 +488,27 @@ impl Keeper {
             None => {}
         }
     }
+}
+
+/// Puts a rotated key's next file in the place of the one in use.
+///
+/// Crash before: the next look ends it. Crash within: the next start.
+fn replace(node: &Node, name: &'static str, path: &Path) -> Result<(), CliError> {
+    let failed = |error: std::io::Error| {
+        CliError::failed(format!("{}: {error}", path.display())).next(
+            "let the node's user rename files in that folder, then the rotation goes on by itself",
+        )
+    };
+    // Where it cannot be done nothing begins, and nothing is recorded.
+    files::may_rename_in(path).map_err(failed)?;
+    let mut act = Act::new("keys.replace", Actor::node());
+    act.detail("key", name);
+    let act = node.audit().begin(act).map_err(CliError::failed)?;
+    let promoted = files::promote(path);
+    act.finish(if promoted.is_ok() { OK } else { "failed" });
+    promoted.map_err(failed)?;
+    tracing::info!(key = name, file = %path.display(), "the key was replaced");
+    Ok(())
 }
 
 fn stamp(path: &Path) -> Option<(SystemTime, u64, u64)> {

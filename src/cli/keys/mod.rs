@@ -7,6 +7,7 @@
 
 mod files;
 mod keeper;
+mod rests;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

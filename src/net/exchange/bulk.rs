@@ -6,6 +6,8 @@
 //! may wait for the disk.
 
 use std::sync::Arc;
+#[cfg(target_os = "linux")]
+use std::sync::Once;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
@@ -78,7 +80,15 @@ impl Drop for Bulk {
 fn give_way() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::debug!(%error, "bulk work runs at normal priority");
+        // Each thread meets the same.
+        static SAID: Once = Once::new();
+        SAID.call_once(|| {
+            tracing::warn!(
+                %error,
+                "bulk work runs at normal priority, and look-ups wait for it: let the node call \
+                 setpriority (under systemd no SystemCallFilter=~@resources)"
+            );
+        });
     }
 }
 
