@@ -5,15 +5,40 @@
 
 use super::*;
 
-fn folder() -> tempfile::TempDir {
-    // Stores need no disk here: what a crash loses is what was in the process.
+/// What the stores of a member take at most, measured: RocksDB makes room for its log
+/// before it writes.
+const MEMBER_BYTES: u64 = 16 << 20;
+/// How the folders of plays begin that lie in memory, with the process behind it.
+const FOLDER: &str = "hashpact-sim-";
+
+/// Where members play: in memory, where there is room for all of them, since what a
+/// crash loses is what was in the process.
+fn folder(members: u32) -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
-    let made = if memory.is_dir() {
-        tempfile::tempdir_in(memory)
-    } else {
-        tempfile::tempdir()
-    };
+    let needed = u64::from(members) * MEMBER_BYTES;
+    let free = |stat: rustix::fs::StatVfs| stat.f_bavail.saturating_mul(stat.f_frsize);
+    let has_room = rustix::fs::statvfs(memory).is_ok_and(|stat| free(stat) >= 2 * needed);
+    if !has_room {
+        return tempfile::tempdir().unwrap();
+    }
+    sweep(memory);
+    let prefix = format!("{FOLDER}{}-", std::process::id());
+    let made = tempfile::Builder::new().prefix(&prefix).tempdir_in(memory);
     made.unwrap()
+}
+
+/// Removes what plays left in memory that were killed.
+fn sweep(memory: &Path) {
+    for entry in std::fs::read_dir(memory).into_iter().flatten().flatten() {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        let process = name
+            .strip_prefix(FOLDER)
+            .and_then(|rest| rest.split('-').next());
+        if process.is_some_and(|id| !Path::new("/proc").join(id).exists()) {
+            // Another process may sweep as well.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -29,7 +54,7 @@ fn seeds(first: u64, default: u64) -> std::ops::Range<u64> {
 }
 
 fn simulated(plan: &Plan) -> Outcome {
-    let dir = folder();
+    let dir = folder(plan.members + plan.joiners);
     let plan = &Plan {
         keep_trace: std::env::var("HASHPACT_SIM_TRACE").is_ok(),
         ..plan.clone()
