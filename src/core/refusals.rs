@@ -8,7 +8,7 @@
 //! | one key under two ids | `invalid` | `roster::tests::one_administrator_under_two_names_is_refused` |
 //! | a version skipped or repeated | `version_gap`, `wrong_predecessor` | `roster::tests::a_version_that_is_skipped_or_repeated_is_refused` |
 //! | another predecessor, another genesis | `wrong_predecessor`, `wrong_genesis` | `roster::tests::another_predecessor_or_genesis_is_refused` |
-//! | expired | `expired` | `roster::tests::an_expired_roster_keeps_matching_and_retractions_alive`, `card::tests::a_card_outside_its_time_is_refused`, `what_has_expired_begins_nothing`, below |
+//! | expired | `expired` | `roster::tests::an_expired_roster_alarms_and_after_its_grace_takes_no_publish_leaves`, `card::tests::a_card_outside_its_time_is_refused`, `what_has_expired_begins_nothing`, below |
 //! | a key in two places | `invalid` | `roster::tests::a_key_in_two_places_is_refused`, `a_key_that_was_somebody_elses_before_is_refused`, `card::tests::a_key_that_two_members_claim_is_refused`, `a_key_of_the_roster_on_a_card_is_refused` |
 //! | a slug used before | `invalid` | `roster::tests::slugs_and_numbers_are_never_used_again`, `a_slug_of_a_removed_member_is_nobody_elses`, below |
 //! | k lowered with only the new keys | `threshold_not_met` | `roster::tests::a_threshold_lowered_with_only_the_new_keys_is_refused`, `new_administrators_must_agree_too` |
@@ -158,4 +158,39 @@ fn a_new_identity_key_is_nobodys_and_of_a_member() {
             .check_rotation(&elsewhere, &book),
         Ok(true)
     );
+}
+
+/// All sources in a folder, one after the other.
+fn sources(folder: &std::path::Path) -> String {
+    let mut all = String::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all += &sources(&path);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            all += &std::fs::read_to_string(path).unwrap();
+        }
+    }
+    all
+}
+
+#[test]
+fn every_test_that_the_table_names_is_there() {
+    let all = sources(std::path::Path::new(env!("CARGO_MANIFEST_DIR")));
+    let rows = include_str!("refusals.rs")
+        .lines()
+        .filter(|line| line.starts_with("//! | "));
+    let mut named = 0;
+    for row in rows.skip(1) {
+        let tests = row.rsplit(" | ").next().unwrap();
+        for name in tests.split('`').skip(1).step_by(2) {
+            let test = name.rsplit("::").next().unwrap();
+            assert!(
+                all.contains(&format!("\nfn {test}()")) || all.contains(&format!(" fn {test}()")),
+                "{name}"
+            );
+            named += 1;
+        }
+    }
+    assert!(named > 20, "{named}");
 }

@@ -78,14 +78,15 @@ pub(super) fn with_buffers<T>(work: impl FnOnce(&mut Buffers) -> T) -> T {
 }
 
 /// Tells `each` the number of the query, the number of the value and the distance of every live value within `max` of a
-/// query, once each. At most [`BATCH`] queries.
+/// query, once each. At most [`BATCH`] queries. Answers for how many of them it compared all values: never slower than
+/// that, however many look-alikes there are.
 pub(super) fn search(
     segment: &Segment,
     queries: &[Words],
     max: u32,
     buffers: &mut Buffers,
     mut each: impl FnMut(usize, usize, u32),
-) {
+) -> usize {
     let budget = segment.len() / SCAN_RATIO;
     let reaches = segment.reaches(max);
     buffers.start(
@@ -112,8 +113,10 @@ pub(super) fn search(
             }
         }
     }
+    let mut scanned = 0;
     for (at, query) in queries.iter().enumerate() {
         if buffers.totals.get(at).is_some_and(|total| *total > budget) {
+            scanned += 1;
             linear::scan(segment.values(), query, max, |value, distance| {
                 if segment.count(value) > 0 {
                     each(at, value, distance);
@@ -121,6 +124,7 @@ pub(super) fn search(
             });
         }
     }
+    scanned
 }
 
 impl Buffers {

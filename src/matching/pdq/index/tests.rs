@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 
-use super::{DistanceTooLarge, PdqIndex, tail};
+use super::{DistanceTooLarge, PdqIndex, search, tail};
 use crate::pdq::bench::{Data, Reference, queries};
+use crate::pdq::value::{Words, to_words};
 use crate::pdq::{MAX_DISTANCE, distance};
 
 fn found(index: &PdqIndex, query: &[u8; 32], max: u32) -> Vec<([u8; 32], u32)> {
@@ -132,6 +133,26 @@ fn a_flood_of_look_alikes_is_scanned_and_answered() {
     for max in [0, 31, 40] {
         reference.check(&index, &asked, max).unwrap();
     }
+    // Looked up they would be slower than a scan; what is spread out is looked up.
+    assert_eq!(scanned(&index, &asked, 31), asked.len());
+    let spread = Data::Random.values(30_000, 6);
+    let index = PdqIndex::build(spread.iter().copied(), 1);
+    let asked: Vec<_> = spread.iter().step_by(3_000).copied().collect();
+    assert_eq!(scanned(&index, &asked, 31), 0);
+}
+
+/// For how many of these queries all values are compared.
+fn scanned(index: &PdqIndex, asked: &[[u8; 32]], max: u32) -> usize {
+    let state = index.state.load();
+    let [segment] = &state.segments[..] else {
+        panic!("one segment was built");
+    };
+    let asked: Vec<_> = asked.iter().map(to_words).collect();
+    search::with_buffers(|buffers| {
+        let scans =
+            |queries: &[Words]| search::search(segment, queries, max, buffers, |_, _, _| ());
+        asked.chunks(search::BATCH).map(scans).sum()
+    })
 }
 
 #[test]
