@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::world::signals::entries;
-use crate::world::{Member, World, list, number, text};
+use crate::world::{Member, World, has_open, list, number, text};
 
 fn path(file: &Path) -> String {
     file.display().to_string()
@@ -181,13 +181,20 @@ fn a_damaged_bundle_says_so_and_an_import_that_is_killed_goes_on() {
     assert_eq!(codes(&taken), ["truncated", "truncated"]);
     let plain = reader.run(&line);
     assert!(plain.stderr.contains("(truncated)"), "{plain}");
-    // Killed at whatever moment, the next one goes on.
+    // Killed at whatever moment after it began, the next one goes on.
+    let mut in_the_middle = 0;
     for after_ms in [0, 20, 60, 120] {
         let mut killed = reader.call().begin(&["bundle", "import", &path(&file)]);
+        let pid = killed.child().id();
+        while !killed.has_ended() && !has_open(pid, &file) {
+            thread::sleep(Duration::from_millis(1));
+        }
         thread::sleep(Duration::from_millis(after_ms));
+        in_the_middle += usize::from(!killed.has_ended());
         killed.kill();
         killed.wait();
     }
+    assert!(in_the_middle > 0, "every one was done before it was killed");
     let taken = reader
         .call()
         .json_ending(&[3], &["bundle", "import", &path(&byte)]);

@@ -143,6 +143,7 @@ fn a_consumer_that_is_killed_and_a_node_that_is_killed_lose_no_change() {
 fn a_node_with_a_consumer_stops_at_once() {
     let world = World::new(&["northstar"]);
     let member = world.member("northstar");
+    member.set("grace_s", "80");
     world.start_all();
     member.create_set("confirmed", &["all"]);
     let mut following = member.call().begin(&FOLLOW);
@@ -152,8 +153,8 @@ fn a_node_with_a_consumer_stops_at_once() {
     });
     let began = std::time::Instant::now();
     assert!(member.stop().success());
-    // The grace is 20 s.
-    assert!(began.elapsed() < std::time::Duration::from_secs(10));
+    let took = began.elapsed();
+    assert!(took.as_secs() < 60, "its grace ran out: {took:?}");
     until_true("the command to end", || following.has_ended());
     let ended = following.wait().expect(&[1]);
     assert!(ended.stderr.contains("the node stops"), "{ended}");

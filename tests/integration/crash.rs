@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::world::signals::{Entry, entries};
-use crate::world::{Member, Outcome, World, list, number, text, until_true};
+use crate::world::{Member, Outcome, PATIENCE, World, list, number, text, until_true};
 
 /// At least this many kills.
 const ROUNDS: u32 = 24;
@@ -264,10 +264,7 @@ impl<'a> Scene<'a> {
                 return outcome.object();
             }
             let busy = outcome.stderr.contains("busy") || outcome.stderr.contains("another");
-            assert!(
-                busy && started.elapsed() < Duration::from_secs(10),
-                "{outcome}"
-            );
+            assert!(busy && started.elapsed() < PATIENCE, "{outcome}");
             thread::sleep(Duration::from_millis(20));
         }
     }

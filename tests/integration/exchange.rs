@@ -224,8 +224,9 @@ fn a_relay_serves_a_feed_whose_publisher_is_away_if_the_grant_says_so() {
 #[test]
 fn a_node_says_that_it_lives_and_ends_with_0_when_told_to() {
     let world = World::new(&THREE[..2]);
-    world.start_all();
     let node = world.member("northstar");
+    node.set("grace_s", "80");
+    world.start_all();
     node.create_set("confirmed", &["all"]);
     node.import("confirmed", &entries("sigterm", 0..5));
     world
@@ -264,10 +265,10 @@ fn a_node_says_that_it_lives_and_ends_with_0_when_told_to() {
     let started = Instant::now();
     let ended = node.stop();
     assert_eq!(ended.code(), Some(0));
+    let took = started.elapsed();
     assert!(
-        started.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        started.elapsed()
+        took < Duration::from_secs(60),
+        "its grace ran out: {took:?}"
     );
     node.start();
     assert_eq!(node.hits(&entries("sigterm", 0..5)), 5);

@@ -90,7 +90,9 @@ fn an_observer_sees_who_takes_part_and_how_current_they_are_and_no_feed() {
     let mut watching = desk
         .call()
         .begin(&["coalition", "status", "--watch=1", "--json"]);
-    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    until_true("it is shown twice", || {
+        watching.so_far().matches('\n').count() >= 2 || watching.has_ended()
+    });
     assert!(!watching.has_ended());
     watching.kill();
     let rounds = watching.wait().objects();

@@ -265,14 +265,26 @@ pub(crate) fn signal_of(frames: &[Frame]) -> Option<Signal> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     /// A program in ffmpeg's place.
     fn fake(script: &str) -> (tempfile::TempDir, Ffmpeg) {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("ffmpeg");
-        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // Another process writes it: a child that some other test forks at this moment
+        // would hold a file that is open for writing here, and nobody could run it.
+        let mut writer = Command::new("/bin/sh")
+            .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
+            .arg(&program)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = writer.stdin.take().unwrap();
+        write!(stdin, "#!/bin/sh\n{script}\n").unwrap();
+        drop(stdin);
+        assert!(writer.wait().unwrap().success());
         let found = Ffmpeg::find(&program, Duration::from_secs(20), 1 << 30);
         (folder, found.unwrap())
     }

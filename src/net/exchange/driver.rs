@@ -494,6 +494,7 @@ impl Driver {
         self.leave_due();
         self.ask_all();
         self.show();
+        self.board.looked();
     }
 
     /// A feed as the store has it.

@@ -111,7 +111,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Listens, dials and pulls until `shutdown`. Sets the node ready once every
+    /// Listens, dials and pulls until `shutdown`, or until it is dropped. Sets the node ready once every
     /// peer that can be dialled was tried, or at the latest after
     /// [`ready_within`](ExchangeOptions::ready_within).
     ///
@@ -139,7 +139,8 @@ impl Exchange {
             board: Arc::default(),
             connections: Connections::new(),
             tasks: TaskTracker::new(),
-            shutdown,
+            // Its own, so that it ends with what it belongs to.
+            shutdown: shutdown.child_token(),
             bulk: Bulk::start()?,
             grace: options.grace,
             report: report.clone(),
@@ -283,6 +284,12 @@ impl Exchange {
         self.board.failed_pulls()
     }
 
+    /// How often the driver looked at what only time changes.
+    #[cfg(test)]
+    pub(crate) fn looks(&self) -> u64 {
+        self.board.looks()
+    }
+
     /// What peers sent that was refused.
     #[cfg(test)]
     pub(crate) fn rejections(&self) -> &Rejections {
@@ -305,5 +312,11 @@ impl Exchange {
             self.connections.cut(|_| true);
         }
         in_time.is_ok()
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
     }
 }

@@ -73,7 +73,7 @@ impl Party {
 /// Limits for tests: times are short, but long enough for a busy machine.
 pub(crate) fn quick() -> Settings {
     Settings {
-        progress_timeout: Duration::from_secs(2),
+        progress_timeout: Duration::from_secs(10),
         alive_interval: Duration::from_millis(50),
         ..Settings::default()
     }
@@ -123,14 +123,17 @@ impl Scene {
     }
 }
 
-/// Lets other tasks run until `done`, for at most ten seconds.
+/// What anything may take that is waited for: a busy machine is slow.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Lets other tasks run until `done`.
 pub(crate) async fn until(what: &str, done: impl Fn() -> bool) {
     let wait = async {
         while !done() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let waited = tokio::time::timeout(Duration::from_secs(10), wait).await;
+    let waited = tokio::time::timeout(PATIENCE, wait).await;
     assert!(waited.is_ok(), "{what}");
 }
 

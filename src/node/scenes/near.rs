@@ -50,7 +50,7 @@ fn distances(matched: &Matched) -> Vec<u32> {
 
 /// The keeper's first sweep is short here, and takes a moment all the same.
 pub(super) fn wait_until_ready(node: &Node) {
-    for _ in 0..1_000 {
+    for _ in 0..9_000 {
         let near = node.near().unwrap();
         if near.is_ready() && near.pending() == 0 {
             return;

@@ -74,7 +74,7 @@ fn at_least(query: u8, compared: u8) -> MatchOptions {
 }
 
 fn wait_until_ready(node: &Node) {
-    for _ in 0..1_000 {
+    for _ in 0..9_000 {
         if node.near_loading() == (true, 0) {
             return;
         }

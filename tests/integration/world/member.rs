@@ -17,13 +17,15 @@ use super::call::binary;
 use super::signals::Entry;
 use super::{COALITION, Call, Evidence, Outcome, free_port, list, number, text, until, until_true};
 
-/// What a node may take to end after SIGTERM; its own grace is shorter.
-const END_MAX: Duration = Duration::from_secs(25);
+/// What a node may take to end after SIGTERM; its own grace is shorter, and a busy
+/// machine is slow.
+const END_MAX: Duration = Duration::from_secs(90);
 /// Settings that make nodes of tests meet again sooner, and say more.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 6] = [
     ("retry_first_ms", "50"),
     ("retry_longest_s", "1"),
     ("poll_interval_s", "1"),
+    ("confirm_wait_s", "10"),
     ("grace_s", "10"),
     ("level", "\"debug\""),
 ];

@@ -27,7 +27,7 @@ pub(crate) use reader::{Reader, checkpoint};
 /// The coalition of every world.
 pub(crate) const COALITION: &str = "csa-coalition.example";
 /// What anything may take that is waited for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// Between two looks at what is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
@@ -257,6 +257,15 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 /// As [`until`], for something that is true or not.
 pub(crate) fn until_true(what: &str, mut look: impl FnMut() -> bool) {
     until(what, || look().then_some(()));
+}
+
+/// Whether a process has a file open.
+pub(crate) fn has_open(pid: u32, path: &Path) -> bool {
+    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    let mut targets = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    targets.any(|target| target == path)
 }
 
 /// A port that nobody listens at. Below the range that the system hands out, so

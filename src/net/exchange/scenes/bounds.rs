@@ -2,38 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hashpact_core::leaf::{IndexRange, RETRACT, RawLeaf, Retract};
 use hashpact_node::model::{Decision, Reason};
 
 use super::hostile::*;
 use super::*;
-
-/// A clock that runs, and that a scene can set forward.
-fn running(coalition: &Coalition) -> Arc<AtomicU64> {
-    let ahead = Arc::new(AtomicU64::new(0));
-    let (clock, jump) = (coalition.clock.clone(), Arc::clone(&ahead));
-    let began = std::time::Instant::now();
-    tokio::spawn(async move {
-        loop {
-            let passed = u64::try_from(began.elapsed().as_millis()).unwrap();
-            clock.set(NOW.plus(passed).plus(jump.load(Ordering::SeqCst)));
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    ahead
-}
-
-fn retract_leaf(first: u64) -> RawLeaf {
-    let retract = Retract {
-        indexes: vec![IndexRange { first, count: 1 }],
-        reason: RetractReason::Wrong,
-        note: String::new(),
-        recheck: false,
-        created: NOW,
-        identity_signature: None,
-    };
-    RawLeaf::new(RETRACT, retract.encode([9; 16]).unwrap())
-}
 
 /// A next roster of the coalition, of so many days, that allows feeds so much growth.
 fn next_roster(node: &Node, days: u64, growth: Option<u64>) {
@@ -46,13 +18,6 @@ fn next_roster(node: &Node, days: u64, growth: Option<u64>) {
 
 fn set_name() -> hashpact_core::id::SetName {
     hashpact_core::id::SetName::parse("north/set").unwrap()
-}
-
-/// What waits, by reason.
-fn waiting(victim: &Victim) -> Vec<(Reason, u64)> {
-    let lots = victim.node.quarantine(None, None).unwrap();
-    let held = lots.into_iter().filter(|lot| lot.held > 0);
-    held.map(|lot| (lot.reason, lot.held)).collect()
 }
 
 fn slow_growth(options: &mut crate::exchange::ExchangeOptions) {
@@ -76,7 +41,7 @@ async fn what_is_over_the_growth_limit_waits_and_the_rest_counts() {
     hostile.says(forged.head(202));
     until("the rest", || victim.applied(&forged.feed) == 202).await;
     // 150 more of which 100 may come in an hour.
-    assert_eq!(waiting(&victim), [(Reason::OverGrowth, 50)]);
+    assert_eq!(victim.waiting(), [(Reason::OverGrowth, 50)]);
     assert_eq!((victim.answers(150), victim.answers(151)), (1, 0));
     assert_eq!(victim.answers(5), 0, "the retraction behind them counts");
     victim.verify();
@@ -127,18 +92,18 @@ async fn neither_a_restart_nor_a_new_connection_allows_more_growth() {
     until("the first", || victim.applied(&forged.feed) == 51).await;
     hostile.says(forged.head(141));
     until("90 more", || victim.applied(&forged.feed) == 141).await;
-    assert_eq!(waiting(&victim), []);
+    assert_eq!(victim.waiting(), []);
     hostile.plays(script(200));
     victim.rest().await;
     let victim = Victim::start_with(&coalition, slow_growth).await;
     until("59 more", || victim.applied(&forged.feed) == 200).await;
-    let over = waiting(&victim);
+    let over = victim.waiting();
     assert_eq!(over.len(), 1);
     assert!((48..=49).contains(&over[0].1), "{over:?}");
     assert_eq!((victim.answers(149), victim.answers(199)), (1, 0));
     victim.rest().await;
     let victim = Victim::start_with(&coalition, slow_growth).await;
-    assert_eq!(waiting(&victim), over);
+    assert_eq!(victim.waiting(), over);
     assert_eq!(victim.answers(199), 0);
     victim.stop(&coalition).await;
 }
@@ -168,8 +133,10 @@ async fn at_the_growth_cap_nothing_more_is_stored_and_the_code_says_so() {
         "who serves it is not to blame"
     );
     assert_eq!(victim.stored(&forged.feed), 400);
+    let pulls = hostile.pulls();
     let view = victim.node.exchange().unwrap().feed(&forged.feed).unwrap();
     assert_eq!(view.last_error, "growth_cap");
+    assert_eq!(hostile.pulls(), pulls, "it is asked for nothing more");
     victim.stop(&coalition).await;
 }
 
@@ -188,14 +155,14 @@ async fn the_rosters_growth_limit_counts_where_it_is_lower() {
     until("the first", || victim.applied(&forged.feed) == 51).await;
     hostile.says(forged.head(121));
     until("the rest", || victim.applied(&forged.feed) == 121).await;
-    assert_eq!(waiting(&victim), [(Reason::OverGrowth, 30)]);
+    assert_eq!(victim.waiting(), [(Reason::OverGrowth, 30)]);
     victim.stop(&coalition).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_a_stale_roster_new_entries_wait_for_a_fresh_one_and_retractions_count() {
-    let coalition = Coalition::new();
-    let ahead = running(&coalition);
+    let ahead = Arc::new(AtomicU64::new(0));
+    let coalition = ticking_from(Arc::clone(&ahead));
     let mut forged = Forged::new(&coalition, NORTH, "set", 60);
     forged.leaves.push(retract_leaf(5));
     forged.leaves.push(publish_leaf(61));
@@ -225,7 +192,7 @@ async fn under_a_stale_roster_new_entries_wait_for_a_fresh_one_and_retractions_c
     until("the clock", || !victim.node.takes_publish_leaves()).await;
     hostile.says(forged.head(62));
     until("all", || victim.applied(&forged.feed) == 62).await;
-    assert_eq!(waiting(&victim), [(Reason::StaleRoster, 9)]);
+    assert_eq!(victim.waiting(), [(Reason::StaleRoster, 9)]);
     assert_eq!(
         (victim.answers(51), victim.answers(52), victim.answers(61)),
         (1, 0, 0)
@@ -237,7 +204,7 @@ async fn under_a_stale_roster_new_entries_wait_for_a_fresh_one_and_retractions_c
     assert!(status.notices.iter().any(alarm), "{:?}", status.notices);
     next_roster(&victim.node, 365, None);
     until("they count", || victim.answers(61) == 1).await;
-    assert_eq!(waiting(&victim), []);
+    assert_eq!(victim.waiting(), []);
     assert_eq!(victim.answers(52), 1);
     victim.stop(&coalition).await;
 }

@@ -9,8 +9,8 @@ use hashpact_core::chunk::{ChunkParts, Layout};
 use hashpact_core::id::SetName;
 use hashpact_core::keys::Feed;
 use hashpact_core::leaf::{
-    DESCRIBE, Describe, FeedKind as DescribedKind, Grant, Grantee as LeafGrantee, PUBLISH, RawLeaf,
-    Source, Terms,
+    DESCRIBE, Describe, FeedKind as DescribedKind, Grant, Grantee as LeafGrantee, IndexRange,
+    PUBLISH, RETRACT, RawLeaf, Retract, Source, Terms,
 };
 use hashpact_core::merkle::{self, CompactRange};
 use hashpact_core::page;
@@ -48,6 +48,19 @@ pub(super) fn note_of(
         epoch,
     };
     checkpoint::sign(&Checkpoint { origin, size, root }, key)
+}
+
+/// A leaf that withdraws one index.
+pub(super) fn retract_leaf(first: u64) -> RawLeaf {
+    let retract = Retract {
+        indexes: vec![IndexRange { first, count: 1 }],
+        reason: RetractReason::Wrong,
+        note: String::new(),
+        recheck: false,
+        created: NOW,
+        identity_signature: None,
+    };
+    RawLeaf::new(RETRACT, retract.encode([9; 16]).unwrap())
 }
 
 /// A feed that is made by hand: any leaves, with right trees and signatures.

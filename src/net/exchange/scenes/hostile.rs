@@ -10,11 +10,12 @@ use futures_util::stream;
 use hashpact_core::card::Endpoint;
 use hashpact_core::chunk::ChunkParts;
 use hashpact_core::keys::Feed;
+use hashpact_node::model::Reason;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use super::forged::{Forged, describe, note, note_of, publish_leaf, told};
+pub(super) use super::forged::{Forged, describe, note, note_of, publish_leaf, retract_leaf, told};
 use super::*;
 use crate::exchange::directory::Directory;
 use crate::exchange::inbox::Inbox;
@@ -232,9 +233,13 @@ impl Hostile {
         *self.liar.script.lock().unwrap() = script;
     }
 
-    /// Says something to all who watch, now.
+    /// Says something to all who watch, now, and to who begins to watch later.
     pub(super) fn says(&self, announcement: Announcement) {
-        self.liar.later.send(announcement).unwrap();
+        let mut script = self.liar.script.lock().unwrap();
+        script.first.push(announcement.clone());
+        drop(script);
+        // Nobody may watch at this moment: whoever does next hears it first.
+        let _ = self.liar.later.send(announcement);
     }
 
     pub(super) fn pulls(&self) -> usize {
@@ -368,20 +373,16 @@ impl Victim {
         assert!(report.findings.is_empty(), "{:?}", report.findings);
     }
 
+    /// What waits in quarantine, by reason.
+    pub(super) fn waiting(&self) -> Vec<(Reason, u64)> {
+        let lots = self.node.quarantine(None, None).unwrap();
+        let held = lots.into_iter().filter(|lot| lot.held > 0);
+        held.map(|lot| (lot.reason, lot.held)).collect()
+    }
+
     /// Ends and starts over the same store.
     pub(super) async fn restart(self, coalition: &Coalition) -> Self {
-        self.stop.cancel();
-        assert!(self.exchange.wait().await, "it ends within its grace");
-        let store = Arc::downgrade(self.node.store());
-        drop(self.node);
-        until("the store is closed", || store.strong_count() == 0).await;
-        // The last handle is gone before its files are closed.
-        let lock = coalition.dir.path().join("south/store/lock");
-        until("its lock is free", || {
-            let file = std::fs::File::open(&lock).unwrap();
-            file.try_lock().is_ok()
-        })
-        .await;
+        self.end().await;
         Self::start(coalition).await
     }
 
@@ -400,18 +401,28 @@ impl Victim {
     /// Ends, so that it can start again.
     pub(super) async fn rest(self) {
         self.verify();
+        self.end().await;
+    }
+
+    async fn end(self) {
         self.stop.cancel();
         assert!(self.exchange.wait().await, "it ends within its grace");
-        let store = Arc::downgrade(self.node.store());
-        let lock = self.node.store().dir().join("lock");
-        drop(self.node);
-        until("the store is closed", || store.strong_count() == 0).await;
-        let free = || {
-            let file = std::fs::File::options().write(true).open(&lock);
-            file.is_ok_and(|file| file.try_lock().is_ok())
-        };
-        until("its lock is free", free).await;
+        closed(self.node).await;
     }
+}
+
+/// Gives a node up, and waits until its files are closed and its lock is free.
+pub(super) async fn closed(node: Arc<Node>) {
+    let store = Arc::downgrade(node.store());
+    let lock = node.store().dir().join("lock");
+    drop(node);
+    until("the store is closed", || store.strong_count() == 0).await;
+    // The last handle is gone before its files are closed.
+    let free = || {
+        let file = std::fs::File::options().write(true).open(&lock);
+        file.is_ok_and(|file| file.try_lock().is_ok())
+    };
+    until("its lock is free", free).await;
 }
 
 /// A coalition whose clock runs, though not by the machine's date.

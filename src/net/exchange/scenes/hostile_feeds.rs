@@ -72,33 +72,6 @@ async fn a_leaf_of_an_unknown_kind_is_stored_counted_and_relayed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_feed_that_grows_too_fast_rests() {
-    let coalition = ticking();
-    let whole = Forged::new(&coalition, NORTH, "set", 900);
-    let script = Script {
-        first: vec![whole.head(50)],
-        ..whole.script()
-    };
-    let hostile = Hostile::start(&coalition, NORTH, script).await;
-    let victim = Victim::start_with(&coalition, |options| {
-        options.pull.growth_per_hour = 100;
-        options.pull.growth_cap_factor = 2;
-    })
-    .await;
-    victim.meet(&coalition, &hostile);
-    // The first pull is free, however much it brings.
-    until("the first is there", || victim.applied(&whole.feed) == 50).await;
-    hostile.says(whole.head(400));
-    until("what went over", || victim.applied(&whole.feed) == 400).await;
-    let pulls = hostile.pulls();
-    hostile.says(whole.head(900));
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(victim.stored(&whole.feed), 400);
-    assert_eq!(hostile.pulls(), pulls, "it was asked for nothing more");
-    victim.stop(&coalition).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_local_only_set_is_never_announced_nor_served() {
     let coalition = ticking();
     let honest = Hostile::start(&coalition, NORTH, Script::default()).await;

@@ -110,8 +110,14 @@ impl Granted {
 
     /// Lets time pass, and the driver look twice.
     async fn pass(&self, ms: u64) {
+        let then = self.victim.node.clock().now().plus(ms);
         self.ahead.fetch_add(ms, Ordering::SeqCst);
-        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        until("the clock", || self.victim.node.clock().now() >= then).await;
+        let looks = self.victim.exchange.looks();
+        until("it is looked at", || {
+            self.victim.exchange.looks() >= looks + 2
+        })
+        .await;
     }
 
     async fn stop(self) {

@@ -500,13 +500,22 @@ pub(crate) async fn snapshot_of(watch: &mut Answers<Announcement>) -> Vec<Announ
 }
 
 pub(crate) async fn next(watch: &mut Answers<Announcement>) -> Announcement {
-    let item = timeout(Duration::from_secs(10), watch.next()).await;
+    let item = timeout(hostile::PATIENCE, watch.next()).await;
     item.expect("something to be said").unwrap().unwrap()
 }
 
-/// Whether a watch has nothing to say for a little while.
-pub(crate) async fn is_quiet(watch: &mut Answers<Announcement>) -> bool {
-    timeout(Duration::from_millis(150), watch.next())
-        .await
-        .is_err()
+/// Sees that watches have nothing to say of what happened so far: a card that is new
+/// comes next in each.
+pub(crate) async fn are_quiet(
+    coalition: &Coalition,
+    node: &Node,
+    watches: &mut [&mut Answers<Announcement>],
+) {
+    let state = node.membership().state();
+    let newest = state.cards.newest(number(WITNESS)).unwrap();
+    let marker = coalition.card(WITNESS, newest.card().version + 1, Vec::new());
+    assert!(node.membership().accept_card(marker.clone()).unwrap());
+    for watch in watches {
+        assert_eq!(next(watch).await, Announcement::NodeCard(marker.clone()));
+    }
 }

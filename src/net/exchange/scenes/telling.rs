@@ -75,7 +75,7 @@ async fn a_new_head_is_told_and_an_old_one_not_again() {
     assert_eq!(head.publisher, number(NORTH));
     north.hub().tell(Change::Access);
     north.hub().tell(Change::Head(feed));
-    assert!(is_quiet(&mut said).await);
+    are_quiet(&coalition, &north, &mut [&mut said]).await;
 }
 
 #[tokio::test]
@@ -87,10 +87,10 @@ async fn a_feed_is_named_once_it_is_granted_and_to_nobody_else() {
     assert!(feeds(&snapshot_of(&mut south).await).is_empty());
     assert!(feeds(&snapshot_of(&mut west).await).is_empty());
     publish(&north, "set", 0, 3);
-    assert!(is_quiet(&mut south).await);
+    are_quiet(&coalition, &north, &mut [&mut south, &mut west]).await;
     change_grants(&north, "set", &[("south", false)], &[]);
     assert_eq!(feeds(&[next(&mut south).await]), [feed]);
-    assert!(is_quiet(&mut west).await);
+    are_quiet(&coalition, &north, &mut [&mut west]).await;
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn a_lost_grant_is_told_once_with_the_leaf_that_ends_it_and_its_proof() {
     // Later changes are not for who is out.
     change_grants(&north, "set", &[("west", false)], &[]);
     publish(&north, "set", 300, 310);
-    assert!(is_quiet(&mut live).await);
+    are_quiet(&coalition, &north, &mut [&mut live]).await;
     // A member that was away hears of the same leaf.
     let said = snapshot_of(&mut watch(&north, SOUTH)).await;
     assert_eq!(ended_at(&said), (index, leaf));
@@ -181,7 +181,7 @@ async fn a_suspended_member_s_watch_ends_and_the_others_hear_why() {
     snapshot_of(&mut south).await;
     snapshot_of(&mut west).await;
     suspend(&north, SOUTH);
-    let last = timeout(Duration::from_secs(10), south.next())
+    let last = timeout(super::hostile::PATIENCE, south.next())
         .await
         .unwrap();
     assert_eq!(last, Some(Err(ServiceError::NotActive)));
@@ -203,7 +203,7 @@ async fn a_watcher_that_falls_behind_starts_again_from_the_state() {
         north.hub().tell(Change::Card(number(WEST)));
     }
     assert_eq!(feeds(&[next(&mut said).await]), [feed]);
-    assert!(is_quiet(&mut said).await);
+    are_quiet(&coalition, &north, &mut [&mut said]).await;
 }
 
 /// Gives a member other roles.
@@ -250,7 +250,7 @@ async fn an_observer_is_told_of_no_feed_even_of_one_that_is_granted_to_it_or_to_
     publish(&north, "granted", 5, 9);
     change_grants(&north, "lost", &[("west", false)], &["south"]);
     create_set(&north, "new", &[("all", false)]);
-    assert!(is_quiet(&mut live).await);
+    are_quiet(&coalition, &north, &mut [&mut live]).await;
     for feed in [granted, lost] {
         let request = all_of(&north, &feed);
         let no_such = PullRequest {
