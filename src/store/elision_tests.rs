@@ -476,3 +476,62 @@ fn what_a_crash_left_to_purge_is_known_at_the_next_start() {
     assert!(!store.purge_due());
     assert_eq!(store.growth(no).unwrap(), growth, "it stands beside");
 }
+
+#[test]
+fn erased_payloads_are_dropped_and_dead_leaves_travel_as_records() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(dir.path());
+    let no = store.create_feed(&new_feed(true, b"feed")).unwrap();
+    let leaves: Vec<RawLeaf> = (0..600).map(|n| publish(n, &[])).collect();
+    let erase = Erase {
+        indexes: vec![
+            IndexRange {
+                first: 10,
+                count: 3,
+            },
+            IndexRange {
+                first: 590,
+                count: 1,
+            },
+        ],
+        legal_basis: "court order".to_owned(),
+        created: UnixMillis(1),
+    };
+    let mut writer = store.writer(no).unwrap();
+    writer.append(&leaves).unwrap();
+    writer
+        .append(&[RawLeaf::new(ERASE, erase.encode([7; 16]).unwrap())])
+        .unwrap();
+    let range = IndexRange {
+        first: 300,
+        count: 2,
+    };
+    writer.append(&[retract(vec![range])]).unwrap();
+    commit_signed(&mut writer);
+    let root = store.root_at(no, 602).unwrap();
+    assert_eq!(writer.drop_erased().unwrap(), 4);
+    assert_eq!(writer.drop_erased().unwrap(), 0);
+    drop(writer);
+    assert!(store.read_leaf(no, 11).unwrap().is_elided());
+    assert!(store.read_leaf(no, 590).unwrap().is_elided());
+    assert!(!store.read_leaf(no, 300).unwrap().is_elided());
+    sound(&store);
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.root_at(no, 602).unwrap(), root);
+    sound(&store);
+
+    let pinned = PinnedHead { size: 602, root };
+    let parts = store
+        .chunk_with(no, 0, 602, 602, CHUNK_TARGET_BYTES, true)
+        .unwrap();
+    let chunk = chunk::verify(&parts, &pinned).unwrap();
+    let reader = open(other.path());
+    let copy = reader.create_feed(&new_feed(false, b"feed")).unwrap();
+    let mut writer = reader.writer(copy).unwrap();
+    writer.append_verified(&chunk).unwrap();
+    commit_signed(&mut writer);
+    assert!(reader.read_leaf(copy, 300).unwrap().is_elided());
+    assert_eq!(reader.feed(copy).unwrap().dead, 6);
+    sound(&reader);
+}

@@ -222,6 +222,34 @@ fn a_relay_serves_a_feed_whose_publisher_is_away_if_the_grant_says_so() {
 }
 
 #[test]
+fn logs_are_one_json_object_a_line_where_that_is_set() {
+    let world = World::new(&["northstar"]);
+    let node = world.member("northstar");
+    node.set("format", "\"json\"");
+    world.start_all();
+    node.create_set("confirmed", &["all"]);
+    node.stop();
+    let log = std::fs::read_to_string(node.log_file()).unwrap();
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+        .collect();
+    let runs = lines
+        .iter()
+        .find(|line| line["message"] == "everything is bound; the node runs");
+    let runs = runs.unwrap();
+    assert_eq!(
+        (&runs["level"], &runs["member"]),
+        (&"INFO".into(), &"northstar".into())
+    );
+    assert!(
+        runs["timestamp"].is_string() && runs["target"].is_string(),
+        "{runs}"
+    );
+    assert!(lines.iter().any(|line| line["message"] == "stopped"));
+}
+
+#[test]
 fn a_node_says_that_it_lives_and_ends_with_0_when_told_to() {
     let world = World::new(&THREE[..2]);
     let node = world.member("northstar");

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::skipped::skipped;
 use crate::world::signals::{Entry, csv, entries};
 use crate::world::{Member, Outcome, PATIENCE, World, has_open, list, number, text};
 
@@ -369,7 +370,7 @@ fn a_full_disk_loses_nothing_acknowledged_and_the_import_goes_on_when_there_is_r
     let world = World::founded(&["northstar"]);
     let member = world.member("northstar");
     let Some(disk) = SmallDisk::mount(&member.folder().join("data"), "size=48m") else {
-        eprintln!("SKIPPED: a full disk, since no tmpfs can be mounted here (not root)");
+        skipped("a full disk: no tmpfs can be mounted here (not root)");
         return;
     };
     // What the reserve is there to prevent.

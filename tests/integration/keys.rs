@@ -262,6 +262,28 @@ fn a_companys_certificate_is_read_again_when_its_file_changes_and_its_end_is_an_
     );
 }
 
+#[test]
+fn sighup_reads_the_certificate_again_and_is_recorded() {
+    let world = World::new(&["northstar"]);
+    let north = world.member("northstar");
+    certify(north, 200);
+    north.edit_config(|text| text.replace("\n# tls_certificate = ", "\ntls_certificate = "));
+    world.start_all();
+    let reloads = || {
+        let line = ["audit", "--act", "config.reload", "--json"];
+        north.run(&line).expect(&[0]).objects()
+    };
+    assert!(reloads().is_empty());
+    north.tell(rustix::process::Signal::HUP);
+    until_true("it is recorded", || {
+        reloads().iter().any(|act| act["via"] == "signal")
+    });
+    assert_eq!(reloads()[0]["outcome"], "ok");
+    let log = fs::read_to_string(north.log_file()).unwrap();
+    assert!(log.contains("the TLS certificate was read again"), "{log}");
+    assert!(north.runs());
+}
+
 /// A member whose card names two feed keys: the rotation waits for a peer that is away.
 fn mid_rotation(member: &Member) {
     member.start();

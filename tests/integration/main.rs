@@ -16,6 +16,7 @@
 )]
 
 mod audit;
+mod bench;
 mod bundle;
 mod ceremony;
 mod changes;
@@ -29,6 +30,7 @@ mod import;
 mod keys;
 mod leaked;
 mod life;
+mod metrics;
 mod observer;
 mod outbound;
 mod policy;
@@ -36,6 +38,8 @@ mod proofs;
 mod restore;
 mod scan;
 mod secrets;
+#[path = "../../src/skipped.rs"]
+mod skipped;
 mod world;
 
 /// The checkout that the tests run in, asked when they run: a target directory may

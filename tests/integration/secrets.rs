@@ -229,6 +229,21 @@ fn the_demo_writes_no_secret_either() {
     for figure in ["onboarding_ms", "suspension_everywhere_ms", "total_ms"] {
         assert!(figures[figure].is_u64(), "{figure}: {figures}");
     }
+    // What each act came to, and that none was left out.
+    assert!(figures["lookup_hits"].as_u64() > Some(0), "{figures}");
+    assert_eq!(figures["lookup_hits"], figures["lookup_files"], "{figures}");
+    assert_eq!(figures["lookup_unknown_hits"], 0, "{figures}");
+    assert!(figures["retraction_everywhere_ms"].is_u64(), "{figures}");
+    assert!(
+        figures["picture_distance_bits"].as_u64() <= Some(31),
+        "{figures}"
+    );
+    assert!(figures["crash_hit_the_middle"].is_boolean(), "{figures}");
+    assert_eq!(figures["verify_clean"], true, "{figures}");
+    assert_eq!(figures["tampered_code"], "wrong_root", "{figures}");
+    assert!(figures["tampered_answers"].as_u64() > Some(0), "{figures}");
+    assert_eq!(figures["tampered_stored"], 0, "{figures}");
+    assert_eq!(figures["ended_well"], true, "{figures}");
     evidence.keep_keys_of(&dir);
     for member in ["northstar", "harbor", "lumen", "tidepool"] {
         let log = std::fs::read_to_string(dir.join(member).join("node.log")).unwrap();

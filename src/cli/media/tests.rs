@@ -118,7 +118,6 @@ fn a_file_that_changes_while_it_is_read_is_read_again_and_then_refused() {
 
 /// With a real ffmpeg; says so where there is none.
 #[test]
-#[expect(clippy::print_stderr, reason = "what a test skips is said")]
 fn a_real_video_is_taken_apart() {
     let program = std::env::var("HASHPACT_TEST_FFMPEG").unwrap_or_else(|_| "ffmpeg".to_owned());
     let folder = tempfile::tempdir().unwrap();
@@ -130,7 +129,7 @@ fn a_real_video_is_taken_apart() {
         .arg(format!("file:{}", video.display()))
         .status();
     if !made.is_ok_and(|made| made.success()) {
-        eprintln!("SKIPPED: no ffmpeg at hand, so no real video was taken apart");
+        crate::skipped::skipped("a real video: no ffmpeg at hand");
         return;
     }
     let hasher = hasher(&["--ffmpeg", &program]);

@@ -281,6 +281,13 @@ impl Member {
         }
     }
 
+    /// Tells the node's process something, by a signal.
+    pub(crate) fn tell(&self, signal: Signal) {
+        let node = self.node();
+        let child = node.as_ref().expect("a node that runs");
+        kill_process(Pid::from_child(child), signal).unwrap();
+    }
+
     /// Stops the node if it runs, whatever it says.
     pub(crate) fn end(&self) {
         self.kill();

@@ -266,6 +266,31 @@ pub(super) fn quick() -> Settings {
     }
 }
 
+/// A publisher that tells the truth, and a relay of its set that may lie.
+pub(super) struct Stage {
+    pub(super) coalition: Coalition,
+    pub(super) honest: Hostile,
+    pub(super) hostile: Hostile,
+    pub(super) feed: FeedId,
+}
+
+impl Stage {
+    pub(super) async fn new(entries: u64) -> Self {
+        let coalition = ticking();
+        let honest = Hostile::start(&coalition, NORTH, Script::default()).await;
+        let hostile = Hostile::start(&coalition, WEST, Script::default()).await;
+        let feed = create_set(&honest.node, "set", &[("west", true), ("south", false)]);
+        publish(&honest.node, "set", 0, entries);
+        bring(&honest.node, &hostile.node, &feed, false).await;
+        Self {
+            coalition,
+            honest,
+            hostile,
+            feed,
+        }
+    }
+}
+
 /// A real node that only dials.
 pub(super) struct Victim {
     pub(super) node: Arc<Node>,

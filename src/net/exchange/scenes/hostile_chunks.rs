@@ -333,30 +333,7 @@ fn proofs_and_bounds() -> Vec<Case> {
     ]
 }
 
-/// A publisher that tells the truth, and a relay that does not.
-struct Stage {
-    coalition: Coalition,
-    honest: Hostile,
-    hostile: Hostile,
-    feed: FeedId,
-}
-
 impl Stage {
-    async fn new() -> Self {
-        let coalition = ticking();
-        let honest = Hostile::start(&coalition, NORTH, Script::default()).await;
-        let hostile = Hostile::start(&coalition, WEST, Script::default()).await;
-        let feed = create_set(&honest.node, "set", &[("west", true), ("south", false)]);
-        publish(&honest.node, "set", 0, ENTRIES);
-        bring(&honest.node, &hostile.node, &feed, false).await;
-        Self {
-            coalition,
-            honest,
-            hostile,
-            feed,
-        }
-    }
-
     async fn play(&self, case: Case) {
         let tamper = case.tamper;
         self.hostile.plays(Script {
@@ -389,7 +366,7 @@ impl Stage {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tampered_leaves_and_pages_are_refused_and_come_from_elsewhere() {
-    let stage = Stage::new().await;
+    let stage = Stage::new(ENTRIES).await;
     for case in leaves_and_pages() {
         stage.play(case).await;
     }
@@ -397,7 +374,7 @@ async fn tampered_leaves_and_pages_are_refused_and_come_from_elsewhere() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tampered_proofs_and_bounds_are_refused_and_leaves_come_from_elsewhere() {
-    let stage = Stage::new().await;
+    let stage = Stage::new(ENTRIES).await;
     for case in proofs_and_bounds() {
         stage.play(case).await;
     }
@@ -405,7 +382,7 @@ async fn tampered_proofs_and_bounds_are_refused_and_leaves_come_from_elsewhere()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proof_in_place_of_leaves_is_refused() {
-    let stage = Stage::new().await;
+    let stage = Stage::new(ENTRIES).await;
     stage.hostile.plays(Script {
         tamper: Some(Arc::new(|_| {
             vec![PullPart::Proof(crate::types::ProofParts::default())]

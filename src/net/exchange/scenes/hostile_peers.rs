@@ -11,30 +11,7 @@ use super::*;
 
 const ENTRIES: u64 = 1_000;
 
-/// A publisher, and a relay that has its feed.
-struct Stage {
-    coalition: Coalition,
-    honest: Hostile,
-    hostile: Hostile,
-    feed: FeedId,
-}
-
 impl Stage {
-    async fn new() -> Self {
-        let coalition = ticking();
-        let honest = Hostile::start(&coalition, NORTH, Script::default()).await;
-        let hostile = Hostile::start(&coalition, WEST, Script::default()).await;
-        let feed = create_set(&honest.node, "set", &[("west", true), ("south", false)]);
-        publish(&honest.node, "set", 0, ENTRIES);
-        bring(&honest.node, &hostile.node, &feed, false).await;
-        Self {
-            coalition,
-            honest,
-            hostile,
-            feed,
-        }
-    }
-
     /// The hostile relay is asked and gives nothing that counts; the publisher does.
     async fn comes_from_the_publisher(&self, victim: Victim) {
         until("the relay is asked", || self.hostile.pulls() > 0).await;
@@ -52,7 +29,7 @@ impl Stage {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_takes_a_pull_and_says_nothing_is_left_for_another() {
-    let stage = Stage::new().await;
+    let stage = Stage::new(ENTRIES).await;
     stage.hostile.plays(Script {
         give: Some(Arc::new(|_, _| Some(Box::pin(stream::pending())))),
         ..Script::default()
@@ -64,7 +41,7 @@ async fn a_peer_that_takes_a_pull_and_says_nothing_is_left_for_another() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_ends_every_pull_with_an_error_is_left_for_another() {
-    let stage = Stage::new().await;
+    let stage = Stage::new(ENTRIES).await;
     stage.hostile.plays(Script {
         give: Some(Arc::new(|_, _| {
             Some(Box::pin(stream::iter([Err(ServiceError::Internal)])))
@@ -78,7 +55,7 @@ async fn a_peer_that_ends_every_pull_with_an_error_is_left_for_another() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_is_cut_with_every_pull_is_left_for_another() {
-    let stage = Stage::new().await;
+    let stage = Stage::new(ENTRIES).await;
     stage.hostile.plays(Script {
         give: Some(Arc::new(|caller, _| {
             caller.cut();
@@ -115,7 +92,7 @@ async fn cutter(to: String, after: Arc<AtomicU64>) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_cut_within_a_chunk_stores_nothing_and_goes_on_later() {
-    let stage = Stage::new().await;
+    let stage = Stage::new(ENTRIES).await;
     let after = Arc::new(AtomicU64::new(40_000));
     let address = cutter(stage.hostile.address.clone(), Arc::clone(&after)).await;
     let victim = Victim::start(&stage.coalition).await;
@@ -137,7 +114,7 @@ async fn a_stream_cut_within_a_chunk_stores_nothing_and_goes_on_later() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_of_another_coalition_is_not_watched() {
-    let stage = Stage::new().await;
+    let stage = Stage::new(ENTRIES).await;
     stage.hostile.plays(Script {
         hello: Some(|mut told| {
             told.genesis = Digest::of(b"another coalition");
@@ -160,7 +137,7 @@ async fn a_peer_of_another_coalition_is_not_watched() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_announcements_holds_nobody_else_up() {
-    let stage = Stage::new().await;
+    let stage = Stage::new(ENTRIES).await;
     let flood: Vec<Announcement> = (0..50_000_u64)
         .map(|n| {
             let feed = FeedId(Digest::of(&n.to_be_bytes()));
@@ -190,7 +167,7 @@ async fn a_flood_of_announcements_holds_nobody_else_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_feeds_than_a_publisher_may_have_are_refused() {
-    let stage = Stage::new().await;
+    let stage = Stage::new(ENTRIES).await;
     let heads = (0..50_u64).map(|n| {
         let feed = FeedId(Digest::of(&n.to_be_bytes()));
         told(feed, WEST, note(feed, WEST, 9, Digest::of(b"root")))
