@@ -1,4 +1,4 @@
-//! Bundles over the local socket: written to a client, and read from one.
+//! Bundles over the local API: written to a client, and read from one.
 //!
 //! The client has the file, and perhaps the node may not read it: so the node asks for
 //! the pieces that it needs, in any order and as often as it needs them. What it holds

@@ -8,9 +8,11 @@
 //! (`access`), before any method sees the call.
 //!
 //! Trust: the socket is the permission. It lies in a folder that nobody else may
-//! write to, and only its owner can open it; who can is an operator. What comes in is
-//! checked all the same, so that a mistake is an answer and not damage. Over HTTP
-//! there is nothing to read but states and counts: no signal value, no entry.
+//! write to, and only its owner can open it; who can is an operator. At a TCP door it is
+//! the client's key, and the role that the configuration gives it; at the JSON door that
+//! key, or on a loopback address being on this machine. What comes in is checked all the
+//! same, so that a mistake is an answer and not damage. The health pages hold states and
+//! counts alone: no signal value, no entry.
 
 #![forbid(unsafe_code)]
 

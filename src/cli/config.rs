@@ -1,4 +1,4 @@
-//! `hashpact config`: checks the configuration.
+//! `hashpact config`: checks the configuration, and names the key of a client.
 
 use std::path::{Path, PathBuf};
 

@@ -169,30 +169,6 @@ impl RoleArg {
     }
 }
 
-/// What an entry is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MediaArg {
-    /// A picture
-    Image,
-    /// A video
-    Video,
-    /// A link
-    Url,
-    /// Anything else
-    Other,
-}
-
-/// How a classification came about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum BasisArg {
-    /// A person looked at it
-    Human,
-    /// A program decided
-    Automated,
-    /// Taken over from somebody else's list
-    Inherited,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -219,12 +219,6 @@ impl Snapshot {
         self.is_active_with(member, Role::Witness)
     }
 
-    /// Whether a member sees members, reachability and versions.
-    #[must_use]
-    pub fn may_observe(&self, member: MemberNumber) -> bool {
-        self.is_active_with(member, Role::Observe)
-    }
-
     /// Whether `caller` may read the leaves of a feed of `publisher`; `grants` is
     /// `None` where the feed does not exist.
     ///

@@ -1,3 +1,5 @@
+//! Who may read, prove and relay what, and what suspensions and requests change.
+
 use super::*;
 use crate::card::{CardBook, CardState};
 use crate::enrol::{EnrolmentRequest, VerifiedRequest};

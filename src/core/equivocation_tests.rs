@@ -1,3 +1,5 @@
+//! Two documents of one version, and who is to blame.
+
 use super::*;
 use crate::card::tests as cards;
 use crate::roster::tests as rosters;

@@ -1,8 +1,9 @@
 //! The pure core of hashpact: what is signed, what is proved, what is accepted.
 //!
 //! In scope: signals, leaves and pages, compact ranges, checkpoints and their
-//! cosignatures, envelopes, the roster chain, node cards, grants, standing, policy, and
-//! the puller as a state machine.
+//! cosignatures, envelopes, the roster chain, enrolment, suspensions, node cards,
+//! grants, standing, policy, evidence of forks and of two documents of one version, the
+//! container of bundles, and the puller as a state machine.
 //!
 //! Out of scope: I/O, clocks, randomness, threads, storage. Time, random bytes
 //! and bytes from outside come in as arguments; what to do goes out as values.

@@ -1,4 +1,5 @@
-//! What can go wrong with a peer, each with its code.
+//! What can go wrong with a peer, each with its code. Words of a peer are quoted in
+//! part, and never trusted.
 
 use std::io;
 use std::time::Duration;

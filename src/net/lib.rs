@@ -2,8 +2,9 @@
 //!
 //! Owns: who is at the other end of a connection, every limit of connections,
 //! streams and calls, and the conversion between messages on the wire and types of
-//! the core. Does not own: what a node answers ([`FederationService`] does), what
-//! is true (the core verifies), when to dial and what to ask (the node decides).
+//! the core; in [`exchange`] whom a node dials, what it tells, asks, pulls and serves,
+//! and when; in [`door`] how the member's own systems come in over TCP. Does not own:
+//! what is true (the core verifies), what counts (the node and its store).
 //!
 //! Trust: nothing that comes over a connection is trusted for more than its
 //! caller's name.

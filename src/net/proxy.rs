@@ -1,4 +1,6 @@
 //! A way out through an HTTP proxy, for members whose network has no other.
+//!
+//! Trusted for nothing: its answer is capped, TLS to the peer runs through it.
 
 use std::io;
 

@@ -1,7 +1,8 @@
 //! The service layer of hashpact: what a node does, behind plain functions.
 //!
-//! The only user of the store. Below the federation (`hashpact-net`) and the local
-//! interfaces (`hashpact-api`), which convert and call.
+//! Below the federation (`hashpact-net`) and the local interfaces (`hashpact-api`),
+//! which convert and call. `hashpact-net`'s exchange writes what it pulled and verified
+//! into the store beside it.
 
 #![forbid(unsafe_code)]
 

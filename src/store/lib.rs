@@ -1,8 +1,9 @@
 //! The store of a node: RocksDB behind domain words.
 //!
 //! In scope: leaves and pages of feeds, their trees, heads, the index of signals,
-//! what is dead, own references for imports, documents as received, and the
-//! sign-state file ([`sign_state`]), which lies outside RocksDB.
+//! what is dead, own references for imports, documents as received, what is held in
+//! quarantine, changes and who follows them, segments of the audit feed, bulk loads, room
+//! on the volume, and the sign-state file ([`sign_state`]), which lies outside RocksDB.
 //!
 //! Out of scope: whether something may be read, served or signed; time; the
 //! network. Nothing here runs on an async reactor: every call may wait for disk.

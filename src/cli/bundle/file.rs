@@ -1,4 +1,4 @@
-//! A bundle on this machine's disk.
+//! A bundle on this machine's disk: its bytes, trusted for nothing.
 
 use std::fs::File;
 use std::io;

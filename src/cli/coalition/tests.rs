@@ -1,3 +1,5 @@
+//! A coalition founded and grown by its commands, in folders of its own.
+
 use super::*;
 use crate::cli::init;
 use clap::Parser;

@@ -1,3 +1,5 @@
+//! What `hashpact init` makes, and what it refuses to write over.
+
 use super::*;
 use crate::cli::fingerprint::Fingerprint;
 use clap::Parser;

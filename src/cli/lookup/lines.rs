@@ -1,4 +1,4 @@
-//! Lines of bounded length of a file of hashes.
+//! Lines of a file of hashes, which is trusted for nothing: of bounded length each.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};

@@ -1,3 +1,5 @@
+//! Node cards: what they hold, who must sign, what is refused.
+
 use p256::ecdsa::signature::Signer as _;
 use p256::pkcs8::EncodePublicKey as _;
 

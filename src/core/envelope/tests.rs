@@ -1,3 +1,5 @@
+//! Envelopes: bytes as received, signatures that count, mutations.
+
 use p256::ecdsa::signature::Signer as _;
 use proptest::prelude::*;
 

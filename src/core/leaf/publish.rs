@@ -1,4 +1,5 @@
-//! Publish: one version of one entry.
+//! Publish: one version of one entry. Payloads come from anybody: each bound is checked
+//! when they are decoded, and one that breaks a rule is void.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! Rosters in the making.
+//! Rosters in the making. Nothing here is trusted or checked: what is signed in the end
+//! passes the chain's own rules.
 
 use super::{Group, Member, MemberStatus, Revocation, Role, Roster, RosterAdmin, RosterVersion};
 use crate::envelope::{EnvelopeDraft, PayloadType};

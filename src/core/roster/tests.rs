@@ -1,3 +1,5 @@
+//! Rosters and their chain: what is accepted, what is refused, what is evidence.
+
 use prost::Message as _;
 
 use super::*;

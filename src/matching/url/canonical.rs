@@ -1,4 +1,5 @@
-//! One spelling per URL.
+//! One spelling per URL, of bytes that come from anybody: each step is bounded, none
+//! panics.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};

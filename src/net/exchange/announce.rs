@@ -45,13 +45,13 @@ const RECEIPTS_MAX_BYTES: usize = 2 * 1024 * 1024;
 
 /// All that `to` may see, then what changes. Ends when the member may not be
 /// spoken to any more, or when the store fails.
-#[must_use]
-pub fn announcements(node: Arc<Node>, to: MemberNumber) -> Outgoing {
+#[cfg(test)]
+pub(crate) fn announcements(node: Arc<Node>, to: MemberNumber) -> Outgoing {
     let snapshots = Arc::new(Snapshots::of(&node));
     outgoing(node, snapshots, to)
 }
 
-/// As [`announcements`], with what access is decided from.
+/// All that a member may see, then what changes; see [`told_with`].
 pub(crate) fn outgoing(node: Arc<Node>, snapshots: Arc<Snapshots>, to: MemberNumber) -> Outgoing {
     let said = told_with(node, snapshots, to);
     Box::pin(said.scan((), |(), item| future::ready(item.ok())))

@@ -227,7 +227,6 @@ impl FederationService for NodeService {
             audit.refused(actor, member.as_str(), call.name(), outcome);
         }
         tracing::info!(
-            target: "audit",
             member = %caller.peer.slug,
             node = %caller.peer.node,
             call = call.name(),

@@ -104,7 +104,6 @@ impl Importing {
         synced.await.map_err(|_| stopping())?;
         taken.refused.truncate(read::REFUSED_MAX);
         tracing::info!(
-            target: "audit",
             call = "bundle_import", by = %taken.header.by, sets = taken.sets.len(),
             documents = taken.documents_new,
             stored = taken.sets.iter().map(|set| set.stored).sum::<u64>(),

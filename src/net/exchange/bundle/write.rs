@@ -424,8 +424,10 @@ fn audit(to: &Recipient, made: &BundleMade) {
         .map(|set| format!("{} {}..{}", set.set, set.from, set.size))
         .collect();
     tracing::info!(
-        target: "audit",
-        call = "bundle_export", kind, to = name, sets = sets.join(", "),
+        call = "bundle_export",
+        kind,
+        to = name,
+        sets = sets.join(", "),
     );
 }
 
