@@ -1,5 +1,6 @@
 //! `/live`, `/ready` and `/metrics` over HTTP: states and counts, nothing else.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -255,11 +256,12 @@ fn refresh_exchange(node: &Node) {
         let lag = feed.head.saturating_sub(feed.indexed);
         gauge!("hashpact_feed_lag_leaves", &labels).set(lag as f64);
     }
+    let names: HashMap<_, _> = feeds.iter().map(|feed| (feed.id, &feed.name)).collect();
     for lag in node.exchange().map(|view| view.lags()).unwrap_or_default() {
-        let Some(feed) = feeds.iter().find(|feed| feed.id == lag.feed) else {
+        let Some(name) = names.get(&lag.feed) else {
             continue;
         };
-        let labels = [("peer", lag.peer), ("feed", feed.name.clone())];
+        let labels = [("peer", lag.peer), ("feed", (*name).clone())];
         gauge!("hashpact_feed_lag_leaves", &labels).set(lag.leaves as f64);
     }
     for peer in node.exchange().map(|view| view.peers()).unwrap_or_default() {

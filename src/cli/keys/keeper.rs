@@ -215,14 +215,16 @@ impl Keeper {
             feed_keys: self.feed_step(&keys, &entry)?,
             receipt_keys: self.receipt_step(&keys, &entry),
         };
-        self.end_rotations(&keys, &own, &entry)?;
-        match self.node.next_card(&own) {
+        let ended = self.end_rotations(&keys, &own, &entry);
+        // A file that cannot be renamed holds no card up.
+        let published = match self.node.next_card(&own) {
             Some(card) => self.publish(&card, &keys),
             None => {
                 self.node.set_notice("card", None);
                 Ok(())
             }
-        }
+        };
+        ended.and(published)
     }
 
     fn endpoints(&self) -> Result<Vec<Endpoint>, CliError> {
