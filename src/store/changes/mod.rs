@@ -23,9 +23,11 @@
 //! | 4, name | consumer |
 //! | 5, feed | from which leaf on a feed was cut since |
 //! | 6 | state of the log |
+//! | 7, feed id, first index | how opinions dispute the entry; 7 alone: all were looked at |
 
 mod consumers;
 mod cursor;
+mod disputes;
 mod log;
 mod reading;
 mod rows;
@@ -40,6 +42,7 @@ use hashpact_core::id::{FeedId, UnixMillis};
 use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
 
+use self::disputes::Touched;
 use self::log::LogState;
 use self::reading::OpenRecord;
 use self::rows::FeedShownRecord;
@@ -48,6 +51,7 @@ use crate::error::Result;
 use crate::families::Family;
 use crate::feeds::{FeedInfo, FeedState, Live};
 use crate::keys::FeedNo;
+use crate::opinions::SaidOpinion;
 use crate::store::{Inner, Store, hold, read, write};
 
 pub use self::consumers::{CONSUMERS_MAX, Consumer};
@@ -101,6 +105,8 @@ pub(crate) struct Noted {
     feeds: BTreeMap<FeedNo, FeedShown>,
     /// The record that was read last.
     open: Option<Arc<OpenRecord>>,
+    /// Whether what opinions dispute was ever looked at.
+    disputes_known: bool,
 }
 
 impl Noted {
@@ -109,6 +115,7 @@ impl Noted {
             log,
             feeds: BTreeMap::new(),
             open: None,
+            disputes_known: false,
         }
     }
 }
@@ -191,6 +198,7 @@ fn load_once<'n>(inner: &Inner, held: &'n mut Option<Noted>) -> Result<Option<&'
         }
         *held = Some(Noted {
             feeds: rows::load_feeds(inner)?,
+            disputes_known: rows::disputes_known(inner)?,
             ..Noted::begin(log)
         });
     }
@@ -212,6 +220,12 @@ fn note(
     let mut log = noted.log.clone();
     let mut next: Vec<(FeedNo, Option<FeedShown>)> = Vec::new();
     let mut rows = 0_usize;
+    let mut touched = Touched::default();
+    if !noted.disputes_known {
+        touched.everything();
+        rows::put_disputes_known(inner, &mut batch)?;
+        rows = 1;
+    }
     let table = inner.feeds();
     for (no, state) in &table.by_no {
         let before = noted.feeds.get(no);
@@ -220,6 +234,8 @@ fn note(
             continue;
         };
         let difference = shown::difference(before, &after, cut);
+        let looks = (before, &after);
+        touched.take(inner, state, looks, &difference, cut.is_some())?;
         if logs && difference.says_something() {
             log.append(inner, &mut batch, *no, &after, &difference, now)?;
         }
@@ -244,6 +260,8 @@ fn note(
                 let difference = shown::difference(Some(before), &gone, None);
                 log.append(inner, &mut batch, *no, &gone, &difference, now)?;
             }
+            // It may have held opinions.
+            touched.everything();
             rows = rows.saturating_add(1);
             rows::delete_feed(inner, &mut batch, *no)?;
             next.push((*no, None));
@@ -252,12 +270,41 @@ fn note(
     if rows == 0 {
         return Ok(());
     }
+    if !touched.is_empty() {
+        let now_shown: BTreeMap<FeedNo, Option<&FeedShown>> = next
+            .iter()
+            .map(|(no, shown)| (*no, shown.as_ref()))
+            .collect();
+        let shown = |no: FeedNo| match now_shown.get(&no) {
+            Some(shown) => *shown,
+            None => noted.feeds.get(&no),
+        };
+        let counts = |said: &SaidOpinion| {
+            let of = shown(said.feed_no);
+            of.is_some_and(|feed| feed.whole.standing != WholeStanding::Nothing)
+        };
+        for (feed, firsts) in touched.compare(inner, &mut batch, &counts)? {
+            let no = table.by_id.get(&feed).copied();
+            let Some((no, feed)) = no.and_then(|no| Some((no, shown(no)?))) else {
+                continue;
+            };
+            let others = disputes::leaves_of(inner, &table, feed, &firsts)?;
+            if logs && feed.whole.standing != WholeStanding::Nothing && !others.is_empty() {
+                let difference = Difference {
+                    others,
+                    ..Difference::default()
+                };
+                log.append(inner, &mut batch, no, feed, &difference, now)?;
+            }
+        }
+    }
     if logs {
         log.prune(inner, &mut batch)?;
     }
     log.put(inner, &mut batch)?;
     inner.write_synced(batch, "logging changes")?;
     noted.log = log;
+    noted.disputes_known = true;
     for (no, after) in next {
         match after {
             Some(after) => noted.feeds.insert(no, after),

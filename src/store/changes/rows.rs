@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use hashpact_core::id::FeedId;
+use hashpact_core::id::{Digest, FeedId};
 use prost::Message;
 use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
@@ -14,7 +14,7 @@ use crate::error::{Result, StoreError};
 use crate::families::Family;
 use crate::keys::{FeedNo, feed_prefix};
 use crate::quarantine::{ROW_LEAVES, rows_of};
-use crate::record::{seal, unseal};
+use crate::record::{seal, unseal, version};
 use crate::store::Inner;
 
 const LOG: u8 = 1;
@@ -23,6 +23,7 @@ const LEAVES: u8 = 3;
 const CONSUMER: u8 = 4;
 const CUT: u8 = 5;
 const STATE: u8 = 6;
+pub(super) const DISPUTED: u8 = 7;
 
 /// A record of the log.
 #[derive(Clone, PartialEq, Message)]
@@ -235,10 +236,39 @@ pub(super) fn delete_feed(inner: &Inner, batch: &mut WriteBatch, no: FeedNo) -> 
     Ok(())
 }
 
+/// Where it stands how opinions dispute an entry; without one, that all were looked at.
+pub(super) fn disputed_key(feed: &FeedId, first: u64) -> Vec<u8> {
+    [
+        &[DISPUTED],
+        feed.as_bytes().as_slice(),
+        &first.to_be_bytes(),
+    ]
+    .concat()
+}
+
+/// Reads what [`disputed_key`] wrote.
+pub(super) fn read_disputed(key: &[u8]) -> Option<(FeedId, u64)> {
+    let (feed, first) = key.get(1..)?.split_first_chunk::<32>()?;
+    let first = first.try_into().ok()?;
+    Some((FeedId(Digest(*feed)), u64::from_be_bytes(first)))
+}
+
+/// Whether all disputes were looked at once.
+pub(super) fn disputes_known(inner: &Inner) -> Result<bool> {
+    Ok(inner.get(Family::Changes, [DISPUTED])?.is_some())
+}
+
+/// Notes that they were.
+pub(super) fn put_disputes_known(inner: &Inner, batch: &mut WriteBatch) -> Result<()> {
+    batch.put_cf(inner.cf(Family::Changes)?, [DISPUTED], [version()]);
+    Ok(())
+}
+
 /// Removes the log and all that was compared; consumers stay.
 pub(super) fn delete_log(inner: &Inner, batch: &mut WriteBatch) -> Result<()> {
     let family = inner.cf(Family::Changes)?;
     batch.delete_range_cf(family, vec![LOG], vec![CONSUMER]);
+    batch.delete_range_cf(family, vec![DISPUTED], vec![DISPUTED + 1]);
     batch.delete_cf(family, state_key());
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashpact_core::id::{FeedId, MemberNumber};
 use hashpact_core::leaf::{Opinion, Subject};
-use hashpact_core::signal::Signal;
+use hashpact_core::signal::{Signal, SignalKind};
 use hashpact_core::standing::LiveOpinion;
 use rocksdb::{DBRawIterator, ReadOptions};
 
@@ -13,7 +13,7 @@ use super::{opinion_of, prefix_of};
 use crate::error::{Result, StoreError};
 use crate::families::Family;
 use crate::feeds::FeedState;
-use crate::keys::FeedNo;
+use crate::keys::{FeedNo, IndexKey};
 use crate::store::{Inner, Store, read};
 
 /// Of one feed, leaves about one subject that are looked at, the newest first. Whoever
@@ -75,23 +75,12 @@ impl Store {
     /// The live opinions about an entry, named by its feed and first index, the whole of
     /// it or one kind of its signals: of each opinions feed the last word about each, in
     /// the order of members and feeds. Of a feed the 256 newest leaves about the entry
-    /// are looked at, of a member 8 feeds.
+    /// are looked at, of a member 8 feeds; kinds that nobody knows are left out.
     ///
     /// # Errors
     /// What RocksDB answers.
     pub fn opinions_on(&self, feed: &FeedId, first: u64) -> Result<Vec<SaidOpinion>> {
-        let prefix = rows::entry_prefix(feed, first);
-        if !self.inner.opinions.may_have(&prefix) {
-            return Ok(Vec::new());
-        }
-        let subject = |kind| Subject::Entry {
-            feed: *feed,
-            first,
-            kind,
-        };
-        said_of(&self.inner, &prefix, &|_, _, value| {
-            Ok(Some(subject(value.kind)))
-        })
+        on_entry(&self.inner, feed, first)
     }
 
     /// The live opinions about a signal. One counts only where its writer publishes the
@@ -116,8 +105,55 @@ impl Store {
         Ok(OpinionsOf { said, ignored })
     }
 
+    /// Whether there may be opinions on the signal of a key: a no is always right.
+    #[must_use]
+    pub fn may_have_opinions(&self, signal: &IndexKey) -> bool {
+        self.inner.opinions.may_have(&rows::signal_prefix(signal))
+    }
+
+    /// The last word of one feed about a subject, whether or not it counts; `None` where
+    /// there is none that lives.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn last_word(&self, no: FeedNo, subject: &Subject) -> Result<Option<SaidOpinion>> {
+        let kind = match subject {
+            Subject::Entry { kind, .. } => *kind,
+            Subject::OwnSignal(_) => None,
+        };
+        let about = |state: &FeedState, _: u64, value: &Value| {
+            let same = state.no == no && value.kind == kind;
+            Ok(same.then(|| subject.clone()))
+        };
+        let said = said_of(&self.inner, &prefix_of(subject), &about)?;
+        Ok(said.into_iter().next())
+    }
+
+    /// The opinion at an index of a feed, where it lives; its subject with the rest.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownFeed`], or what RocksDB answers.
+    pub fn opinion_at(&self, no: FeedNo, index: u64) -> Result<Option<SaidOpinion>> {
+        let state = self.inner.feed(no)?;
+        let Some(in_doubt) = state.says(index) else {
+            return Ok(None);
+        };
+        let opinion = opinion_of(&self.read_leaf(no, index)?, index);
+        Ok(opinion.map(|opinion| SaidOpinion {
+            member: state.publisher,
+            feed: state.id,
+            feed_no: no,
+            index,
+            in_doubt,
+            opinion,
+        }))
+    }
+
     /// The members that publish a signal, as far as is held here and answers.
-    fn publishers_of(&self, signal: &Signal) -> Result<BTreeSet<MemberNumber>> {
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn publishers_of(&self, signal: &Signal) -> Result<BTreeSet<MemberNumber>> {
         let found = self.lookup_bounded(&[signal.index_key()], 1)?;
         let feeds = self.inner.feeds();
         let found = found.into_iter().flat_map(|found| found.postings);
@@ -162,6 +198,36 @@ impl Store {
         listed.next = None;
         Ok(listed)
     }
+}
+
+/// As [`Store::opinions_on`].
+pub(crate) fn on_entry(inner: &Inner, feed: &FeedId, first: u64) -> Result<Vec<SaidOpinion>> {
+    let prefix = rows::entry_prefix(feed, first);
+    if !inner.opinions.may_have(&prefix) {
+        return Ok(Vec::new());
+    }
+    said_of(inner, &prefix, &|_, _, value| {
+        Ok(Some(Subject::Entry {
+            feed: *feed,
+            first,
+            kind: value.kind,
+        }))
+    })
+}
+
+/// Calls `visit` with every entry that has opinions, alive or dead.
+pub(crate) fn subjects(
+    inner: &Inner,
+    visit: &mut dyn FnMut(FeedId, u64) -> Result<()>,
+) -> Result<()> {
+    let mut at = vec![rows::ENTRY];
+    while let Some(subject) = next_subject(inner, &at, &[rows::ENTRY])? {
+        if let Some((feed, first)) = rows::entry_of(&subject) {
+            visit(feed, first)?;
+        }
+        at = after_all(&subject);
+    }
+    Ok(())
 }
 
 /// The first key after all that begin so.
@@ -257,7 +323,12 @@ fn said_of(inner: &Inner, subject: &[u8], about: &SubjectOf<'_>) -> Result<Vec<S
                 state.and_then(|state| Some((state, state.says(at.index)?)))
             {
                 let value = rows::read_value(value)?;
-                if let std::collections::btree_map::Entry::Vacant(word) = words.entry(value.kind)
+                let is_known = value
+                    .kind
+                    .is_none_or(|kind| SignalKind::from_number(kind).is_some());
+                if is_known
+                    && let std::collections::btree_map::Entry::Vacant(word) =
+                        words.entry(value.kind)
                     && let Some(subject) = about(state, at.index, &value)?
                 {
                     word.insert(said(state, at.index, in_doubt, subject, &value));
