@@ -28,6 +28,7 @@ use crate::error::NodeError;
 use crate::membership::Membership;
 use crate::model::ExportedEntry;
 use crate::node::Node;
+use crate::opinions::Heard;
 use crate::policy::{Desk, Judge};
 use crate::removed::{RemovedMembers, Setting, is_removed};
 use crate::views;
@@ -69,7 +70,7 @@ pub enum Change {
 pub struct PresentEntry {
     /// The feed; with the index it names the version for ever.
     pub feed: FeedId,
-    /// The entry, in state `active` or `review`, with the signals that count.
+    /// The entry, in state `active`, `disputed` or `review`, with the signals that count.
     pub entry: ExportedEntry,
     /// The classification as answers give it, with its scheme.
     pub classification: String,
@@ -308,6 +309,7 @@ impl Node {
             node: self,
             judge: self.judge("", "")?,
             in_snapshot: cursor.in_snapshot(),
+            heard: self.heard(),
             changes: Vec::with_capacity(limit),
             feeds: BTreeMap::new(),
         };
@@ -401,6 +403,7 @@ struct Words<'n> {
     judge: Judge<'n>,
     /// Everything is told, so that nothing need be told beside it.
     in_snapshot: bool,
+    heard: Heard,
     changes: Vec<Change>,
     feeds: BTreeMap<FeedNo, Option<Told>>,
 }
@@ -506,19 +509,22 @@ impl Words<'_> {
         seen: &Seen,
         mut body: Publish,
     ) -> Result<Option<Change>, NodeError> {
-        let Some(told) = self.told(feed)? else {
-            return Ok(None);
-        };
         without(&mut body, &seen.withheld);
         if body.signals.is_empty() {
             return Ok(None);
         }
+        let named = (id, body.first_index(index));
+        let disputed = self.heard.disputed(self.node.store(), named, &body)?;
+        let Some(told) = self.told(feed)? else {
+            return Ok(None);
+        };
         let scheme = told.describe.classification_scheme.as_ref();
         let class = body.classification.as_ref();
         let entry = EntryName {
             set: told.describe.name.clone(),
             first: body.first_index(index),
         };
+        let review = review || seen.review;
         Ok(Some(Change::Entry(Box::new(PresentEntry {
             feed: id,
             classification: crate::lookup::qualified(
@@ -531,8 +537,9 @@ impl Words<'_> {
                 entry,
                 index,
                 publisher: told.publisher.clone(),
-                state: state(review || seen.review),
+                state: state(review, !disputed.is_empty()),
                 verdict: None,
+                disputed_kinds: disputed,
                 body,
             },
         }))))
@@ -563,6 +570,10 @@ pub(crate) fn without(body: &mut Publish, withheld: &[u8]) {
 }
 
 /// The word for how an entry counts.
-pub(crate) const fn state(review: bool) -> &'static str {
-    if review { "review" } else { "active" }
+pub(crate) const fn state(review: bool, disputed: bool) -> &'static str {
+    match (review, disputed) {
+        (true, _) => "review",
+        (false, true) => "disputed",
+        (false, false) => "active",
+    }
 }

@@ -9,6 +9,7 @@ use crate::bundle::check_may_leave;
 use crate::changes;
 use crate::error::NodeError;
 use crate::model::ExportedEntry;
+use crate::opinions::Heard;
 use crate::views;
 
 /// Hands the entries of a feed to `sink`, a page at a time, until it answers false:
@@ -21,7 +22,7 @@ pub(crate) fn export(
     store: &Store,
     feed: &FeedInfo,
     whole: &Whole,
-    publisher: &Slug,
+    (publisher, heard): (&Slug, &Heard),
     include_dead: bool,
     sink: &mut dyn FnMut(Vec<ExportedEntry>) -> bool,
 ) -> Result<(), NodeError> {
@@ -55,12 +56,18 @@ pub(crate) fn export(
                 set: describe.name.clone(),
                 first: body.first_index(index),
             };
+            let disputed = heard.disputed(store, (feed.id, entry.first), &body)?;
+            let state = match state {
+                ACTIVE => changes::state(false, !disputed.is_empty()),
+                other => other,
+            };
             entries.push(ExportedEntry {
                 entry,
                 index,
                 publisher: publisher.clone(),
                 state,
                 verdict: None,
+                disputed_kinds: disputed,
                 body: *body,
             });
         }
@@ -73,6 +80,7 @@ pub(crate) fn export(
 }
 
 const WITHDRAWN: &str = "withdrawn";
+const ACTIVE: &str = "active";
 
 /// The word for how an entry stands; `None` for one that waits in quarantine, or whose
 /// set counts for nothing here.
@@ -89,7 +97,7 @@ fn state(
         WholeStanding::Active => false,
     };
     if let Some(seen) = seen {
-        return Ok(Some(changes::state(review || seen.review)));
+        return Ok(Some(changes::state(review || seen.review, false)));
     }
     Ok(store.is_dead(feed.no, index)?.then_some(WITHDRAWN))
 }

@@ -24,6 +24,7 @@ pub mod matching;
 pub mod membership;
 pub mod model;
 pub mod near;
+pub mod opinions;
 pub mod policy;
 pub mod publish;
 pub mod quarantine;

@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use hashpact_core::id::{EntryName, FeedId, MemberNumber, SetName};
 use hashpact_core::leaf::{self, Basis, Leaf, MediaKind};
-use hashpact_core::standing::{self, EntryState, LiveOpinion};
-use hashpact_store::{FeedNo, Posting, Store, StoreError};
+use hashpact_core::signal::{Signal, SignalKind};
+use hashpact_core::standing::EntryState;
+use hashpact_store::{FeedNo, IndexKey, Posting, SaidOpinion, Store, StoreError};
 
 use crate::error::NodeError;
 use crate::model::Match;
+use crate::opinions::{Heard, weigh};
 use crate::views;
 
 /// Signals in one call: some 20 ms of work.
@@ -20,9 +22,6 @@ pub const LOOKUP_MAX: usize = 10_000;
 
 /// Leaves read in one call for what postings do not say: some 1 s.
 const LEAVES_MAX: usize = 10_000;
-
-/// Opinions are stored and relayed, and nothing is made of them yet.
-const NO_OPINIONS: [LiveOpinion<'_>; 0] = [];
 
 /// A feed, as far as answers name it.
 struct Named {
@@ -39,19 +38,50 @@ pub(crate) struct Names<'s> {
     feeds: HashMap<FeedNo, Option<Named>>,
     /// Leaves that may still be read.
     leaves: usize,
+    heard: Heard,
+}
+
+/// By what signal a posting was met.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Met<'o> {
+    /// Its kind.
+    pub(crate) kind: SignalKind,
+    /// The opinions on the very signal.
+    pub(crate) opinions: &'o [SaidOpinion],
 }
 
 impl<'s> Names<'s> {
-    pub(crate) fn new(store: &'s Store) -> Self {
+    pub(crate) fn new(store: &'s Store, heard: Heard) -> Self {
         Self {
             store,
             feeds: HashMap::new(),
             leaves: LEAVES_MAX,
+            heard,
+        }
+    }
+
+    /// The opinions that count on the signal of a key; nearly always none, which costs
+    /// nothing.
+    pub(crate) fn on_signal(
+        &self,
+        key: &IndexKey,
+        signal: impl FnOnce() -> Option<Signal>,
+    ) -> Result<Vec<SaidOpinion>, NodeError> {
+        if !self.store.may_have_opinions(key) {
+            return Ok(Vec::new());
+        }
+        match signal() {
+            Some(signal) => self.heard.on_signal(self.store, &signal),
+            None => Ok(Vec::new()),
         }
     }
 
     /// What a posting says, in words; `None` for a feed that says nothing.
-    pub(crate) fn answer(&mut self, posting: &Posting) -> Result<Option<Match>, NodeError> {
+    pub(crate) fn answer(
+        &mut self,
+        posting: &Posting,
+        met: Met<'_>,
+    ) -> Result<Option<Match>, NodeError> {
         let class = match &posting.classification {
             Some(class) => Arc::clone(class),
             None => self.class_in_leaf(posting)?,
@@ -60,7 +90,11 @@ impl<'s> Names<'s> {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => new.insert(named(self.store, posting.feed)?),
         };
-        Ok(feed.as_ref().map(|feed| answer(feed, posting, &class)))
+        let Some(feed) = feed else {
+            return Ok(None);
+        };
+        let opinions = self.heard.on(self.store, &feed.id, posting.first)?;
+        Ok(Some(answer(feed, posting, &class, &opinions, met)))
     }
 
     /// The classification of a leaf that has none of the dictionary's codes, which are
@@ -91,13 +125,21 @@ impl<'s> Names<'s> {
     }
 }
 
-fn answer(feed: &Named, posting: &Posting, class: &str) -> Match {
+fn answer(
+    feed: &Named,
+    posting: &Posting,
+    class: &str,
+    opinions: &[SaidOpinion],
+    met: Met<'_>,
+) -> Match {
     // What is retracted for good has no posting that is found.
     let state = if feed.in_doubt || posting.held {
         EntryState::HeldForReview
     } else {
         EntryState::Live
     };
+    let entry = (feed.id, posting.first);
+    let (standing, opinions) = weigh(entry, met.kind.number(), state, (opinions, met.opinions));
     Match {
         entry: EntryName {
             set: (*feed.set).clone(),
@@ -111,7 +153,8 @@ fn answer(feed: &Named, posting: &Posting, class: &str) -> Match {
         media_kind: media_kind(posting.media_kind),
         published: posting.published,
         quality: posting.quality,
-        standing: standing::of_entry((feed.id, posting.first), None, state, NO_OPINIONS),
+        standing,
+        opinions,
     }
 }
 

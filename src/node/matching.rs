@@ -12,9 +12,10 @@ use hashpact_matching::pdq::{self, DEFAULT_DISTANCE, MAX_DISTANCE};
 use hashpact_store::{IndexKey, Postings, Store};
 
 use crate::error::NodeError;
-use crate::lookup::{self, LOOKUP_MAX};
+use crate::lookup::{self, LOOKUP_MAX, Met};
 use crate::model::{Found, Match, MatchOptions, Matched, VideoShare};
 use crate::near::Near;
+use crate::opinions::Heard;
 use crate::videos::Videos;
 
 /// Matches of one item that are told; the nearest. More mean a flood, not more truth.
@@ -63,7 +64,7 @@ pub(crate) fn matches(
     }: Indexes<'_>,
     signals: &[Signal],
     options: MatchOptions,
-    keep: impl Fn(&mut Match) -> bool,
+    (heard, keep): (Heard, impl Fn(&mut Match) -> bool),
 ) -> Result<Vec<Matched>, NodeError> {
     if signals.len() > LOOKUP_MAX {
         return Err(NodeError::Misuse(format!(
@@ -79,8 +80,9 @@ pub(crate) fn matches(
     }
     let mut answering = Answering {
         store,
-        names: lookup::Names::new(store),
+        names: lookup::Names::new(store, heard),
         keep,
+        signals,
         answers: signals.iter().map(|_| Telling::default()).collect(),
         asked: Vec::new(),
         left: MATCHES_PER_CALL,
@@ -133,6 +135,7 @@ struct Answering<'s, K> {
     store: &'s Store,
     names: lookup::Names<'s>,
     keep: K,
+    signals: &'s [Signal],
     answers: Vec<Telling>,
     asked: Vec<Asked>,
     /// Matches that the call may still make.
@@ -171,12 +174,29 @@ impl<K: Fn(&mut Match) -> bool> Answering<'_, K> {
 
     /// Adds what is said of one value to an item's answer.
     fn tell(&mut self, asked: &Asked, found: &Postings) -> Result<(), NodeError> {
-        let Some(answer) = self.answers.get_mut(asked.item) else {
+        let signal = self.signals.get(asked.item);
+        let Some((answer, signal)) = self.answers.get_mut(asked.item).zip(signal) else {
             return Ok(());
         };
         answer.more |= found.more;
+        if found.postings.is_empty() {
+            return Ok(());
+        }
+        let value = || match asked.distance {
+            0 => Some(signal.clone()),
+            // What is near a picture is one.
+            _ => {
+                let (_, value) = asked.key.split_first()?;
+                Signal::new(SignalKind::Pdq, value.to_vec().into(), None).ok()
+            }
+        };
+        let opinions = self.names.on_signal(&asked.key, value)?;
+        let met = Met {
+            kind: signal.kind(),
+            opinions: &opinions,
+        };
         for posting in &found.postings {
-            let entry: Option<Match> = self.names.answer(posting)?;
+            let entry: Option<Match> = self.names.answer(posting, met)?;
             let entry = entry.and_then(|mut entry| (self.keep)(&mut entry).then_some(entry));
             let Some(entry) = entry else { continue };
             // ⚠ Of a call's first item all is told, which has a bound of its own, and of
@@ -342,6 +362,7 @@ mod tests {
 
     use super::*;
     use crate::model::MatchStanding;
+    use crate::opinions::Opinions;
 
     fn said(publisher: u32, index: u64) -> Match {
         Match {
@@ -358,6 +379,7 @@ mod tests {
             published: UnixMillis(0),
             quality: None,
             standing: MatchStanding::Active,
+            opinions: Opinions::default(),
         }
     }
 

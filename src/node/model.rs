@@ -1,11 +1,15 @@
 //! What callers on this machine hand to the node and get from it.
 
 use hashpact_core::id::{Digest, EntryName, FeedId, MemberNumber, SetName, Slug, UnixMillis};
-use hashpact_core::leaf::{Basis, MediaKind, Publish, RetractReason};
+use hashpact_core::leaf::{
+    Basis, MediaKind, Publish, Reason as OpinionReason, RetractReason, Stance,
+};
 use hashpact_core::policy::Verdict;
 use hashpact_core::signal::{Signal, SignalKind};
 pub use hashpact_store::quarantine::{Decision, Reason};
 pub use hashpact_store::{IndexKey, Room, Space};
+
+use crate::opinions::Opinions;
 
 /// What a new set is.
 #[derive(Debug, Clone)]
@@ -76,6 +80,8 @@ pub struct SetInfo {
     pub created: UnixMillis,
     /// Why nothing is signed at present, if so.
     pub closed: Option<String>,
+    /// Whether it holds opinions, not entries.
+    pub opinions: bool,
 }
 
 /// An entry to publish.
@@ -184,8 +190,73 @@ pub struct Erased {
     pub identity_signed: bool,
 }
 
-/// Where an entry that matches stands: the core says, of nobody else's opinions yet.
+/// Where an entry that matches stands, as the core says.
 pub use hashpact_core::standing::Standing as MatchStanding;
+
+/// An opinion to say, or to withdraw.
+#[derive(Debug, Clone)]
+pub struct Opine {
+    /// What it is about.
+    pub about: OpineAbout,
+    /// What is said; `None` takes back what was said before.
+    pub says: Option<Saying>,
+    /// For the other members, at most 500 bytes.
+    pub note: String,
+    /// The own set of opinions to write to; `None` for the only one, or `opinions`.
+    pub set: Option<Slug>,
+}
+
+/// What an opinion is about.
+#[derive(Debug, Clone)]
+pub enum OpineAbout {
+    /// An entry, by any of its versions.
+    Entry {
+        /// The entry.
+        entry: EntryName,
+        /// One kind of its signals; `None` for the whole entry.
+        kind: Option<SignalKind>,
+    },
+    /// An entry of a set that is not held any more: to take back what was said of it.
+    Gone {
+        /// The feed that it was of.
+        feed: FeedId,
+        /// Its first index.
+        first: u64,
+        /// One kind of its signals.
+        kind: Option<SignalKind>,
+    },
+    /// A signal that this member publishes itself.
+    Signal(Signal),
+}
+
+/// What is thought of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Saying {
+    /// Which way.
+    pub stance: Stance,
+    /// How sure, 0 to 100.
+    pub confidence: u8,
+    /// Why.
+    pub reason: &'static OpinionReason,
+}
+
+/// What came of an opinion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opined {
+    /// The set that it stands in, `member/set`.
+    pub set: String,
+    /// Whether the set was made for it.
+    pub is_new: bool,
+    /// Whether anybody may read the set.
+    pub granted: bool,
+    /// The index of the leaf that says it, or takes it back; `None` where it was said
+    /// already.
+    pub index: Option<u64>,
+    /// Earlier versions that no longer count.
+    pub replaced: usize,
+    /// Leaves under the set's head.
+    pub size: u64,
+}
 
 /// One entry that carries a signal that was asked for.
 #[derive(Debug, Clone)]
@@ -208,8 +279,10 @@ pub struct Match {
     pub published: UnixMillis,
     /// PDQ quality, where known.
     pub quality: Option<u8>,
-    /// Where the entry stands.
+    /// Where the entry stands, for the kind of signal that matched.
     pub standing: MatchStanding,
+    /// What members think of it.
+    pub opinions: Opinions,
 }
 
 /// How near a match may be.
@@ -279,10 +352,12 @@ pub struct ExportedEntry {
     pub index: u64,
     /// Who publishes it.
     pub publisher: Slug,
-    /// `active`, `review`, `retracted`, `replaced`.
+    /// `active`, `disputed`, `review`, `withdrawn`.
     pub state: &'static str,
     /// What the policy makes of it, where that was asked for.
     pub verdict: Option<Verdict>,
+    /// The kinds of its signals that opinions dispute.
+    pub disputed_kinds: Vec<SignalKind>,
     /// What it says.
     pub body: Publish,
 }

@@ -25,8 +25,8 @@ use crate::error::NodeError;
 use crate::hub::Hub;
 use crate::membership::Membership;
 use crate::model::{
-    Erased, Erasure, ExchangeView, ExportedEntry, Grantee, Match, MatchOptions, Matched, NewSet,
-    Retracted, Retraction, SetInfo,
+    Erased, Erasure, ExchangeView, ExportedEntry, Grantee, Match, MatchOptions, Matched, Retracted,
+    Retraction, SetInfo,
 };
 use crate::near::Near;
 use crate::policy::Desk;
@@ -299,15 +299,6 @@ impl Node {
         self.exchange.get()
     }
 
-    /// Makes an own set. Blocking.
-    ///
-    /// # Errors
-    /// As [`Publisher::create_set`].
-    pub fn create_set(&self, new: &NewSet) -> Result<SetInfo, NodeError> {
-        let feed = self.publisher.create_set(new)?;
-        self.info_of(&feed)
-    }
-
     /// Every set that this node holds, own ones first. Blocking.
     #[must_use]
     pub fn sets(&self) -> Vec<SetInfo> {
@@ -416,7 +407,8 @@ impl Node {
             pictures: self.near.as_deref(),
             frames: self.near_frames.as_deref(),
         };
-        matching::matches(&self.store, near, signals, options, self.removed_filter())
+        let whose = (self.heard(), self.removed_filter());
+        matching::matches(&self.store, near, signals, options, whose)
     }
 
     /// Whether near matches are answered at all, and how many values are known of which
@@ -453,9 +445,11 @@ impl Node {
             Some(name) => vec![self.feed_of(name)?],
             None => self.store.feeds(),
         };
+        let heard = self.heard();
         for feed in feeds {
             let (publisher, whole) = (self.publisher_of(&feed), self.whole(&feed));
-            match export::export(&self.store, &feed, &whole, &publisher, include_dead, sink) {
+            let whose = (&publisher, &heard);
+            match export::export(&self.store, &feed, &whole, whose, include_dead, sink) {
                 Err(NodeError::Terms { .. }) if set.is_none() => {}
                 other => other?,
             }
@@ -556,7 +550,7 @@ impl Node {
         }
     }
 
-    fn info_of(&self, feed: &FeedInfo) -> Result<SetInfo, NodeError> {
+    pub(crate) fn info_of(&self, feed: &FeedInfo) -> Result<SetInfo, NodeError> {
         let state = self.membership.state();
         let closed = if feed.own {
             self.publisher.closed(&feed.id)

@@ -17,7 +17,7 @@ use hashpact_matching::vpdq::{self, Comparison, Frame, Thresholds};
 use hashpact_store::{FRAME_KIND, FeedNo, IndexKey, Posting, Store, StoreError, frame_key};
 
 use crate::error::NodeError;
-use crate::lookup::Names;
+use crate::lookup::{Met, Names};
 use crate::matching::{Nearest, Telling};
 use crate::model::{Match, MatchOptions, VideoShare};
 use crate::near::Near;
@@ -176,12 +176,19 @@ impl<'s> Videos<'s> {
                 }
             }
         }
+        // Of frames nobody has an opinion; of the very video one may.
+        let key = query.signal.index_key();
+        let opinions = names.on_signal(&key, || Some(query.signal.clone()))?;
+        let met_by = Met {
+            kind: SignalKind::Vpdq,
+            opinions: &opinions,
+        };
         let mut met: Vec<_> = met.into_iter().collect();
         met.sort_by_key(|(place, (count, _))| (std::cmp::Reverse(*count), *place));
         let mut of_publisher: HashMap<MemberNumber, usize> = HashMap::new();
         let mut candidates = Vec::new();
         for ((feed, index), (count, posting)) in met {
-            let said: Option<Match> = names.answer(&posting)?;
+            let said: Option<Match> = names.answer(&posting, met_by)?;
             let said = said.and_then(|mut said| keep(&mut said).then_some(said));
             let Some(said) = said else { continue };
             let before = of_publisher.entry(said.publisher).or_default();

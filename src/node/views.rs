@@ -3,7 +3,7 @@
 use hashpact_core::id::Digest;
 use hashpact_core::leaf::{Describe, Grantee as CoreGrantee, Source, Terms};
 use hashpact_core::roster::Roster;
-use hashpact_store::FeedInfo;
+use hashpact_store::{FeedInfo, FeedKind};
 
 use crate::model::{Grantee, SetInfo, SetSource};
 use crate::publish::read_describe;
@@ -57,6 +57,7 @@ pub(crate) fn set_info(
         live_entries: live_entries(feed),
         created: describe.created,
         closed,
+        opinions: feed.kind == FeedKind::Opinions,
     })
 }
 

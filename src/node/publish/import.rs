@@ -74,10 +74,15 @@ impl Publisher {
     /// Begins an import into an own set.
     ///
     /// # Errors
-    /// [`NodeError::NotFound`], [`NodeError::PublishingClosed`], [`NodeError::DiskLow`],
-    /// or another writer at work.
+    /// [`NodeError::NotFound`], [`NodeError::Misuse`] for a set of opinions,
+    /// [`NodeError::PublishingClosed`], [`NodeError::DiskLow`], or another writer at work.
     pub fn import(self: &Arc<Self>, set: &Slug) -> Result<Import<'_>, NodeError> {
         let feed = self.own_set(set)?;
+        if feed.kind == hashpact_store::FeedKind::Opinions {
+            return Err(NodeError::Misuse(format!(
+                "{set} is a set of opinions and takes no entries; hashpact opine writes to it"
+            )));
+        }
         self.check_room()?;
         let session = self.session(&feed)?;
         Ok(Import {

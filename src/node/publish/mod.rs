@@ -14,6 +14,7 @@ mod epoch;
 mod erase;
 mod gate;
 mod import;
+mod opine;
 mod resign;
 mod retract;
 mod salts;
@@ -33,6 +34,7 @@ use self::confirm::Said;
 pub use self::confirm::{AskedPeer, Awaited, Contact, PeerKey, Round};
 pub use self::gate::Gate;
 pub use self::import::Import;
+pub use self::opine::OPINIONS_SET;
 pub use self::salts::Salts;
 pub(crate) use self::session::Session;
 pub(crate) use self::sets::read_describe;
@@ -57,6 +59,8 @@ pub struct Publisher {
     gates: Mutex<HashMap<FeedId, Gate>>,
     /// What peers have said of own feeds.
     said: Mutex<Said>,
+    /// One opinion at a time: each names what was said before it.
+    opining: Mutex<()>,
     salts: ArcSwap<Salts>,
 }
 
@@ -96,6 +100,7 @@ impl Publisher {
             sign_state: Mutex::new(parts.sign_state),
             gates: Mutex::new(HashMap::new()),
             said: Mutex::default(),
+            opining: Mutex::default(),
             salts: ArcSwap::default(),
         }
     }
@@ -127,6 +132,10 @@ impl Publisher {
 
     fn gates(&self) -> MutexGuard<'_, HashMap<FeedId, Gate>> {
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn opining(&self) -> MutexGuard<'_, ()> {
+        self.opining.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn said(&self) -> MutexGuard<'_, Said> {

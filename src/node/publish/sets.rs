@@ -1,6 +1,6 @@
 //! Own sets: made by their first describe leaf, changed by later ones.
 
-use hashpact_core::id::{FeedId, MemberNumber, SetName, Slug};
+use hashpact_core::id::{FeedId, SetName, Slug};
 use hashpact_core::leaf::{
     self, DESCRIBE, Describe, FeedKind, Grant, Grantee as CoreGrantee, RawLeaf, Source, Terms,
 };
@@ -23,8 +23,20 @@ impl Publisher {
     /// [`NodeError::Misuse`] for a name that is taken or a grant that the terms
     /// forbid; what the store answers.
     pub fn create_set(&self, new: &NewSet) -> Result<FeedInfo, NodeError> {
+        self.create(new, FeedKind::HashSet)
+    }
+
+    /// Makes a set of opinions of this member: the same, for what it thinks of entries.
+    ///
+    /// # Errors
+    /// As [`Publisher::create_set`].
+    pub fn create_opinions_set(&self, new: &NewSet) -> Result<FeedInfo, NodeError> {
+        self.create(new, FeedKind::Opinions)
+    }
+
+    pub(super) fn create(&self, new: &NewSet, kind: FeedKind) -> Result<FeedInfo, NodeError> {
         let member = self.membership.own()?;
-        let describe = self.first_describe(new, member)?;
+        let describe = self.first_describe(new, kind)?;
         if self.feed_named(&describe.name).is_some() {
             let name = &describe.name;
             return Err(NodeError::Misuse(format!("there is a set {name} already")));
@@ -35,7 +47,10 @@ impl Publisher {
             id,
             publisher: member,
             own: true,
-            kind: hashpact_store::FeedKind::HashSet,
+            kind: match kind {
+                FeedKind::HashSet => hashpact_store::FeedKind::HashSet,
+                FeedKind::Opinions => hashpact_store::FeedKind::Opinions,
+            },
         })?;
         // Crash here: an empty feed without a name, which nothing refers to.
         self.open_new(id);
@@ -45,7 +60,7 @@ impl Publisher {
         Ok(self.store.feed(no)?)
     }
 
-    fn first_describe(&self, new: &NewSet, _member: MemberNumber) -> Result<Describe, NodeError> {
+    fn first_describe(&self, new: &NewSet, kind: FeedKind) -> Result<Describe, NodeError> {
         if new.set.as_str() == AUDIT_SET {
             let why = "no set is called audit: cards name the audit feed so; take another name";
             return Err(NodeError::Misuse(why.to_owned()));
@@ -59,7 +74,7 @@ impl Publisher {
         }
         Ok(Describe {
             genesis: self.membership.genesis(),
-            feed_kind: FeedKind::HashSet,
+            feed_kind: kind,
             name: SetName {
                 member: self.slug.clone(),
                 set: new.set.clone(),

@@ -7,6 +7,7 @@ mod entries;
 mod erase;
 mod mass;
 mod near;
+mod opinions;
 mod policy;
 mod videos;
 

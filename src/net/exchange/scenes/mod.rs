@@ -24,6 +24,7 @@ mod mutated;
 mod mutated_chunks;
 #[path = "../../../core/hostile/mutations.rs"]
 mod mutations;
+mod opinions;
 mod renewal;
 mod reverse;
 mod room;

@@ -1,0 +1,573 @@
+//! Opinions: said, changed, withdrawn by this member; hostile ones of others; told with
+//! matches, in lists and as changes.
+
+use std::collections::BTreeMap;
+
+use hashpact_core::checkpoint::{self, Checkpoint, Origin};
+use hashpact_core::id::{EntryName, FeedId, MemberNumber, SetName};
+use hashpact_core::keys::Feed;
+use hashpact_core::leaf::{
+    DESCRIBE, Describe, FeedKind as DescribedKind, IndexRange, OPINION, Opinion, RETRACT, RawLeaf,
+    Reason, Retract, RetractReason, Source, Stance, Subject, Terms,
+};
+use hashpact_store::{FeedKind, FeedNo, Head, NewFeed};
+use proptest::prelude::*;
+
+use super::*;
+use crate::changes::{Change, ChangeCursor};
+use crate::error::NodeError;
+use crate::model::{Match, MatchStanding, Opine, OpineAbout, Opined, Retraction, Saying, Selector};
+use crate::opinions::{About, Which};
+use crate::removed::RemovedMembers;
+
+/// A member beside `north`.
+const HARBOR: u32 = 2;
+
+fn reason(name: &str) -> &'static Reason {
+    Reason::parse(name).unwrap()
+}
+
+fn on(entry: &str, kind: Option<SignalKind>) -> OpineAbout {
+    OpineAbout::Entry {
+        entry: EntryName::parse(entry).unwrap(),
+        kind,
+    }
+}
+
+fn no(about: OpineAbout) -> Opine {
+    Opine {
+        about,
+        says: Some(Saying {
+            stance: Stance::Negative,
+            confidence: 80,
+            reason: reason("false-positive"),
+        }),
+        note: "looked at by two".to_owned(),
+        set: None,
+    }
+}
+
+fn yes(about: OpineAbout) -> Opine {
+    Opine {
+        says: Some(Saying {
+            stance: Stance::Positive,
+            confidence: 100,
+            reason: reason("confirmed"),
+        }),
+        ..no(about)
+    }
+}
+
+fn withdraw(about: OpineAbout) -> Opine {
+    Opine {
+        says: None,
+        ..no(about)
+    }
+}
+
+/// What is known of the signal of entry `n`: one match.
+fn found(node: &Node, n: u64) -> Match {
+    node.lookup(&[sha256_of(n)]).unwrap()[0].remove(0)
+}
+
+fn standing(node: &Node, n: u64) -> MatchStanding {
+    found(node, n).standing
+}
+
+/// A node with a set of ten entries; entry `n` is leaf `n + 1`.
+fn with_entries(scene: &Scene) -> Arc<Node> {
+    let node = scene.open();
+    node.create_set(&own_work("confirmed")).unwrap();
+    let entries = (0..10).map(|n| entry(n, "first")).collect();
+    import(&node, "confirmed", entries);
+    node
+}
+
+fn set_feed(node: &Node) -> FeedId {
+    let name = SetName::parse("north/confirmed").unwrap();
+    node.feed_of(&name).unwrap().id
+}
+
+/// Another member's opinions, as they came by a pull, after their describe leaf.
+fn foreign(node: &Node, name: &[u8], leaves: &[RawLeaf]) -> FeedNo {
+    let id = FeedId(Digest::of(name));
+    let store = node.store();
+    let (mut all, mut no) = (Vec::new(), store.feed_no(&id));
+    if no.is_none() {
+        let new = NewFeed {
+            id,
+            publisher: MemberNumber::new(HARBOR).unwrap(),
+            own: false,
+            kind: FeedKind::Opinions,
+        };
+        no = Some(store.create_feed(&new).unwrap());
+        all.push(describe());
+    }
+    let no = no.unwrap();
+    all.extend_from_slice(leaves);
+    let mut writer = store.writer(no).unwrap();
+    writer.append(&all).unwrap();
+    let (size, root) = (writer.size(), writer.frontier().root().unwrap());
+    let coalition = CoalitionName::parse("test.example").unwrap();
+    let origin = Origin {
+        coalition: coalition.clone(),
+        feed: id,
+        epoch: 0,
+    };
+    let key = SecretKey::<Feed>::from_seed(&[9; 32]);
+    let note = checkpoint::sign(&Checkpoint { origin, size, root }, &key);
+    let verified = checkpoint::verify(&note, &coalition, &id, |_| vec![key.public()]).unwrap();
+    writer.commit(Some(&Head::new(&verified, NOW))).unwrap();
+    no
+}
+
+fn describe() -> RawLeaf {
+    let describe = Describe {
+        genesis: Digest::of(b"genesis"),
+        feed_kind: DescribedKind::Opinions,
+        name: SetName::parse("harbor/opinions").unwrap(),
+        title: String::new(),
+        grants: Vec::new(),
+        terms: Terms {
+            source: Source::OwnWork,
+            may_share: true,
+            text: String::new(),
+        },
+        classification_scheme: None,
+        created: NOW,
+        identity_signature: None,
+    };
+    RawLeaf::new(DESCRIBE, describe.encode([4; 16]).unwrap())
+}
+
+fn opinion(subject: Subject, stance: Stance, replaces: Vec<u64>) -> RawLeaf {
+    let opinion = Opinion {
+        subject,
+        stance,
+        confidence: 50,
+        reason_id: 77_777,
+        note: String::new(),
+        replaces,
+        created: NOW,
+    };
+    RawLeaf::new(OPINION, opinion.encode([5; 16]).unwrap())
+}
+
+/// What `harbor` says of the entry at leaf `first` of north's set.
+fn harbor_says(node: &Node, first: u64, stance: Stance) -> FeedNo {
+    let subject = Subject::Entry {
+        feed: set_feed(node),
+        first,
+        kind: None,
+    };
+    let leaf = opinion(subject, stance, Vec::new());
+    foreign(node, b"harbor/opinions", &[leaf])
+}
+
+fn misuse(node: &Node, opine: &Opine) -> String {
+    match node.opine(opine) {
+        Err(NodeError::Misuse(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_opinion_is_said_changed_and_withdrawn() {
+    let scene = Scene::new();
+    let node = with_entries(&scene);
+    let of = || on("north/confirmed#4", None);
+    let said = node.opine(&no(of())).unwrap();
+    let expected = Opined {
+        set: "north/opinions".to_owned(),
+        is_new: true,
+        granted: false,
+        index: Some(1),
+        replaced: 0,
+        size: 2,
+    };
+    assert_eq!(said, expected);
+    assert_eq!(standing(&node, 3), MatchStanding::Disputed);
+    let told = &found(&node, 3).opinions.told[0];
+    assert_eq!((told.stance, told.confidence), (Stance::Negative, 80));
+    assert_eq!((told.reason_id, told.about), (1, About::Entry));
+    assert_eq!((told.index, told.created), (1, NOW));
+    assert_eq!(standing(&node, 4), MatchStanding::Active);
+    assert!(found(&node, 4).opinions.told.is_empty());
+    // The same again is no new leaf.
+    assert_eq!(node.opine(&no(of())).unwrap().index, None);
+    let changed = node.opine(&yes(of())).unwrap();
+    assert_eq!((changed.index, changed.replaced), (Some(2), 1));
+    assert_eq!(standing(&node, 3), MatchStanding::Active);
+    let stances = found(&node, 3).opinions.stances;
+    assert_eq!((stances.positive, stances.negative), (1, 0));
+    let changed = node.opine(&no(of())).unwrap();
+    assert_eq!((changed.index, changed.replaced), (Some(3), 2));
+    let withdrawn = node.opine(&withdraw(of())).unwrap();
+    assert_eq!((withdrawn.index, withdrawn.replaced), (Some(4), 3));
+    assert_eq!(
+        found(&node, 3).opinions,
+        crate::opinions::Opinions::default()
+    );
+    assert!(misuse(&node, &withdraw(of())).contains("no opinion there"));
+    // Said anew it replaces nothing that was withdrawn.
+    assert_eq!(node.opine(&no(of())).unwrap().replaced, 0);
+    assert_eq!(standing(&node, 3), MatchStanding::Disputed);
+    drop(node);
+    let node = scene.open();
+    assert_eq!(standing(&node, 3), MatchStanding::Disputed);
+    let findings = node
+        .store()
+        .verify(|_, _| Ok(()), |_, _| ())
+        .unwrap()
+        .findings;
+    assert_eq!(findings, []);
+}
+
+#[test]
+fn an_opinion_on_any_version_is_on_the_entry() {
+    let scene = Scene::new();
+    let node = with_entries(&scene);
+    import(&node, "confirmed", vec![entry(3, "second")]);
+    node.opine(&no(on("north/confirmed#11", None))).unwrap();
+    assert_eq!(standing(&node, 3), MatchStanding::Disputed);
+    assert_eq!(found(&node, 3).index, 11);
+    let listed = node.list_opinions(&Which::All, None, 10).unwrap();
+    let entry = listed.opinions[0].entry.as_ref().unwrap();
+    assert_eq!(entry.name, "north/confirmed#4");
+}
+
+#[test]
+fn what_cannot_be_said_is_refused_with_what_to_do() {
+    let scene = Scene::new();
+    let node = with_entries(&scene);
+    let of = |entry: &str| no(on(entry, None));
+    for entry in ["north/confirmed#0", "north/confirmed#99", "north/other#1"] {
+        let refused = node.opine(&of(entry));
+        assert!(
+            matches!(refused, Err(NodeError::NotFound { .. })),
+            "{entry}"
+        );
+    }
+    let wrong = Opine {
+        says: Some(Saying {
+            stance: Stance::Positive,
+            confidence: 1,
+            reason: reason("false-positive"),
+        }),
+        ..of("north/confirmed#1")
+    };
+    assert!(misuse(&node, &wrong).contains("is a reason for negative"));
+    let kind = no(on("north/confirmed#1", Some(SignalKind::Pdq)));
+    assert!(misuse(&node, &kind).contains("no signal of kind PDQ"));
+    let signal = no(OpineAbout::Signal(sha256_of(99)));
+    assert!(misuse(&node, &signal).contains("publishes itself"));
+    let retraction = Retraction {
+        reason: RetractReason::Wrong,
+        note: String::new(),
+        recheck: false,
+        selectors: vec![(1, Selector::Entry(1))],
+    };
+    node.retract(&slug("confirmed"), &retraction).unwrap();
+    assert!(misuse(&node, &of("north/confirmed#1")).contains("no longer stands"));
+    // Nothing was made for what was refused.
+    assert_eq!(node.sets().len(), 1);
+    assert!(node.create_opinions_set(&own_work("views")).is_ok());
+    assert!(matches!(
+        node.import(&slug("views")),
+        Err(NodeError::Misuse(_))
+    ));
+}
+
+#[test]
+fn an_opinion_on_one_kind_is_on_no_other() {
+    let scene = Scene::new();
+    let node = scene.open();
+    node.create_set(&own_work("confirmed")).unwrap();
+    let mut both = entry(1, "first");
+    let md5 = Signal::new(SignalKind::Md5, vec![7; 16].into(), None).unwrap();
+    both.body.signals.push(md5.clone());
+    import(&node, "confirmed", vec![both]);
+    node.opine(&no(on("north/confirmed#1", Some(SignalKind::Md5))))
+        .unwrap();
+    assert_eq!(standing(&node, 1), MatchStanding::Active);
+    assert!(found(&node, 1).opinions.told.is_empty());
+    let by_md5 = node.lookup(std::slice::from_ref(&md5)).unwrap()[0].remove(0);
+    assert_eq!(by_md5.standing, MatchStanding::Disputed);
+    assert_eq!(by_md5.opinions.told[0].about, About::Kind);
+    // The narrower word of one member stands before its wider one.
+    node.opine(&no(on("north/confirmed#1", None))).unwrap();
+    node.opine(&yes(on("north/confirmed#1", Some(SignalKind::Md5))))
+        .unwrap();
+    assert_eq!(standing(&node, 1), MatchStanding::Disputed);
+    let by_md5 = node.lookup(&[md5]).unwrap()[0].remove(0);
+    assert_eq!(by_md5.standing, MatchStanding::Active);
+}
+
+#[test]
+fn a_word_on_an_own_signal_is_heard_wherever_it_is_met() {
+    let scene = Scene::new();
+    let node = with_entries(&scene);
+    node.opine(&no(OpineAbout::Signal(sha256_of(3)))).unwrap();
+    let met = found(&node, 3);
+    assert_eq!(met.standing, MatchStanding::Disputed);
+    assert_eq!(met.opinions.told[0].about, About::Signal);
+    node.opine(&withdraw(OpineAbout::Signal(sha256_of(3))))
+        .unwrap();
+    assert_eq!(standing(&node, 3), MatchStanding::Active);
+}
+
+#[test]
+fn a_hostile_word_on_somebody_elses_signal_counts_for_nothing() {
+    let scene = Scene::of(&["north", "harbor"]);
+    let node = with_entries(&scene);
+    let leaf = opinion(
+        Subject::OwnSignal(sha256_of(3)),
+        Stance::Negative,
+        Vec::new(),
+    );
+    foreign(&node, b"harbor/opinions", &[leaf]);
+    let met = found(&node, 3);
+    assert_eq!(met.standing, MatchStanding::Active);
+    assert!(met.opinions.told.is_empty());
+    // It is listed, as one that does not count; and what it names matches nothing by it.
+    let listed = node.list_opinions(&Which::All, None, 10).unwrap().opinions;
+    assert_eq!((listed.len(), listed[0].counts), (1, false));
+    let unknown = opinion(
+        Subject::OwnSignal(sha256_of(77)),
+        Stance::Positive,
+        Vec::new(),
+    );
+    foreign(&node, b"harbor/opinions", &[unknown]);
+    assert_eq!(hits(&node, 77), 0);
+}
+
+#[test]
+fn a_flood_of_feeds_drowns_nobody() {
+    let scene = Scene::of(&["north", "harbor"]);
+    let node = with_entries(&scene);
+    let subject = Subject::Entry {
+        feed: set_feed(&node),
+        first: 4,
+        kind: None,
+    };
+    for n in 0..100_u8 {
+        let leaf = opinion(subject.clone(), Stance::Positive, Vec::new());
+        foreign(&node, &[b'x', n], &[leaf]);
+    }
+    node.opine(&no(on("north/confirmed#4", None))).unwrap();
+    let opinions = found(&node, 3).opinions;
+    // One member is one voice, however many feeds it writes.
+    assert_eq!(
+        (opinions.stances.positive, opinions.stances.negative),
+        (1, 1)
+    );
+    assert_eq!(opinions.told[0].stance, Stance::Negative);
+    assert!(opinions.told.len() <= 9);
+}
+
+#[test]
+fn opinions_of_a_removed_member_count_as_the_setting_says() {
+    let scene = Scene::new();
+    let node = with_entries(&scene);
+    node.opine(&no(on("north/confirmed#4", None))).unwrap();
+    scene.remove_north(&node);
+    node.set_removed_members(RemovedMembers::Count);
+    assert_eq!(standing(&node, 3), MatchStanding::Disputed);
+    node.set_removed_members(RemovedMembers::Ignore);
+    assert!(node.opinions_on(&set_feed(&node), 4).unwrap().is_empty());
+    let listed = node.list_opinions(&Which::Own, None, 10).unwrap().opinions;
+    assert!(!listed[0].counts);
+}
+
+#[test]
+fn lists_go_on_where_they_ended() {
+    let scene = Scene::of(&["north", "harbor"]);
+    let node = with_entries(&scene);
+    for first in 1..8 {
+        node.opine(&no(on(&format!("north/confirmed#{first}"), None)))
+            .unwrap();
+        harbor_says(&node, first, Stance::Seed);
+    }
+    node.opine(&withdraw(on("north/confirmed#1", None)))
+        .unwrap();
+    let set = SetName::parse("north/confirmed").unwrap();
+    for (which, all) in [
+        (Which::All, 13),
+        (Which::Set(set), 13),
+        (Which::Own, 6),
+        (
+            Which::Entry(EntryName::parse("north/confirmed#2").unwrap()),
+            2,
+        ),
+    ] {
+        let (mut after, mut seen) = (None, Vec::new());
+        loop {
+            let page = node.list_opinions(&which, after.as_deref(), 4).unwrap();
+            for one in page.opinions {
+                assert!(one.counts);
+                seen.push((one.set, one.index));
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), all, "{which:?}");
+    }
+    assert!(node.list_opinions(&Which::All, Some(&[1; 65]), 4).is_err());
+}
+
+/// What a matcher of the member's own keeps: the state of each version of an entry.
+struct Follower {
+    kept: BTreeMap<(FeedId, u64), &'static str>,
+    at: ChangeCursor,
+}
+
+impl Follower {
+    fn start(node: &Node) -> Self {
+        Self {
+            kept: BTreeMap::new(),
+            at: node.begin_snapshot(&slug("matcher"), "test").unwrap(),
+        }
+    }
+
+    fn catch_up(&mut self, node: &Node) {
+        node.note_changes().unwrap();
+        loop {
+            let changed = node.changes(&self.at, 3).unwrap();
+            for change in changed.changes {
+                match change {
+                    Change::Entry(present) => {
+                        let at = (present.feed, present.entry.index);
+                        self.kept.insert(at, present.entry.state);
+                    }
+                    Change::Withdrawn { feed, index, .. } => {
+                        self.kept.remove(&(feed, index));
+                    }
+                    Change::SetWithdrawn { feed, .. } => self.kept.retain(|(of, _), _| *of != feed),
+                }
+            }
+            self.at = changed.next;
+            if changed.caught_up {
+                return;
+            }
+        }
+    }
+
+    /// That it holds what look-ups answer, and as these say that it stands.
+    fn agrees(&self, node: &Node, entries: u64) {
+        let mut answered = BTreeMap::new();
+        for n in 0..entries {
+            for found in &node.lookup(&[sha256_of(n)]).unwrap()[0] {
+                let state = match found.standing {
+                    MatchStanding::Active => "active",
+                    MatchStanding::Disputed => "disputed",
+                    MatchStanding::Review | MatchStanding::Retracted => "review",
+                };
+                answered.insert((found.feed, found.index), state);
+            }
+        }
+        assert_eq!(self.kept, answered);
+    }
+}
+
+fn harbor_retracts(node: &Node, index: u64) {
+    let retract = Retract {
+        indexes: vec![IndexRange {
+            first: index,
+            count: 1,
+        }],
+        reason: RetractReason::Other,
+        note: String::new(),
+        recheck: false,
+        created: NOW,
+        identity_signature: None,
+    };
+    let leaf = RawLeaf::new(RETRACT, retract.encode([6; 16]).unwrap());
+    foreign(node, b"harbor/opinions", &[leaf]);
+}
+
+/// One thing that happens, by a number.
+fn happens(scene: &Scene, node: &mut Option<Arc<Node>>, what: u8, n: u64) {
+    let own = node.as_ref().unwrap();
+    let about = on(&format!("north/confirmed#{}", n + 1), None);
+    match what {
+        0 | 1 => drop(own.opine(&no(about))),
+        2 => drop(own.opine(&yes(about))),
+        3 => drop(own.opine(&withdraw(about))),
+        4 => drop(harbor_says(own, n + 1, Stance::Negative)),
+        5 => {
+            let held = own.store().feed_no(&FeedId(Digest::of(b"harbor/opinions")));
+            let size = held.map_or(0, |no| own.store().feed(no).unwrap().stored);
+            if size > 0 {
+                harbor_retracts(own, n % size);
+            }
+        }
+        6 => drop(import(
+            own,
+            "confirmed",
+            vec![entry(n, if n.is_multiple_of(2) { "a" } else { "b" })],
+        )),
+        7 => {
+            let held = own.store().feed_no(&FeedId(Digest::of(b"harbor/opinions")));
+            if let Some(no) = held.filter(|_| n < 3) {
+                own.store().drop_feed(no).unwrap();
+            }
+        }
+        8 => {
+            let retraction = Retraction {
+                reason: RetractReason::Wrong,
+                note: String::new(),
+                recheck: false,
+                selectors: vec![(1, Selector::SourceReference(format!("ref-{n}")))],
+            };
+            own.retract(&slug("confirmed"), &retraction).unwrap();
+        }
+        _ => {
+            *node = None;
+            *node = Some(scene.open());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn whoever_follows_knows_what_is_disputed(
+        history in prop::collection::vec((0_u8..11, 0_u64..5), 1..24),
+        begins in 0_usize..6,
+    ) {
+        let scene = Scene::new();
+        let mut node = Some(with_entries(&scene));
+        let mut follower = None;
+        for (at, (what, n)) in history.into_iter().enumerate() {
+            if at >= begins && follower.is_none() {
+                follower = Some(Follower::start(node.as_ref().unwrap()));
+            }
+            match (what, &mut follower) {
+                (10, Some(follower)) => follower.catch_up(node.as_ref().unwrap()),
+                _ => happens(&scene, &mut node, what.min(9), n),
+            }
+        }
+        let node = node.unwrap();
+        let mut follower = follower.unwrap_or_else(|| Follower::start(&node));
+        follower.catch_up(&node);
+        follower.agrees(&node, 10);
+    }
+}
+
+#[test]
+fn an_opinion_that_changes_a_standing_is_a_change() {
+    let scene = Scene::new();
+    let node = with_entries(&scene);
+    let mut follower = Follower::start(&node);
+    follower.catch_up(&node);
+    node.opine(&no(on("north/confirmed#4", None))).unwrap();
+    follower.catch_up(&node);
+    let disputed = follower.kept.values().filter(|state| **state == "disputed");
+    assert_eq!(disputed.count(), 1);
+    follower.agrees(&node, 10);
+}
