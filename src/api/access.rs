@@ -33,6 +33,8 @@ pub(crate) const CALLS: &[(&str, Role)] = &[
     ("/hashpact.node.v1.Node/Retract", Publish),
     ("/hashpact.node.v1.Node/Erase", Publish),
     ("/hashpact.node.v1.Node/Export", Read),
+    ("/hashpact.node.v1.Node/Opine", Publish),
+    ("/hashpact.node.v1.Node/ListOpinions", Read),
     ("/hashpact.node.v1.Node/WatchChanges", Read),
     ("/hashpact.node.v1.Node/AcknowledgeChanges", Read),
     ("/hashpact.node.v1.Node/ListConsumers", Read),
@@ -272,7 +274,14 @@ mod tests {
 
     #[test]
     fn who_only_reads_changes_nothing() {
-        for name in ["Import", "Retract", "Erase", "CreateSet", "ChangeGrants"] {
+        for name in [
+            "Import",
+            "Retract",
+            "Erase",
+            "Opine",
+            "CreateSet",
+            "ChangeGrants",
+        ] {
             let path = format!("/hashpact.node.v1.Node/{name}");
             assert!(needed(&path).unwrap() > Role::Read, "{name}");
         }

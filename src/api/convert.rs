@@ -17,7 +17,7 @@ use hashpact_node::model::{
 use hashpact_node::policy::Judge;
 use hashpact_node::{MemberView, Node, NodeError};
 
-use crate::wire;
+use crate::{opinions, wire};
 
 /// What is refused about a name, kind or word.
 fn invalid(what: &'static str, why: impl Into<String>) -> Rejection {
@@ -211,6 +211,7 @@ pub(crate) fn set_info(set: SetInfo) -> wire::SetInfo {
         live_entries: set.live_entries,
         created_ms: set.created.0,
         publishing_closed: set.closed.unwrap_or_default(),
+        opinions: set.opinions,
     }
 }
 
@@ -326,6 +327,11 @@ pub(crate) fn exported(entry: ExportedEntry) -> wire::ExportedEntry {
         verdict: entry
             .verdict
             .map_or_else(String::new, |verdict| verdict.name().to_owned()),
+        disputed_kinds: entry
+            .disputed_kinds
+            .iter()
+            .map(|kind| kind.number())
+            .collect(),
         body: Some(entry_to_wire(entry.body)),
         published_ms,
     }
@@ -416,6 +422,13 @@ impl<'a> Matches<'a> {
             key: _,
         } = found;
         let node = self.node;
+        let slug_of = |number| {
+            let member = node.member(number);
+            member.map_or_else(
+                || format!("member {number}"),
+                |member| member.slug.to_string(),
+            )
+        };
         let publisher = self
             .publishers
             .entry(found.publisher.value())
@@ -434,6 +447,7 @@ impl<'a> Matches<'a> {
             index: found.index,
             feed_id: found.feed.as_bytes().to_vec().into(),
             publisher: Some(publisher.clone()),
+            opinions: opinions::of_match(found.opinions, slug_of),
             classification: found.classification,
             basis: basis_name(found.basis).to_owned(),
             media_kind: media_name(found.media_kind).to_owned(),

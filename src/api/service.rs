@@ -23,7 +23,9 @@ use crate::convert;
 use crate::error::{lost, misuse, nobody, refused, status};
 use crate::export::Exports;
 use crate::recorded::{self, Asked, recorded};
-use crate::{audit, bundle, erase, export, import, looking, policy, retract, wire};
+use crate::{
+    audit, bundle, erase, export, import, looking, opinions, policy, retract, sets, wire,
+};
 
 /// What the node cannot know of the process it runs in.
 #[derive(Debug, Clone, Default)]
@@ -95,7 +97,7 @@ impl NodeService {
     }
 
     /// Calls the node on a thread that may wait for disk.
-    async fn call<T: Send + 'static>(
+    pub(crate) async fn call<T: Send + 'static>(
         &self,
         what: &'static str,
         work: impl FnOnce(&Node) -> Result<T, NodeError> + Send + 'static,
@@ -107,7 +109,7 @@ impl NodeService {
     }
 
     /// As [`call`](Self::call), recorded in the audit feed.
-    async fn act<T: Send + 'static>(
+    pub(crate) async fn act<T: Send + 'static>(
         &self,
         what: &'static str,
         act: Act,
@@ -118,7 +120,7 @@ impl NodeService {
     }
 
     /// The full name of an own set, which need not exist.
-    fn own_set(&self, text: &str) -> Result<(Slug, String), Status> {
+    pub(crate) fn own_set(&self, text: &str) -> Result<(Slug, String), Status> {
         let set = convert::own_set(&self.node, text).map_err(|error| status(&error))?;
         let name = format!("{}/{set}", self.node.member_slug());
         Ok((set, name))
@@ -173,18 +175,7 @@ impl wire::node_server::Node for NodeService {
         &self,
         request: Request<wire::CreateSetRequest>,
     ) -> Result<Response<wire::SetInfo>, Status> {
-        let act = Asked::of(&request).act("set.create");
-        let new = convert::new_set(request.into_inner()).map_err(|error| refused(&error))?;
-        let act = act.of_set(format!("{}/{}", self.node.member_slug(), new.set));
-        let set = self
-            .act("set create", act, move |node, act| {
-                let set = node.create_set(&new)?;
-                recorded::granted(act, &set.grants);
-                Ok(set)
-            })
-            .await?;
-        info!(set = %set.name, grants = set.grants.len(), "set created");
-        Ok(Response::new(convert::set_info(set)))
+        sets::create(self, request).await
     }
 
     async fn list_sets(
@@ -210,49 +201,14 @@ impl wire::node_server::Node for NodeService {
         &self,
         request: Request<wire::ChangeGrantsRequest>,
     ) -> Result<Response<wire::SetInfo>, Status> {
-        let asked = Asked::of(&request);
-        let request = request.into_inner();
-        let (set, name) = self.own_set(&request.set)?;
-        let act = asked.act(if request.grant.is_empty() {
-            "set.revoke"
-        } else {
-            "set.grant"
-        });
-        let set = self
-            .act("change of grants", act.of_set(name), move |node, act| {
-                let grant: Vec<_> = request.grant.into_iter().map(convert::grantee).collect();
-                let set = node.change_grants(&set, &grant, &request.revoke)?;
-                recorded::granted(act, &grant);
-                for who in &request.revoke {
-                    act.detail("revoke", who);
-                }
-                Ok(set)
-            })
-            .await?;
-        info!(set = %set.name, grants = set.grants.len(), "grants changed");
-        Ok(Response::new(convert::set_info(set)))
+        sets::change_grants(self, request).await
     }
 
     async fn confirm_head(
         &self,
         request: Request<wire::ConfirmHeadRequest>,
     ) -> Result<Response<wire::SetInfo>, Status> {
-        let asked = Asked::of(&request);
-        let request = request.into_inner();
-        if request.reason.trim().is_empty() {
-            return Err(misuse(
-                "say why nobody can hold more of the set: a reason is kept",
-            ));
-        }
-        let (set, name) = self.own_set(&request.set)?;
-        let mut act = asked.act("set.confirm-head").of_set(name);
-        act.said("reason", &request.reason);
-        let set = self
-            .act("confirm-head", act, move |node, _| {
-                node.confirm_head(&set, &request.reason)
-            })
-            .await?;
-        Ok(Response::new(convert::set_info(set)))
+        sets::confirm_head(self, request).await
     }
 
     async fn import(
@@ -316,6 +272,20 @@ impl wire::node_server::Node for NodeService {
     ) -> Result<Response<Self::ExportStream>, Status> {
         let exported = export::export(&self.node, &self.exports, request);
         exported.await.map(Response::new)
+    }
+
+    async fn opine(
+        &self,
+        request: Request<wire::OpineRequest>,
+    ) -> Result<Response<wire::OpineResponse>, Status> {
+        opinions::opine(self, request).await
+    }
+
+    async fn list_opinions(
+        &self,
+        request: Request<wire::ListOpinionsRequest>,
+    ) -> Result<Response<wire::ListOpinionsResponse>, Status> {
+        opinions::list(self, request).await
     }
 
     async fn watch_changes(

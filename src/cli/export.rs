@@ -224,7 +224,7 @@ pub(super) fn row(entry: wire::ExportedEntry) -> Result<ExportRow, Rejection> {
         publisher: entry.publisher,
         state: match entry.state.as_str() {
             "active" => State::Active,
-            "review" => State::Disputed,
+            "review" | "disputed" => State::Disputed,
             _ => State::Retracted,
         },
         reference: Some(body.source_reference).filter(|reference| !reference.is_empty()),

@@ -31,6 +31,8 @@ pub mod media;
 pub mod mute;
 mod new_files;
 pub mod open;
+pub mod opine;
+pub mod opinions;
 pub mod output;
 pub mod passphrase;
 pub mod peers;
@@ -114,6 +116,8 @@ enum Command {
     Import(import::ImportArgs),
     Retract(retract::RetractArgs),
     Erase(erase::EraseArgs),
+    Opine(opine::OpineArgs),
+    Opinions(opinions::OpinionsArgs),
     Export(export::ExportArgs),
     Bundle(bundle::BundleArgs),
     Lookup(lookup::LookupArgs),
@@ -265,6 +269,8 @@ fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Import(args) => import::run(&args, context),
         Command::Retract(args) => retract::run(&args, context),
         Command::Erase(args) => erase::run(&args, context),
+        Command::Opine(args) => opine::run(&args, context),
+        Command::Opinions(args) => opinions::run(&args, context),
         Command::Export(args) => export::run(&args, context),
         Command::Bundle(args) => bundle::run(args, context),
         Command::Lookup(args) => lookup::run(&args, context),

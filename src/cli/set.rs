@@ -87,6 +87,9 @@ pub struct CreateArgs {
     /// The list's terms in words; at most 1,000 bytes
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub terms: String,
+    /// It holds what this member thinks of entries, written by hashpact opine
+    #[arg(long)]
+    pub opinions: bool,
     /// The scheme that unqualified classifications such as A1 belong to
     #[arg(long, value_name = "SCHEME", default_value = "tc")]
     pub scheme: String,
@@ -136,6 +139,8 @@ struct SetObject {
     may_share: bool,
     terms: String,
     classification_scheme: String,
+    /// entries or opinions.
+    holds: &'static str,
     grants: Vec<GrantObject>,
     live_entries: u64,
     size: u64,
@@ -239,6 +244,7 @@ impl CreateArgs {
             terms_text: self.terms,
             classification_scheme: self.scheme,
             grants: self.grants.iter().map(GrantArg::message).collect(),
+            opinions: self.opinions,
         }
     }
 }
@@ -284,8 +290,13 @@ fn show(set: wire::SetInfo, context: &Context) -> Result<(), CliError> {
         output.line(format_args!("  terms     {}", set.terms))?;
     }
     output.line(format_args!("  shared    {}", shared_with(&set)))?;
-    let (entries, leaves) = (count(set.live_entries), counted(set.size, "leaf", "leaves"));
-    output.line(format_args!("  entries   {entries} ({leaves})"))?;
+    let leaves = counted(set.size, "leaf", "leaves");
+    if set.opinions {
+        output.line(format_args!("  opinions  {leaves}"))?;
+    } else {
+        let entries = count(set.live_entries);
+        output.line(format_args!("  entries   {entries} ({leaves})"))?;
+    }
     let root = HEXLOWER.encode(&set.root);
     output.line(format_args!("  head      {} {root}", set.size))?;
     output.line(format_args!(
@@ -341,6 +352,7 @@ fn object(set: wire::SetInfo) -> SetObject {
         may_share: set.may_share,
         terms: set.terms,
         classification_scheme: set.classification_scheme,
+        holds: if set.opinions { "opinions" } else { "entries" },
         grants: set
             .grants
             .into_iter()
@@ -384,6 +396,7 @@ mod tests {
             may_share,
             terms: String::new(),
             scheme: "tc".to_owned(),
+            opinions: false,
             grants: grant
                 .into_iter()
                 .map(|grant| grant.parse().unwrap())

@@ -132,6 +132,17 @@ fn what_commands_print() {
     show.prints("verify", &["verify"]);
     show.prints("roster-show", &["roster", "show"]);
     show.prints("config-check", &["config", "check"]);
+    let no = [
+        "opine",
+        "northstar/confirmed#2",
+        "negative",
+        "--reason",
+        "adult",
+    ];
+    show.prints("opine", &no);
+    show.prints("opine-reasons", &["opine", "--reasons"]);
+    show.prints("opinions", &["opinions"]);
+    show.prints("lookup-disputed", &["lookup", &some[1].spec()]);
 }
 
 struct Printer<'a> {

@@ -32,6 +32,7 @@ mod leaked;
 mod life;
 mod metrics;
 mod observer;
+mod opinions;
 mod outbound;
 mod policy;
 mod proofs;

@@ -150,6 +150,49 @@ pub(super) struct Found {
     kind: String,
     /// Differing bits of PDQ; 0 for the very value.
     distance: u32,
+    /// What members think of it; absent where nobody said anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opinions: Option<Opinions>,
+}
+
+/// What members think of an entry.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Opinions {
+    /// Members that say it is what the publisher says.
+    positive: u64,
+    /// Members that say it is worth investigating.
+    seed: u64,
+    /// Members that say it is not what the publisher says: the standing is disputed.
+    negative: u64,
+    /// Members in turn, those against first; at most 16.
+    told: Vec<Opinion>,
+    /// There are more than are told.
+    more: bool,
+}
+
+/// One opinion.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Opinion {
+    /// The member.
+    member: String,
+    /// positive, seed or negative.
+    stance: String,
+    /// 0 to 100.
+    confidence: u32,
+    /// A number of the table of reasons in docs/FORMATS.md; 0 for none.
+    reason_id: u32,
+    /// Its name; empty for one that this node does not know.
+    reason: String,
+    /// Milliseconds since 1970.
+    said_ms: u64,
+    /// entry, kind or signal.
+    about: String,
+    /// The opinions feed, in hexadecimal.
+    feed_id: String,
+    /// The leaf's index in it.
+    index: u64,
+    /// What takes it back is held for review.
+    in_doubt: bool,
 }
 
 /// Who publishes an entry, and whom to call.
@@ -242,6 +285,36 @@ impl Found {
             standing: found.standing,
             kind: kind.map_or_else(String::new, |kind| kind.to_string()),
             distance: found.distance,
+            opinions: found.opinions.map(Opinions::of),
+        }
+    }
+}
+
+impl Opinions {
+    fn of(opinions: wire::Opinions) -> Self {
+        Self {
+            positive: opinions.positive,
+            seed: opinions.seed,
+            negative: opinions.negative,
+            told: opinions.told.into_iter().map(Opinion::of).collect(),
+            more: opinions.more,
+        }
+    }
+}
+
+impl Opinion {
+    fn of(told: wire::MatchOpinion) -> Self {
+        Self {
+            member: told.member,
+            stance: told.stance,
+            confidence: told.confidence,
+            reason_id: told.reason_id,
+            reason: told.reason,
+            said_ms: told.said_ms,
+            about: told.about,
+            feed_id: hex(&told.feed_id),
+            index: told.index,
+            in_doubt: told.in_doubt,
         }
     }
 }

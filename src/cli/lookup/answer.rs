@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::item::{Asked, Item};
+use super::opinions::OpinionsObject;
 use crate::cli::client::{Client, failed};
 use crate::cli::error::CliError;
 use crate::cli::output::{Output, stamp};
@@ -99,6 +100,9 @@ pub(in crate::cli) struct MatchObject {
     published: Option<String>,
     quality: Option<u32>,
     standing: String,
+    /// What members think of it; absent where nobody said anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opinions: Option<OpinionsObject>,
 }
 
 /// What answers say beside matches.
@@ -254,6 +258,7 @@ fn object(
         published: stamp(found.published_ms),
         quality: found.quality,
         standing: found.standing,
+        opinions: found.opinions.map(OpinionsObject::of),
     }
 }
 
@@ -272,6 +277,9 @@ impl ItemObject {
                     "{name:<ITEM_WIDTH$}  {verdict:<7}  {}",
                     found.line()
                 ))?;
+                if let Some(opinions) = &found.opinions {
+                    output.line(format_args!("{:<ITEM_WIDTH$}    {}", "", opinions.line()))?;
+                }
             }
         }
         if self.more {

@@ -3,6 +3,7 @@
 pub(super) mod answer;
 pub(super) mod item;
 pub(super) mod lines;
+mod opinions;
 
 use std::path::{Path, PathBuf};
 

@@ -260,5 +260,5 @@ const fn standing_ceiling(standing: MatchStanding) -> Verdict {
 
 /// How many members say that an entry is not what its publisher says.
 fn negatives(found: &Found) -> u64 {
-    u64::from(found.entry.standing == MatchStanding::Disputed)
+    found.entry.opinions.stances.negative
 }

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hashpact_core::id::{Digest, FeedId};
-use hashpact_core::leaf::{self, Leaf, OPINION, Subject};
+use hashpact_core::leaf::{self, Leaf, OPINION, Stance, Subject};
 use hashpact_core::limits::PAGE_LEAVES;
 use hashpact_core::standing::{self, EntryState, Standing};
 use roaring::RoaringTreemap;
@@ -159,8 +159,8 @@ impl Touched {
     }
 }
 
-/// How an entry stands by opinions: 0 where the whole of it is disputed, and the kinds
-/// of signals that stand otherwise than the whole. Empty where nothing is disputed.
+/// How an entry stands by opinions: how many members are against, 0 where the whole of
+/// it is disputed, and the kinds of signals that stand otherwise than the whole. Empty where nothing is disputed.
 fn disputes_of(entry: (FeedId, u64), said: &[SaidOpinion]) -> Vec<u8> {
     let is_disputed = |kind| {
         let live = said.iter().map(SaidOpinion::live);
@@ -179,7 +179,14 @@ fn disputes_of(entry: (FeedId, u64), said: &[SaidOpinion]) -> Vec<u8> {
     if !whole && kinds.is_empty() {
         return Vec::new();
     }
-    let mut bytes = vec![version()];
+    let against = said
+        .iter()
+        .filter(|said| said.opinion.stance == Stance::Negative)
+        .map(|said| said.member);
+    let against: BTreeSet<_> = against.collect();
+    // A policy may wait for so many: each more is told.
+    let against = u8::try_from(against.len()).unwrap_or(u8::MAX);
+    let mut bytes = vec![version(), against];
     bytes.extend(whole.then_some(0));
     bytes.extend(kinds);
     bytes
