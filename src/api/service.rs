@@ -23,9 +23,7 @@ use crate::convert;
 use crate::error::{lost, misuse, nobody, refused, status};
 use crate::export::Exports;
 use crate::recorded::{self, Asked, recorded};
-use crate::{
-    audit, bundle, erase, export, import, looking, opinions, policy, retract, sets, wire,
-};
+use crate::{audit, bundle, erase, export, import, looking, opinions, policy, retract, sets, wire};
 
 /// What the node cannot know of the process it runs in.
 #[derive(Debug, Clone, Default)]
