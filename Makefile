@@ -54,6 +54,7 @@ scripts:
 	$(PYTHON) tests/verify_proofs.py --checkpoint tests/vectors/checkpoint.json
 	$(PYTHON) tests/verify_proofs.py --feed tests/vectors/feed.json
 	$(PYTHON) tests/verify_proofs.py --bundle tests/vectors/bundle.json
+	$(PYTHON) tests/verify_proof_file.py --vectors tests/vectors/proof.json
 
 bench: build ## Measure import, pull, watch, look-ups and a coalition (ENTRIES=1000000)
 	set -e; for what in import pull watch lookup pdq mixed; do \

@@ -42,6 +42,11 @@ pub(crate) const CALLS: &[(&str, Role)] = &[
     // What goes to others, and what comes from elsewhere, is decided like a grant.
     ("/hashpact.node.v1.Node/ExportBundle", Administer),
     ("/hashpact.node.v1.Node/ImportBundle", Administer),
+    ("/hashpact.node.v1.Node/Prove", Administer),
+    ("/hashpact.node.v1.Node/ListEvidence", Read),
+    ("/hashpact.node.v1.Node/ExportEvidence", Administer),
+    // Each costs as much as many look-ups.
+    ("/hashpact.node.v1.Node/LookupPast", Administer),
     ("/hashpact.node.v1.Node/Status", Read),
     ("/hashpact.node.v1.Node/Peers", Read),
     ("/hashpact.node.v1.Node/Feeds", Read),

@@ -23,7 +23,9 @@ use crate::convert;
 use crate::error::{lost, misuse, nobody, refused, status};
 use crate::export::Exports;
 use crate::recorded::{self, Asked, recorded};
-use crate::{audit, bundle, erase, export, import, looking, opinions, policy, retract, sets, wire};
+use crate::{
+    audit, bundle, erase, export, import, looking, opinions, past, policy, proving, retract, sets, wire,
+};
 
 /// What the node cannot know of the process it runs in.
 #[derive(Debug, Clone, Default)]
@@ -135,6 +137,8 @@ impl wire::node_server::Node for NodeService {
     type ExportBundleStream = bundle::Exported;
     type ImportBundleStream = bundle::Imported;
     type ComparePoliciesStream = policy::Compares;
+    type ProveStream = proving::Pieces;
+    type ExportEvidenceStream = proving::Pieces;
     type VerifyStream = crate::verify::Verified;
     type AuditStream = ReceiverStream<Result<wire::AuditResponse, Status>>;
     type RecordStream = ReceiverStream<Result<wire::RecordResponse, Status>>;
@@ -359,6 +363,46 @@ impl wire::node_server::Node for NodeService {
         let ticket = recorded::begin(&self.node, act).await?;
         let imported = bundle::import(bundles, request.into_inner(), ticket).await?;
         Ok(Response::new(imported))
+    }
+
+    async fn prove(
+        &self,
+        request: Request<wire::ProveRequest>,
+    ) -> Result<Response<Self::ProveStream>, Status> {
+        let act = Asked::of(&request).act("prove");
+        let work = move |node: &Node, act: &mut Act| proving::prove(node, request.get_ref(), act);
+        Ok(Response::new(proving::pieces(
+            self.act("prove", act, work).await?,
+        )))
+    }
+
+    async fn list_evidence(
+        &self,
+        _: Request<wire::ListEvidenceRequest>,
+    ) -> Result<Response<wire::ListEvidenceResponse>, Status> {
+        self.call("evidence", proving::list)
+            .await
+            .map(Response::new)
+    }
+
+    async fn export_evidence(
+        &self,
+        request: Request<wire::ExportEvidenceRequest>,
+    ) -> Result<Response<Self::ExportEvidenceStream>, Status> {
+        let act = Asked::of(&request).act("evidence.export");
+        let work = move |node: &Node, act: &mut Act| proving::export(node, request.get_ref(), act);
+        Ok(Response::new(proving::pieces(
+            self.act("evidence", act, work).await?,
+        )))
+    }
+
+    async fn lookup_past(
+        &self,
+        request: Request<wire::LookupPastRequest>,
+    ) -> Result<Response<wire::LookupPastResponse>, Status> {
+        let act = Asked::of(&request).act("lookup.past");
+        let work = move |node: &Node, act: &mut Act| past::lookup(node, request.into_inner(), act);
+        self.act("look-up", act, work).await.map(Response::new)
     }
 
     async fn status(

@@ -242,6 +242,10 @@ pub fn failed(status: &Status) -> CliError {
         Some("not_found") if message.starts_with("mute ") => {
             "hashpact mutes lists what is muted, by the names to give here"
         }
+        Some("not_found") if message.starts_with("entry ") => {
+            "hashpact lookup names the entries of a signal; --as-of a later time or size"
+        }
+        Some("not_found") if message.starts_with("evidence ") => "hashpact evidence list names it",
         Some("cursor_too_old" | "cursor_other_history") => "start over: --restart",
         Some("not_found") => "hashpact set list shows the sets that this node holds",
         Some("publishing_closed") => "hashpact status shows what the node waits for",

@@ -17,6 +17,7 @@ mod doors;
 pub mod enrol;
 pub mod erase;
 pub mod error;
+pub mod evidence;
 pub mod export;
 pub mod feeds;
 pub mod fingerprint;
@@ -38,6 +39,7 @@ pub mod passphrase;
 pub mod peers;
 pub mod policy;
 pub mod preview;
+pub mod proof;
 pub mod quarantine;
 mod re_anchor;
 mod recorded;
@@ -120,6 +122,9 @@ enum Command {
     Opinions(opinions::OpinionsArgs),
     Export(export::ExportArgs),
     Bundle(bundle::BundleArgs),
+    Prove(proof::make::ProveArgs),
+    Proof(proof::ProofArgs),
+    Evidence(evidence::EvidenceArgs),
     Lookup(lookup::LookupArgs),
     Scan(scan::ScanArgs),
     Hash(hash::HashArgs),
@@ -273,6 +278,9 @@ fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Opinions(args) => opinions::run(&args, context),
         Command::Export(args) => export::run(&args, context),
         Command::Bundle(args) => bundle::run(args, context),
+        Command::Prove(args) => proof::make::run(&args, context),
+        Command::Proof(args) => proof::run(&args, context),
+        Command::Evidence(args) => evidence::run(&args, context),
         Command::Lookup(args) => lookup::run(&args, context),
         Command::Scan(args) => scan::run(&args, context),
         Command::Hash(args) => hash::run(args, context),

@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "hashpact/core/v1/leaf.proto",
         "hashpact/core/v1/document.proto",
         "hashpact/core/v1/evidence.proto",
+        "hashpact/core/v1/proof.proto",
         "hashpact/core/v1/audit.proto",
     ];
     println!("cargo:rerun-if-changed={}", root.display());

@@ -31,6 +31,7 @@ pub mod enrol;
 pub mod envelope;
 pub mod equivocation;
 pub mod evidence;
+pub mod evidence_file;
 #[cfg(test)]
 mod feed_vectors;
 pub mod fields;
@@ -45,12 +46,16 @@ pub mod merkle;
 pub mod note;
 pub mod page;
 pub mod policy;
+pub mod proof;
+#[cfg(test)]
+mod proof_vectors;
 pub mod puller;
 pub mod receipt;
 #[cfg(test)]
 mod refusals;
 pub mod reject;
 pub mod roster;
+mod sealed;
 pub mod signal;
 pub mod standing;
 pub mod suspension;

@@ -105,3 +105,10 @@ pub const EVIDENCE_CARDS_MAX: usize = 8;
 /// Evidence: two notes, two compact ranges, its node cards, and their framing.
 pub const EVIDENCE_MAX_BYTES: usize =
     2 * NOTE_MAX_BYTES + EVIDENCE_CARDS_MAX * (CARD_MAX_BYTES + 8) + 8 * 1024;
+/// Rosters in a proof: one a day for ten years.
+pub const PROOF_ROSTERS_MAX: usize = 4_096;
+/// Leaves in a proof that withdraw or replace what it is about: one shows that it is so,
+/// and a publisher can write as many as it likes.
+pub const PROOF_NAMED_BY_MAX: usize = 16;
+/// A proof, or a file of evidence: as much of rosters and cards as a roster file.
+pub const PROOF_MAX_BYTES: usize = ROSTER_FILE_MAX_BYTES;

@@ -19,7 +19,7 @@ use crate::store::{Inner, Store};
 /// Commits of heads after which those of a feed are pruned.
 pub(crate) const PRUNE_EVERY: u32 = 256;
 /// Heads that are kept whatever their age: peers compare theirs with them.
-const NEWEST_KEPT: usize = 64;
+pub(crate) const NEWEST_KEPT: usize = 64;
 const MINUTE_MS: u64 = 60_000;
 /// Of older heads one is kept for so long each: a minute in the last two days, by which
 /// it is told when retractions came; an hour in the last month; then a day.
@@ -66,7 +66,7 @@ fn superfluous(heads: &[Kept], applied: Option<HeadRef>, now: UnixMillis) -> Vec
 }
 
 /// Names the stretch of time that a head is of: its length and its number.
-fn stretch(received: UnixMillis, now: UnixMillis) -> (u64, u64) {
+pub(crate) fn stretch(received: UnixMillis, now: UnixMillis) -> (u64, u64) {
     let age = now.since(received);
     let step = STEPS.iter().find(|(up_to, _)| age < *up_to);
     let length = step.map_or(DAY_MS, |(_, length)| *length);

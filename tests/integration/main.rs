@@ -36,6 +36,7 @@ mod opinions;
 mod outbound;
 mod policy;
 mod proofs;
+mod proving;
 mod restore;
 mod scan;
 mod secrets;

@@ -8,6 +8,7 @@ mod input;
 mod membership;
 mod pictures;
 mod process;
+mod proving;
 mod stage;
 mod tamper;
 mod world;
@@ -79,6 +80,7 @@ async fn play(args: &DemoArgs, world: &mut World, context: &Context) -> Result<(
     acts::look_up(world, &packages, &stage).await?;
     pictures::look_up(world, &stage).await?;
     acts::retract(world, &packages, &stage).await?;
+    proving::prove(world, &packages, &stage).await?;
     membership::onboard(world, &packages, &stage).await?;
     membership::suspend(world, &packages, &stage).await?;
     faults::crash(world, &stage).await?;

@@ -320,7 +320,7 @@ impl MatchObject {
 }
 
 /// The beginning of a long name, without what a terminal would take for a command.
-fn clip(name: &str) -> String {
+pub(super) fn clip(name: &str) -> String {
     let plain = |letter: char| {
         if letter.is_control() {
             '\u{fffd}'

@@ -4,6 +4,7 @@ pub(super) mod answer;
 pub(super) mod item;
 pub(super) mod lines;
 mod opinions;
+mod past;
 
 use std::path::{Path, PathBuf};
 
@@ -34,7 +35,9 @@ pub(super) const BATCH_VIDEOS: usize = 8;
 /// digests, PDQ of pictures, vPDQ of videos. --url asks for a link by its
 /// expressions: what is sent and shown are digests and a number.
 ///
-/// With --json, one object per item and line. Exit code 0 when something is known,
+/// --as-of asks by what was held then; what cannot be said any more is "unknown".
+///
+/// With --json, one object per item and line, and with --as-of a last one for the sets. Exit code 0 when something is known,
 /// 3 when nothing is, or when some items could not be read.
 #[derive(Debug, Args)]
 pub struct LookupArgs {
@@ -55,6 +58,10 @@ pub struct LookupArgs {
     /// The kind of values that name none
     #[arg(long, value_name = "KIND", value_parser = SignalKind::parse)]
     pub kind: Option<SignalKind>,
+    /// What the node would have answered then, by exact values: a time such as
+    /// 2026-11-22T06:40:00Z, or SET=SIZE for each set that is meant
+    #[arg(long, value_name = "TIME|SET=SIZE", conflicts_with_all = ["file", "hash_of"])]
+    as_of: Vec<past::Moment>,
     /// Print what is known only
     #[arg(long)]
     pub hits_only: bool,
@@ -92,6 +99,12 @@ pub fn run(args: &LookupArgs, context: &Context) -> Result<(), CliError> {
         given.push(item);
     }
     let links = links_of(&args.url)?;
+    if !args.as_of.is_empty() {
+        let items = links.into_iter().map(Item::link);
+        let items: Result<Vec<Item>, String> = items.collect();
+        given.extend(items.map_err(CliError::usage)?);
+        return past::run(&args.as_of, given, args.hits_only, context);
+    }
     let client = connect_or_embed(context)?;
     let mut asking = Asking {
         client: &client,

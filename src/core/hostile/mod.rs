@@ -5,5 +5,6 @@ mod documents;
 mod feeds;
 mod mutations;
 
-use self::mutations::{Mutation, Value, absent, key, message, mutations, varint};
+use self::mutations::{Mutation, Value, key, varint};
 use self::mutations::{Record, records};
+pub(crate) use self::mutations::{absent, message, mutations};

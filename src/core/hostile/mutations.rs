@@ -19,21 +19,22 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
         "hashpact/core/v1/leaf.proto",
         "hashpact/core/v1/document.proto",
         "hashpact/core/v1/evidence.proto",
+        "hashpact/core/v1/proof.proto",
         "hashpact/federation/v1/federation.proto",
     ];
     let set = protox::compile(files, [root]).unwrap();
     DescriptorPool::from_file_descriptor_set(set).unwrap()
 });
 
-pub(super) fn message(name: &str) -> MessageDescriptor {
+pub(crate) fn message(name: &str) -> MessageDescriptor {
     POOL.get_message_by_name(&format!("hashpact.{name}"))
         .unwrap()
 }
 
 /// One changed message, with the field and what was done to it.
-pub(super) struct Mutation {
-    pub(super) what: String,
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Mutation {
+    pub(crate) what: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
 const VARINT: u8 = 0;
@@ -145,7 +146,7 @@ fn with(records: &[Record], at: usize, instead: &[u8]) -> Vec<u8> {
 }
 
 /// Changes every field of a message, and of the messages in it, in several ways.
-pub(super) fn mutations(descriptor: &MessageDescriptor, bytes: &[u8]) -> Vec<Mutation> {
+pub(crate) fn mutations(descriptor: &MessageDescriptor, bytes: &[u8]) -> Vec<Mutation> {
     let found = records(bytes);
     let mut all = Vec::new();
     let mut put = |what: String, bytes| all.push(Mutation { what, bytes });
@@ -272,7 +273,7 @@ fn additions(number: u32) -> Vec<(&'static str, Vec<u8>)> {
 
 /// Names the fields of a sample, and of the messages in it, that it leaves out, so
 /// that a test sees when a new field is not in its sample.
-pub(super) fn absent(descriptor: &MessageDescriptor, bytes: &[u8]) -> Vec<String> {
+pub(crate) fn absent(descriptor: &MessageDescriptor, bytes: &[u8]) -> Vec<String> {
     let found = records(bytes);
     let mut missing = Vec::new();
     for field in descriptor.fields() {

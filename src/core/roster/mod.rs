@@ -191,6 +191,13 @@ impl Roster {
             .unwrap_or(0)
     }
 
+    /// What closed `epoch` of `feed`, if the roster has closed it.
+    #[must_use]
+    pub fn closing(&self, feed: FeedId, epoch: u32) -> Option<&Revocation> {
+        let next = |r: &&Revocation| r.next_epoch.checked_sub(1) == Some(epoch);
+        self.revocations_of(feed).find(next)
+    }
+
     /// Says whether `key` must not sign for `feed` in `epoch`: a key is revoked
     /// from the epoch on that its revocation opens.
     #[must_use]

@@ -179,9 +179,8 @@ pub(crate) fn check(
             .membership()
             .feed_keys(publisher, None, evidence.feed, epoch),
     };
-    let closed_at = |epoch: u32| {
-        let mut closed = roster.revocations_of(evidence.feed);
-        let closing = closed.find(|closing| closing.next_epoch.checked_sub(1) == Some(epoch));
+    let closed_at = |epoch| {
+        let closing = roster.closing(evidence.feed, epoch);
         closing.map(|closing| closing.last_good_size)
     };
     evidence.verify(&coalition(node)?, keys, closed_at)

@@ -8,6 +8,7 @@ mod erase;
 mod mass;
 mod near;
 mod opinions;
+mod past;
 mod policy;
 mod videos;
 

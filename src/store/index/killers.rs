@@ -174,7 +174,7 @@ pub(crate) fn replaces_of(inner: &Inner, no: FeedNo, index: u64) -> Option<Vec<u
     }
 }
 
-pub(super) fn read((key, record): (&[u8], &[u8])) -> Result<(u64, Kills)> {
+pub(crate) fn read((key, record): (&[u8], &[u8])) -> Result<(u64, Kills)> {
     let (_, index) = keys::read_numbered(key)?;
     let record: KillerRecord = unseal(record, "a killer's row")?;
     Ok((index, record.read()?))

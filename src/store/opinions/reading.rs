@@ -20,6 +20,8 @@ use crate::store::{Inner, Store, read};
 /// changes an opinion names what was before it, so that its newest leaf is its word;
 /// who does not speaks at the cost of its own voice alone.
 const LEAVES_PER_FEED: usize = 256;
+/// Opinions about one entry that are looked at, of all times.
+const EVER_MAX: usize = 4_096;
 /// Of one member, feeds with an opinion about one subject that are looked at.
 const FEEDS_PER_MEMBER: usize = 8;
 
@@ -81,6 +83,34 @@ impl Store {
     /// What RocksDB answers.
     pub fn opinions_on(&self, feed: &FeedId, first: u64) -> Result<Vec<SaidOpinion>> {
         on_entry(&self.inner, feed, first)
+    }
+
+    /// Opinions about an entry, dead or alive, of the feeds held here: at most 4,096, the
+    /// last ones of the last members.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn opinions_ever_on(&self, feed: &FeedId, first: u64) -> Result<Vec<SaidOpinion>> {
+        let prefix = rows::entry_prefix(feed, first);
+        let table = self.inner.feeds();
+        let mut all = Vec::new();
+        let end = after_all(&prefix);
+        self.inner
+            .scan(Family::Opinions, &prefix, &end, |key, value| {
+                let by = rows::read_key(key)?;
+                let state = table.by_id.get(&by.feed).and_then(|no| table.by_no.get(no));
+                if let Some(state) = state {
+                    let value = rows::read_value(value)?;
+                    let subject = Subject::Entry {
+                        feed: *feed,
+                        first,
+                        kind: value.kind,
+                    };
+                    all.push(said(state, by.index, false, subject, &value));
+                }
+                Ok(all.len() < EVER_MAX)
+            })?;
+        Ok(all)
     }
 
     /// The live opinions about a signal. One counts only where its writer publishes the

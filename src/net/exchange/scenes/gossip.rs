@@ -1,6 +1,9 @@
 //! Readers that were shown different histories find out by talking to each other.
 
 use hashpact_core::evidence::ForkEvidence;
+use hashpact_core::evidence_file::{EvidenceFile, ProvenEvidence};
+use hashpact_node::Node;
+use hashpact_node::evidence::EvidenceAbout;
 use hashpact_store::FeedStatus;
 
 use super::hostile::{Forged, Hostile, Victim, coalition_name, describe, feed_key, ticking, until};
@@ -51,10 +54,33 @@ async fn two_histories(south_size: u64, west_size: u64) {
         let evidence = ForkEvidence::decode(&evidence[0]).unwrap();
         let keys = |_| vec![feed_key(NORTH).public()];
         assert!(evidence.verify(&coalition_name(), keys, |_| None).is_ok());
+        as_a_file(&reader.node, (south_size, west_size));
     }
     assert_eq!(south.stored(&feed), south_size, "no leaves were taken");
     south.stop(&coalition).await;
     west.stop(&coalition).await;
+}
+
+/// What is kept is listed, and as a file it is checked by the genesis alone.
+fn as_a_file(node: &Node, sizes: (u64, u64)) {
+    let listed = node.evidence().unwrap();
+    let EvidenceAbout::Fork { sizes: said, .. } = listed[0].about else {
+        panic!("{listed:?}");
+    };
+    assert_eq!(said, sizes);
+    let name = listed[0].digest.to_string();
+    for describe in [false, true] {
+        let (file, _) = node.evidence_file(&name[..8], describe).unwrap();
+        let file = EvidenceFile::decode(&file).unwrap();
+        let guilt = file.verify(&node.membership().genesis()).unwrap();
+        let ProvenEvidence::Fork { member, set, .. } = &guilt.proven else {
+            panic!("{guilt:?}");
+        };
+        assert_eq!(member.value(), NORTH);
+        assert_eq!(set.is_some(), describe);
+    }
+    let missing = node.evidence_file("00ff00", false);
+    assert_eq!(missing.unwrap_err().code(), "not_found");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
