@@ -4,7 +4,12 @@
 //! roster version. A suspension changes access, never standing. It ends when it
 //! expires, when a roster lifts it by name, or when its administrator is one no
 //! longer; a new roster alone does not end it.
+//!
+//! ⚠ What one administrator signs takes nothing away from what another did: of those of
+//! several, any that is in force suffices. Nor does a second word of one administrator
+//! about one member end the first before its time, whatever times it says of itself.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -85,13 +90,29 @@ impl Suspension {
         self.issued < other.expires && other.issued < self.expires
     }
 
-    /// Whether the two may not both be in force.
-    fn conflicts(&self, other: &Self) -> bool {
-        if self.member == other.member {
-            self.roster_version == other.roster_version
-        } else {
-            self.admin == other.admin && self.overlaps(other)
-        }
+    /// Whether one administrator says both of one member under one roster.
+    fn repeats(&self, other: &Self) -> bool {
+        let of = |s: &Self| (s.admin, s.member, s.roster_version);
+        of(self) == of(other)
+    }
+
+    /// Whether one runs on where the other does, give or take two clocks.
+    fn touches(&self, other: &Self) -> bool {
+        let slack = 2 * CLOCK_SKEW_MS;
+        self.issued <= other.expires.plus(slack) && other.issued <= self.expires.plus(slack)
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        self.issued <= other.issued && other.expires <= self.expires
+    }
+
+    /// Whether one administrator has two members suspended at once.
+    fn is_of_two_members(&self, other: &Self) -> bool {
+        self.admin == other.admin && self.member != other.member && self.overlaps(other)
+    }
+
+    const fn life(&self) -> u64 {
+        self.expires.since(self.issued)
     }
 }
 
@@ -122,9 +143,19 @@ impl AcceptedSuspension {
         self.digest
     }
 
-    /// Of two that conflict, the one made first holds, at every node the same.
-    fn rank(&self) -> (UnixMillis, Digest) {
+    fn made(&self) -> (UnixMillis, Digest) {
         (self.suspension.issued, self.digest)
+    }
+
+    fn ends(&self) -> (UnixMillis, Digest) {
+        (self.suspension.expires, self.digest)
+    }
+
+    /// Of two members' the longer one holds, then the one made first, at every node the
+    /// same.
+    fn rank(&self) -> (Reverse<u64>, UnixMillis, Digest) {
+        let said = &self.suspension;
+        (Reverse(said.life()), said.issued, self.digest)
     }
 }
 
@@ -154,29 +185,79 @@ impl SuspensionBook {
         if now >= new.suspension.expires {
             return Err(Rejection::Expired { what: "suspension" });
         }
-        if self.held.iter().any(|held| held.digest == new.digest) {
+        if self.holds(&new.digest) {
             return Ok(false);
         }
-        let conflicts = |held: &AcceptedSuspension| held.suspension.conflicts(&new.suspension);
-        let earlier = |held: &&AcceptedSuspension| conflicts(held) && held.rank() < new.rank();
-        if self.held.iter().any(|held| earlier(&held)) {
-            return Err(invalid(
-                "its member was suspended under this roster before, or its administrator \
-                 has another member suspended",
-            ));
-        }
-        self.held.retain(|held| !conflicts(held));
-        self.held.push(new);
+        self.admit(new)?;
         Ok(true)
     }
 
+    /// Whether a suspension of this digest is held.
+    #[must_use]
+    pub fn holds(&self, digest: &Digest) -> bool {
+        self.held.iter().any(|held| held.digest == *digest)
+    }
+
+    /// PROTOCOL 5.20: the same for every order in which they come.
+    fn admit(&mut self, new: AcceptedSuspension) -> Result<(), Rejection> {
+        self.check_others(&new)?;
+        let repeated = self.repeated(&new)?;
+        let said = &new.suspension;
+        self.held.retain(|held| {
+            let other = &held.suspension;
+            !other.is_of_two_members(said)
+                && (!other.repeats(said) || repeated.contains(&held.digest))
+        });
+        self.held.push(new);
+        Ok(())
+    }
+
+    fn check_others(&self, new: &AcceptedSuspension) -> Result<(), Rejection> {
+        let conflicts =
+            |held: &&AcceptedSuspension| held.suspension.is_of_two_members(&new.suspension);
+        let mut others = self.held.iter().filter(conflicts);
+        if others.any(|held| held.rank() < new.rank()) {
+            return Err(invalid("its administrator has another member suspended"));
+        }
+        Ok(())
+    }
+
+    /// Of those by one administrator of one member under one roster: the first one made,
+    /// and of those that it runs into the one that ends last. Answers which stay beside
+    /// the new one.
+    ///
+    /// ⚠ The first alone would be whichever says the earliest time of itself: an
+    /// administrator's key would end, with a word made later, what it had said before.
+    fn repeated(&self, new: &AcceptedSuspension) -> Result<Vec<Digest>, Rejection> {
+        let again = || invalid("its administrator suspended the member under this roster before");
+        let repeats = |held: &&AcceptedSuspension| held.suspension.repeats(&new.suspension);
+        let mut all: Vec<_> = self.held.iter().filter(repeats).collect();
+        if all.iter().any(|h| h.suspension.covers(&new.suspension)) {
+            return Err(again());
+        }
+        all.push(new);
+        let first = all.iter().map(|one| one.made()).min();
+        let first = all.iter().find(|one| Some(one.made()) == first);
+        let first = first.copied().unwrap_or(new);
+        let runs_into = |one: &&&AcceptedSuspension| one.suspension.touches(&first.suspension);
+        let last = all.iter().filter(runs_into).max_by_key(|one| one.ends());
+        let last = last.copied().unwrap_or(new);
+        let kept = [first.digest, last.digest];
+        if kept.contains(&new.digest) {
+            Ok(kept.into())
+        } else {
+            Err(again())
+        }
+    }
+
     /// Takes back a suspension that this node stored: its signature again, but not
-    /// the clock.
+    /// the clock. One that another took the place of meanwhile is left out.
     ///
     /// # Errors
     /// As [`accept`](Self::accept), but for time.
     pub fn restore(&mut self, envelope: Envelope, chain: &RosterChain) -> Result<(), Rejection> {
-        self.held.push(verify(envelope, chain)?);
+        // A refusal here says that it stands back behind one that is held.
+        let _outranked = self.admit(verify(envelope, chain)?);
         Ok(())
     }
 
@@ -227,7 +308,11 @@ fn verify(envelope: Envelope, chain: &RosterChain) -> Result<AcceptedSuspension,
     let Some(roster) = chain.at(version) else {
         return Err(unknown(format!("roster version {version} is not held")));
     };
-    // Made while that roster was in force: old versions give no new suspensions.
+    // Made while that roster was in force: old versions give no new suspensions, and none
+    // is older than what it names.
+    if suspension.issued.plus(CLOCK_SKEW_MS) < roster.roster().issued {
+        return Err(invalid("it was issued before the roster that it names"));
+    }
     let next = version.checked_add(1).and_then(|next| chain.at(next));
     let latest = next.map(|next| next.roster().issued.plus(CLOCK_SKEW_MS));
     if latest.is_some_and(|latest| suspension.issued > latest) {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use hashpact_core::id::UnixMillis;
 use hashpact_core::keys::{Admin, SecretKey};
 use hashpact_core::limits::DAY_MS;
+use hashpact_core::reject::Rejection;
 use hashpact_core::roster::RosterFile;
 use hashpact_core::suspension::Suspension;
 use hashpact_node::clock::Clock;
@@ -92,13 +93,16 @@ fn sign(
     let mut draft = suspension.to_envelope().map_err(refused)?;
     let envelope = draft.sign(key).finish().map_err(refused)?;
     let bytes = envelope.as_bytes().clone();
+    let next = "one administrator suspends one member at a time, once under a roster version; \
+                more than that takes a draft: --lasting";
+    let of = |s: &Suspension| (s.admin, s.member, s.roster_version);
+    let mut before = state.suspensions.all().iter();
+    if before.any(|held| of(held.suspension()) == of(suspension)) {
+        let why = "this key has suspended the member under this roster before";
+        return Err(refused(Rejection::invalid("suspension", why)).next(next));
+    }
     let taken = state.suspensions.accept(envelope, &state.chain, now);
-    taken.map_err(|rejection| {
-        refused(rejection).next(
-            "one administrator suspends one member at a time, once under a roster version; \
-             more than that takes a draft: --lasting",
-        )
-    })?;
+    taken.map_err(|rejection| refused(rejection).next(next))?;
     Ok(RosterFile {
         suspensions: vec![bytes],
         ..RosterFile::default()
