@@ -126,6 +126,10 @@ pub fn verify(
     keys: impl FnOnce(MemberNumber, &Slug) -> Vec<PublicKey<ReceiptKey>>,
 ) -> Result<Verified<SignedReceipt>, Rejection> {
     let envelope = Envelope::decode(received, PayloadType::Receipt)?;
+    // PROTOCOL 5.22: a node has up to 16 receipt keys; one of them speaks.
+    if envelope.signature_count() > 1 {
+        return Err(Rejection::malformed(WHAT, "more than one signature"));
+    }
     let receipt = Receipt::read(envelope.payload())?;
     if receipt.genesis != *genesis {
         return Err(Rejection::WrongGenesis { what: WHAT });
@@ -275,6 +279,15 @@ mod tests {
         assert_eq!(refused(|_| ()), None);
         assert_eq!(code(check(Bytes::from_static(b"\xff"))), Some("malformed"));
         assert_eq!(code(check(vec![0; 5_000].into())), Some("too_large"));
+    }
+
+    #[test]
+    fn a_receipt_with_more_than_one_signature_is_refused_before_any_is_checked() {
+        let mut draft = receipt().to_envelope().unwrap();
+        draft.sign(&key());
+        draft.sign(&SecretKey::<ReceiptKey>::from_seed(&[6; 32]));
+        let both = draft.finish().unwrap().as_bytes().clone();
+        assert_eq!(code(check(both)), Some("malformed"));
     }
 
     #[test]

@@ -191,6 +191,10 @@ impl Membership {
     /// [`NodeError::Rejected`] with the reason; what the store answers.
     pub fn accept_suspension(&self, bytes: Bytes) -> Result<bool, NodeError> {
         let envelope = Envelope::decode(bytes, PayloadType::Suspension)?;
+        // As for cards.
+        if self.state().suspensions.holds(&envelope.payload_digest()) {
+            return Ok(false);
+        }
         self.change(|state| {
             let chain = state.chain.as_ref().ok_or_else(no_roster)?;
             let now = self.clock.now();

@@ -119,7 +119,9 @@ struct Signature {
 
 impl Envelope {
     /// Takes an envelope apart, after its size and its number of signatures were
-    /// found within their caps. Checks no signature.
+    /// found within their caps. Checks no signature. Of one key it carries one, so that
+    /// whoever made it cannot choose how many are checked; a roster, which administrators
+    /// sign in turn, may carry more.
     ///
     /// # Errors
     /// [`Rejection::TooLarge`], [`Rejection::Malformed`], or [`Rejection::Invalid`]
@@ -136,11 +138,18 @@ impl Envelope {
             ));
         }
         let signatures = message.signatures.into_iter().map(Signature::from);
+        let signatures: Vec<Signature> = signatures.collect();
+        // PROTOCOL 4.4: junk before a good signature would each cost a check.
+        let mut keys = BTreeSet::new();
+        let mut named = signatures.iter().map(|s| (s.algorithm, &s.public_key));
+        if kind != PayloadType::Roster && !named.all(|key| keys.insert(key)) {
+            return Err(Rejection::malformed(kind.name(), "a key signs it twice"));
+        }
         Ok(Self {
             received,
             kind,
             payload: message.payload,
-            signatures: signatures.collect(),
+            signatures,
         })
     }
 

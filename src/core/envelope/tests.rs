@@ -44,22 +44,32 @@ fn an_envelope_keeps_the_bytes_it_was_received_as() {
 }
 
 #[test]
-fn one_key_that_signs_twice_counts_once() {
-    let mut message =
-        wire::Envelope::decode(draft().sign(&admin(1)).finish().unwrap().as_bytes().clone())
-            .unwrap();
+fn one_key_that_signs_a_roster_twice_counts_once() {
+    let mut draft = EnvelopeDraft::new(PayloadType::Roster, Bytes::from_static(b"payload"));
+    let bytes = draft.sign(&admin(1)).finish().unwrap().as_bytes().clone();
+    let mut message = wire::Envelope::decode(bytes).unwrap();
     message.signatures.push(message.signatures[0].clone());
-    let envelope =
-        Envelope::decode(message.encode_to_vec().into(), PayloadType::Suspension).unwrap();
+    let envelope = Envelope::decode(message.encode_to_vec().into(), PayloadType::Roster).unwrap();
     let keys = [admin(1).public(), admin(1).public(), admin(2).public()];
     assert_eq!(
         envelope.require_threshold(keys, 2),
         Err(Rejection::ThresholdNotMet {
-            what: "suspension",
+            what: "roster",
             have: 1,
             need: 2
         })
     );
+}
+
+#[test]
+fn junk_signatures_of_a_key_before_its_good_one_are_refused_before_any_is_checked() {
+    let good = draft().sign(&admin(1)).sign(&admin(2)).finish().unwrap();
+    let mut message = wire::Envelope::decode(good.as_bytes().clone()).unwrap();
+    let mut junk = message.signatures[0].clone();
+    junk.signature = Bytes::from_static(&[0; 64]);
+    message.signatures.insert(0, junk);
+    let refused = Envelope::decode(message.encode_to_vec().into(), PayloadType::Suspension);
+    assert_eq!(refused.map_err(|e| e.code()), Err("malformed"));
 }
 
 #[test]

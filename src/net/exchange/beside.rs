@@ -46,7 +46,7 @@ struct Waiting {
 }
 
 /// The newest word of each witness, by its name, and of each node.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Said {
     cosignatures: BTreeMap<String, (u64, Bytes)>,
     receipts: BTreeMap<(MemberNumber, Slug), (UnixMillis, Bytes)>,
@@ -75,6 +75,14 @@ impl Said {
     fn merge(&mut self, other: Self) -> bool {
         let cosignatures = newer(&mut self.cosignatures, other.cosignatures, COSIGNATURES_MAX);
         newer(&mut self.receipts, other.receipts, RECEIPTS_MAX) || cosignatures
+    }
+
+    /// Leaves what is newer than what is known.
+    fn drop_known(&mut self, known: &Self) {
+        self.cosignatures
+            .retain(|name, (time_s, _)| known.cosignatures.get(name).is_none_or(|k| k.0 < *time_s));
+        self.receipts
+            .retain(|node, (signed, _)| known.receipts.get(node).is_none_or(|k| k.0 < *signed));
     }
 
     fn is_empty(&self) -> bool {
@@ -124,14 +132,16 @@ impl Driver {
         if announced.cosignatures.is_empty() && announced.receipts.is_empty() {
             return;
         }
-        let (said, refused) = verify(&self.node, announced, head);
-        for rejection in refused {
-            self.note_rejected(peer, Some(announced.feed), &rejection);
+        let rank = (head.checkpoint.origin.epoch, head.size());
+        let (claimed, mut refused) = claimed(announced, &self.known(announced.feed, rank));
+        let (said, unverified) = verify(&self.node, &claimed, head);
+        refused.extend(unverified);
+        for rejection in refused.iter().take(REFUSED_MAX) {
+            self.note_rejected(peer, Some(announced.feed), rejection);
         }
         if said.is_empty() {
             return;
         }
-        let rank = (head.checkpoint.origin.epoch, head.size());
         match self.keep(announced.feed, rank, said) {
             Ok(None) => {}
             Ok(Some(early)) => self.beside.wait(announced.feed, rank, early),
@@ -139,6 +149,20 @@ impl Driver {
                 tracing::error!(%error, code = error.code(), "keeping cosignatures and receipts");
             }
         }
+    }
+
+    /// The newest word of each on a head, kept or waiting for it.
+    fn known(&self, feed: FeedId, rank: (u32, u64)) -> Said {
+        let store = self.node.store();
+        let no = store.feed_no(&feed);
+        let head = no.and_then(|no| store.head(no, rank.0, rank.1).ok().flatten());
+        let mut known = head.as_ref().map(Said::kept).unwrap_or_default();
+        if let Some(waiting) = self.beside.waiting.get(&feed)
+            && waiting.rank == rank
+        {
+            known.merge(waiting.said.clone());
+        }
+        known
     }
 
     /// A head took effect: what waited for it is kept beside it.
@@ -219,39 +243,76 @@ impl Beside {
     }
 }
 
-/// Verifies what stands beside a head; answers what holds, and why the rest does not.
-fn verify(
-    node: &Node,
-    announced: &types::Head,
-    head: &Verified<SignedCheckpoint>,
-) -> (Said, Vec<Rejection>) {
+/// What an announcement says beside a head, not verified: of each witness and each node
+/// the newest word, where it is newer than what is known. ⚠ Whoever announces says the
+/// same as often as it likes; it costs a signature check once.
+fn claimed(announced: &types::Head, known: &Said) -> (Said, Vec<Rejection>) {
     let mut said = Said::default();
     let mut refused = Vec::new();
-    let body = Note::parse(&head.note).map(|note| note.text);
-    let witnesses = witnesses(node);
     for line in announced.cosignatures.iter().take(COSIGNATURES_MAX) {
         if refused.len() >= REFUSED_MAX {
             return (said, refused);
         }
-        let body = body.as_deref().unwrap_or_default();
-        match cosignature(node, body, line, &witnesses) {
-            Ok((name, time_s)) => {
+        match cosigned(line) {
+            Some((name, time_s)) => {
                 let mut one = Said::default();
                 one.cosignatures.insert(name, (time_s, line.clone()));
                 said.merge(one);
             }
-            Err(rejection) => refused.push(rejection),
+            None => refused.push(Rejection::malformed("cosignature", "no signature line")),
         }
     }
     for bytes in announced.receipts.iter().take(RECEIPTS_MAX) {
         if refused.len() >= REFUSED_MAX {
             return (said, refused);
         }
+        let envelope = Envelope::decode(bytes.clone(), PayloadType::Receipt);
+        match envelope.and_then(|envelope| Receipt::read(envelope.payload())) {
+            Ok(receipt) => {
+                let mut one = Said::default();
+                let key = (receipt.member, receipt.node);
+                one.receipts.insert(key, (receipt.signed, bytes.clone()));
+                said.merge(one);
+            }
+            Err(rejection) => refused.push(rejection),
+        }
+    }
+    said.drop_known(known);
+    (said, refused)
+}
+
+/// Verifies what stands beside a head; answers what holds, and why the rest does not.
+fn verify(
+    node: &Node,
+    claimed: &Said,
+    head: &Verified<SignedCheckpoint>,
+) -> (Said, Vec<Rejection>) {
+    let mut said = Said::default();
+    let mut refused = Vec::new();
+    if claimed.is_empty() {
+        return (said, refused);
+    }
+    let body = Note::parse(&head.note).map(|note| note.text);
+    let witnesses = witnesses(node);
+    for (_, line) in claimed.cosignatures.values() {
+        if refused.len() >= REFUSED_MAX {
+            return (said, refused);
+        }
+        let body = body.as_deref().unwrap_or_default();
+        match cosignature(node, body, line, &witnesses) {
+            Ok((name, time_s)) => {
+                said.cosignatures.insert(name, (time_s, line.clone()));
+            }
+            Err(rejection) => refused.push(rejection),
+        }
+    }
+    for (_, bytes) in claimed.receipts.values() {
+        if refused.len() >= REFUSED_MAX {
+            return (said, refused);
+        }
         match receipt(node, bytes, head) {
             Ok((key, signed)) => {
-                let mut one = Said::default();
-                one.receipts.insert(key, (signed, bytes.clone()));
-                said.merge(one);
+                said.receipts.insert(key, (signed, bytes.clone()));
             }
             Err(rejection) => refused.push(rejection),
         }
@@ -372,6 +433,60 @@ mod tests {
     use hashpact_core::id::Digest;
 
     use super::*;
+
+    fn receipt(node: &str, signed: u64) -> Bytes {
+        let receipt = Receipt {
+            genesis: Digest([0; 32]),
+            member: MemberNumber::new(3).unwrap(),
+            node: Slug::parse(node).unwrap(),
+            feed: FeedId(Digest([1; 32])),
+            epoch: 0,
+            size: 40,
+            root: Digest([2; 32]),
+            since: UnixMillis(signed),
+            signed: UnixMillis(signed),
+        };
+        let envelope = receipt.to_envelope().unwrap().finish().unwrap();
+        envelope.as_bytes().clone()
+    }
+
+    fn announced(cosignatures: Vec<Bytes>, receipts: Vec<Bytes>) -> types::Head {
+        types::Head {
+            feed: FeedId(Digest([1; 32])),
+            publisher: MemberNumber::new(1).unwrap(),
+            note: Bytes::new(),
+            cosignatures,
+            receipts,
+        }
+    }
+
+    #[test]
+    fn one_word_of_each_node_and_witness_is_looked_at_however_often_it_is_said() {
+        let signature = [7_u64.to_be_bytes().to_vec(), vec![0; 64]].concat();
+        let line = SignatureLine {
+            name: "witness".to_owned(),
+            key_id: [1; 4],
+            signature,
+        };
+        let line = Bytes::from(line.format());
+        let mut receipts = vec![receipt("n1", 5); 480];
+        receipts.extend([receipt("n1", 9), receipt("n1", 2), receipt("n2", 1)]);
+        let said = announced(vec![line; 300], receipts);
+        let (claimed, refused) = claimed(&said, &Said::default());
+        assert_eq!((claimed.cosignatures.len(), refused.len()), (1, 0));
+        let newest: Vec<_> = claimed.receipts.values().map(|(at, _)| at.0).collect();
+        assert_eq!(newest, [9, 1]);
+        // Once it is known, none of it is.
+        let (again, _) = super::claimed(&said, &claimed);
+        assert!(again.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_envelope_ends_what_is_looked_at() {
+        let said = announced(vec![], vec![Bytes::from_static(b"\xff"); 100]);
+        let (claimed, refused) = claimed(&said, &Said::default());
+        assert_eq!((claimed.is_empty(), refused.len()), (true, REFUSED_MAX));
+    }
 
     #[test]
     fn what_waits_for_a_head_outlives_an_earlier_one_and_no_later_one() {

@@ -36,7 +36,12 @@ const ASKED_MAX: usize = 256;
 impl Driver {
     /// Takes in one thing that a peer said.
     pub(crate) fn hear(&mut self, heard: Heard) {
-        let Heard { peer, said } = heard;
+        // Its room is free again when it was dealt with.
+        let Heard {
+            peer,
+            said,
+            room: _room,
+        } = heard;
         let id = self.peer_id(&peer);
         let watches = metrics::gauge!("hashpact_watches");
         match said {
@@ -52,6 +57,8 @@ impl Driver {
             }
             // It waits; nothing else follows for it.
             Said::Slowed(rejection) => self.reject(id, None, &rejection),
+            // It may have been cut off since: nothing of it is looked at.
+            Said::Announced(_) if self.is_cut_off(peer.member) => {}
             Said::Announced(announcement) => {
                 let key = (peer.member, peer.node);
                 self.board.heard(&key, self.node.clock().now());
@@ -59,6 +66,10 @@ impl Driver {
                 self.announcement(id, announcement);
             }
         }
+    }
+
+    fn is_cut_off(&self, member: MemberNumber) -> bool {
+        self.snapshot().is_some_and(|s| !s.may_connect(member))
     }
 
     fn announcement(&mut self, peer: PeerId, announcement: Announcement) {

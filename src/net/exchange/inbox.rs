@@ -1,10 +1,12 @@
 //! Where all that peers announce comes together, whoever dialled.
 //!
-//! Bounded in number and in rate: a peer that says more than is taken in waits, over its
-//! own stream, and nobody else does for long. Nothing said here was verified.
+//! Bounded in number, in bytes and in rate, for each member: one that says more than is
+//! taken in waits, over its own stream, and nobody else does for long. Nothing said here
+//! was verified.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -12,22 +14,31 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use hashpact_core::id::MemberNumber;
 use hashpact_core::reject::Rejection;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::error::NetError;
 use crate::peer::PeerIdentity;
-use crate::types::{Announcement, Incoming};
+use crate::types::{Announcement, Head, Incoming};
 
 /// Announcements that wait for the driver: a burst of heads of one peer's feeds,
 /// some 1 KiB each. Longer bursts wait in their streams.
 const WAITING_MAX: usize = 1_024;
+/// What counts as one announcement. A longer one counts as often as it is longer: what
+/// stands in it, receipts, cosignatures, signatures on a card, costs work by its length.
+const UNIT_BYTES: usize = 1_024;
+/// Units of one member that wait for the driver. ⚠ A suspension of that member, or
+/// another member's retraction, waits behind no more than this: some 0.1 s of work. One
+/// that is longer waits alone.
+const MEMBER_WAITING_MAX: u32 = 256;
 
-/// Heads that a member may announce in a second, over all its connections: each costs a
-/// signature, some 0.1 ms. Five feeds that sign a hundred times a second are far below.
+/// Units of heads that a member may announce in a second, over all its connections: each
+/// costs a signature, some 0.1 ms, or a few. Five feeds that sign a hundred times a second
+/// are at it.
 const HEADS_PER_SECOND: u32 = 500;
 /// Heads at once: all feeds that one may announce, at the beginning of a watch.
 const HEADS_BURST: u32 = 20_000;
-/// Documents and evidence in a second: a card costs a signature for each key on it.
+/// Units of documents and evidence in a second: a card costs a signature for each key on
+/// it, some eight in 1 KiB.
 const DOCUMENTS_PER_SECOND: u32 = 100;
 /// Documents at once: the cards and suspensions of the largest coalition.
 const DOCUMENTS_BURST: u32 = 10_000;
@@ -36,6 +47,8 @@ const DOCUMENTS_BURST: u32 = 10_000;
 struct Rates {
     heads: DefaultKeyedRateLimiter<MemberNumber>,
     documents: DefaultKeyedRateLimiter<MemberNumber>,
+    /// The most that each has at once.
+    bursts: (u32, u32),
 }
 
 impl Rates {
@@ -47,6 +60,7 @@ impl Rates {
         Self {
             heads: RateLimiter::keyed(quota(heads)),
             documents: RateLimiter::keyed(quota(documents)),
+            bursts: (heads.1, documents.1),
         }
     }
 
@@ -56,30 +70,64 @@ impl Rates {
         member: MemberNumber,
         announcement: &Announcement,
     ) -> Result<(), (Duration, Rejection)> {
-        let (bucket, what, limit) = match announcement {
+        let (bucket, burst, what, limit) = match announcement {
             Announcement::NodeCard(_)
             | Announcement::Suspension(_)
             | Announcement::Evidence(_)
             | Announcement::DocumentEvidence(_)
             | Announcement::GrantEnded(_) => (
                 &self.documents,
+                self.bursts.1,
                 "documents announced in a second",
                 DOCUMENTS_PER_SECOND,
             ),
             Announcement::Head(_)
             | Announcement::Roster { .. }
             | Announcement::SnapshotEnd
-            | Announcement::Alive { .. } => {
-                (&self.heads, "heads announced in a second", HEADS_PER_SECOND)
-            }
+            | Announcement::Alive { .. } => (
+                &self.heads,
+                self.bursts.0,
+                "heads announced in a second",
+                HEADS_PER_SECOND,
+            ),
         };
+        let units = NonZeroU32::new(units(announcement).min(burst)).unwrap_or(NonZeroU32::MIN);
         let now = DefaultClock::default().now();
-        bucket.check_key(&member).map_err(|early| {
+        // None is more than a burst: there is always room for it in time.
+        let Ok(taken) = bucket.check_key_n(&member, units) else {
+            return Ok(());
+        };
+        taken.map_err(|early| {
             let limit = u64::from(limit);
             let rejection = Rejection::RateLimited { what, limit };
             (early.wait_time_from(now), rejection)
         })
     }
+}
+
+/// How many announcements one counts as, by its length.
+fn units(announcement: &Announcement) -> u32 {
+    let bytes = match announcement {
+        Announcement::NodeCard(bytes)
+        | Announcement::Suspension(bytes)
+        | Announcement::Evidence(bytes)
+        | Announcement::DocumentEvidence(bytes) => bytes.len(),
+        Announcement::GrantEnded(ended) => weight(&ended.head).saturating_add(ended.leaf.len()),
+        Announcement::Head(head) => weight(head),
+        Announcement::Roster { .. } | Announcement::SnapshotEnd | Announcement::Alive { .. } => 0,
+    };
+    u32::try_from(bytes.div_ceil(UNIT_BYTES))
+        .unwrap_or(u32::MAX)
+        .max(1)
+}
+
+/// What a head and all that stands beside it weigh, in bytes.
+fn weight(head: &Head) -> usize {
+    let beside = head.cosignatures.iter().chain(&head.receipts);
+    // An empty one is not free either.
+    beside.fold(head.note.len(), |sum, bytes| {
+        sum.saturating_add(bytes.len()).saturating_add(32)
+    })
 }
 
 impl std::fmt::Debug for Rates {
@@ -95,6 +143,37 @@ pub struct Heard {
     pub peer: PeerIdentity,
     /// What.
     pub said: Said,
+    /// The room that it takes of its member's, until the driver has dealt with it.
+    pub(super) room: Option<OwnedSemaphorePermit>,
+}
+
+impl Heard {
+    /// One thing that takes no room.
+    #[must_use]
+    pub const fn new(peer: PeerIdentity, said: Said) -> Self {
+        Self {
+            peer,
+            said,
+            room: None,
+        }
+    }
+}
+
+/// The room of each member.
+#[derive(Debug, Default)]
+struct Rooms(Mutex<HashMap<MemberNumber, Arc<Semaphore>>>);
+
+impl Rooms {
+    /// Waits for a member's room for so many units.
+    async fn take(&self, member: MemberNumber, units: u32) -> Option<OwnedSemaphorePermit> {
+        let room = {
+            let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let whole = || Arc::new(Semaphore::new(MEMBER_WAITING_MAX as usize));
+            Arc::clone(rooms.entry(member).or_insert_with(whole))
+        };
+        let units = units.min(MEMBER_WAITING_MAX);
+        room.acquire_many_owned(units).await.ok()
+    }
 }
 
 /// What was heard.
@@ -117,6 +196,7 @@ pub enum Said {
 pub struct Inbox {
     sender: mpsc::Sender<Heard>,
     rates: Arc<Rates>,
+    rooms: Arc<Rooms>,
 }
 
 impl Inbox {
@@ -129,14 +209,28 @@ impl Inbox {
 
     fn with(rates: Rates) -> (Self, mpsc::Receiver<Heard>) {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        let rates = Arc::new(rates);
-        (Self { sender, rates }, receiver)
+        let inbox = Self {
+            sender,
+            rates: Arc::new(rates),
+            rooms: Arc::default(),
+        };
+        (inbox, receiver)
     }
 
     /// Hands one announcement in; waits while the inbox is full. Answers false when
     /// the exchange stops.
     pub async fn said(&self, peer: &PeerIdentity, announcement: Announcement) -> bool {
-        self.put(peer, Said::Announced(announcement)).await
+        let units = units(&announcement);
+        // The driver takes nothing in any more where there is none.
+        let room = tokio::select! {
+            room = self.rooms.take(peer.member, units) => room,
+            () = self.sender.closed() => return false,
+        };
+        let heard = Heard {
+            room,
+            ..Heard::new(peer.clone(), Said::Announced(announcement))
+        };
+        self.sender.send(heard).await.is_ok()
     }
 
     /// Hands in that a peer broke a rule: counted and logged with its code.
@@ -191,8 +285,10 @@ impl Inbox {
     }
 
     async fn put(&self, peer: &PeerIdentity, said: Said) -> bool {
-        let peer = peer.clone();
-        self.sender.send(Heard { peer, said }).await.is_ok()
+        self.sender
+            .send(Heard::new(peer.clone(), said))
+            .await
+            .is_ok()
     }
 }
 
@@ -260,6 +356,62 @@ mod tests {
             said,
             ["began", "announced", "rate_limited", "announced", "ended"]
         );
+    }
+
+    fn head(receipts: usize) -> Announcement {
+        Announcement::Head(Box::new(Head {
+            feed: hashpact_core::id::FeedId(Digest([1; 32])),
+            publisher: MemberNumber::new(1).unwrap(),
+            note: bytes::Bytes::from(vec![0; 300]),
+            cosignatures: vec![],
+            receipts: vec![bytes::Bytes::from(vec![0; 4_000]); receipts],
+        }))
+    }
+
+    #[test]
+    fn a_long_announcement_counts_as_many_against_the_rate_of_its_member() {
+        let rates = Rates::new((1, 100), (1, 100));
+        let (member, other) = (MemberNumber::new(1).unwrap(), MemberNumber::new(2).unwrap());
+        // As much as a burst at most: it comes in time, alone.
+        assert!(rates.take(member, &head(480)).is_ok());
+        let (_, refused) = rates.take(member, &head(0)).unwrap_err();
+        assert_eq!(refused.code(), "rate_limited");
+        for _ in 0..100 {
+            assert!(rates.take(other, &head(0)).is_ok());
+        }
+        assert!(rates.take(other, &head(0)).is_err());
+        let card = Announcement::NodeCard(bytes::Bytes::from(vec![0; 16 * 1024]));
+        assert_eq!(
+            (units(&head(0)), units(&head(480)), units(&card)),
+            (1, 1_891, 16)
+        );
+    }
+
+    #[tokio::test]
+    async fn what_waits_of_one_member_is_bounded_in_bytes_and_in_nobodys_way() {
+        let (inbox, mut heard) = Inbox::new();
+        let hostile = peer();
+        let honest = PeerIdentity {
+            member: MemberNumber::new(2).unwrap(),
+            ..peer()
+        };
+        let (flood, by) = (inbox.clone(), hostile.clone());
+        let flooding = tokio::spawn(async move {
+            for _ in 0..3 {
+                assert!(flood.said(&by, head(480)).await);
+            }
+        });
+        // The first is taken; the second has no room until the driver is done with it.
+        let first = heard.recv().await.unwrap();
+        tokio::task::yield_now().await;
+        let suspension = Announcement::Suspension(bytes::Bytes::from_static(b"of the hostile"));
+        assert!(inbox.said(&honest, suspension).await);
+        let second = heard.recv().await.unwrap();
+        assert_eq!(second.peer, honest);
+        drop(first);
+        assert_eq!(heard.recv().await.unwrap().peer, hostile);
+        assert_eq!(heard.recv().await.unwrap().peer, hostile);
+        flooding.await.unwrap();
     }
 
     #[tokio::test]

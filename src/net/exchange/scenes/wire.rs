@@ -126,7 +126,7 @@ async fn a_watch_goes_both_ways_and_its_end_is_heard() {
     assert_eq!(feeds, [feed]);
     drop(heard);
     let mut told = Vec::new();
-    while let Some(Heard { peer, said }) = served.heard.recv().await {
+    while let Some(Heard { peer, said, .. }) = served.heard.recv().await {
         assert_eq!(peer.member, number(SOUTH));
         let ended = matches!(said, Said::Ended);
         told.push(said);

@@ -320,7 +320,7 @@ impl World {
             end.heard = true;
         }
         if let Some(running) = self.running(who.at) {
-            running.driver.hear(Heard { peer, said });
+            running.driver.hear(Heard::new(peer, said));
         }
     }
 
@@ -454,7 +454,7 @@ impl World {
             .add(self.now, &format_args!("{} left by {}", id.0, who.at));
         if heard && let Some(running) = self.running(who.at) {
             let (peer, said) = (met.clone(), Said::Ended);
-            running.driver.hear(Heard { peer, said });
+            running.driver.hear(Heard::new(peer, said));
         }
         self.drop_calls(who.at, id);
         if end == CALLER
