@@ -85,23 +85,17 @@ impl Importing {
             sets: Vec::new(),
             refused,
         };
-        for (at, record) in documents.iter().enumerate() {
-            self.document(at, record, &mut taken).await?;
+        let parts = (documents.as_slice(), feeds.as_slice(), evidence.as_slice());
+        if let Err(error) = self.take_all(parts, &mut taken).await {
+            // What was taken in before stands: it is said, and recorded, with what ended it.
+            if taken.documents_new == 0 && taken.sets.is_empty() {
+                return Err(error);
+            }
+            tracing::warn!(code = error.code(), %error, "a bundle was taken in in part");
+            let why = format!("what follows was not taken in: {error}");
+            let ended = BundleRefusal::new(read::FILE, error.code(), why);
+            taken.refused.insert(0, ended);
         }
-        let node = Arc::clone(&self.node);
-        blocking(move || node.follow_roster()).await?;
-        let of = feeds.iter().map(leaves_of).sum();
-        let mut done = 0;
-        for at in &feeds {
-            taken.sets.push(self.feed(at, done, of).await?);
-            done += leaves_of(at);
-        }
-        for (at, record) in evidence.iter().enumerate() {
-            self.evidence(at, record, &mut taken).await?;
-        }
-        let (answer, synced) = oneshot::channel();
-        self.tell(Told::Sync(answer)).await?;
-        synced.await.map_err(|_| stopping())?;
         taken.refused.truncate(read::REFUSED_MAX);
         tracing::info!(
             call = "bundle_import", by = %taken.header.by, sets = taken.sets.len(),
@@ -109,6 +103,30 @@ impl Importing {
             stored = taken.sets.iter().map(|set| set.stored).sum::<u64>(),
         );
         Ok(taken)
+    }
+
+    async fn take_all(
+        &self,
+        (documents, feeds, evidence): (&[Record], &[FeedAt], &[Record]),
+        taken: &mut BundleTaken,
+    ) -> Result<(), NodeError> {
+        for (at, record) in documents.iter().enumerate() {
+            self.document(at, record, taken).await?;
+        }
+        let node = Arc::clone(&self.node);
+        blocking(move || node.follow_roster()).await?;
+        let of = feeds.iter().map(leaves_of).fold(0, u64::saturating_add);
+        let mut done = 0_u64;
+        for at in feeds {
+            taken.sets.push(self.feed(at, done, of).await?);
+            done = done.saturating_add(leaves_of(at));
+        }
+        for (at, record) in evidence.iter().enumerate() {
+            self.evidence(at, record, taken).await?;
+        }
+        let (answer, synced) = oneshot::channel();
+        self.tell(Told::Sync(answer)).await?;
+        synced.await.map_err(|_| stopping())
     }
 
     async fn document(
@@ -258,7 +276,7 @@ impl Importing {
             // Whoever watches may be slow, or gone.
             let _ = self.progress.try_send(BundleProgress {
                 set: admitted.set.to_string(),
-                done: done + come,
+                done: done.saturating_add(come),
                 of,
             });
             // What looks like the end counts once all that was ordered before is done.

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use hashpact_core::bundle::{
     CHECK_BYTES, DOCUMENTS_MAX, FEEDS_MAX, Header, MAGIC, PREFIX_BYTES, Prefix, RecordKind, Tally,
 };
+use hashpact_core::limits::FEED_MAX_LEAVES;
 use hashpact_core::reject::Rejection;
 use hashpact_node::NodeError;
 use hashpact_node::bundle::{BundleFile, BundleRefusal};
@@ -247,6 +248,13 @@ fn note_chunk(contents: &mut Contents, chunk: Result<ChunkAt, Rejection>) -> Res
             return Err(rejection);
         }
     };
+    // Whoever wrote the file chose them: what is summed up of them stays small.
+    if chunk.to > FEED_MAX_LEAVES {
+        let why = format!("a chunk up to leaf {}: no feed is so long", chunk.to);
+        let wrong = Rejection::invalid("bundle", why);
+        feed.broken = Some(wrong.clone());
+        return Err(wrong);
+    }
     let expected = feed.chunks.last().map_or(chunk.from, |last| last.to);
     if chunk.from != expected || chunk.to <= chunk.from {
         let wrong = Rejection::WrongRange {

@@ -107,11 +107,12 @@ pub async fn show(
         }
     }
     let of = feeds.iter().flat_map(|at| &at.chunks);
-    let of = of.map(|chunk| chunk.to.saturating_sub(chunk.from)).sum();
-    let mut done = 0;
+    let of = of.map(|chunk| chunk.to.saturating_sub(chunk.from));
+    let of = of.fold(0, u64::saturating_add);
+    let mut done = 0_u64;
     for at in &feeds {
         let mut count = |leaves| {
-            done += leaves;
+            done = done.saturating_add(leaves);
             progress(done, of);
         };
         let feed = feed(&file, at, known.as_ref(), &mut count).await?;

@@ -87,8 +87,16 @@ async fn import_with(
     file: &[u8],
     settings: Settings,
 ) -> Result<BundleTaken, NodeError> {
-    let bundles = alone(Arc::clone(node), settings, PUBLISHER_MAX_BYTES).unwrap();
     let file = Arc::new(InMemory(Bytes::copy_from_slice(file)));
+    import_from(node, file, settings).await
+}
+
+pub(super) async fn import_from(
+    node: &Arc<Node>,
+    file: Arc<dyn BundleFile>,
+    settings: Settings,
+) -> Result<BundleTaken, NodeError> {
+    let bundles = alone(Arc::clone(node), settings, PUBLISHER_MAX_BYTES).unwrap();
     let (progress, _) = mpsc::channel(4);
     bundles.import(file, progress).await
 }
@@ -152,6 +160,29 @@ pub(super) fn framed(records: &[(RecordKind, Vec<u8>)]) -> Vec<u8> {
     }
     file.extend_from_slice(&writer.end().unwrap());
     file
+}
+
+/// A file whose owner goes away when something beyond so many bytes is asked for, once
+/// its records were looked through.
+pub(super) struct GoesAway {
+    pub(super) file: Bytes,
+    pub(super) after: u64,
+}
+
+impl BundleFile for GoesAway {
+    fn size(&self) -> u64 {
+        u64::try_from(self.file.len()).unwrap()
+    }
+
+    fn read(&self, offset: u64, length: usize) -> Doing<Bytes> {
+        // Prefixes, checks and bounds are short.
+        let is_body = length > 64;
+        if is_body && offset > self.after {
+            let gone = Err(NodeError::Busy("whoever has the bundle has gone"));
+            return Box::pin(std::future::ready(gone));
+        }
+        InMemory(self.file.clone()).read(offset, length)
+    }
 }
 
 /// A bundle with the documents of another and a feed that was made by hand.

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use hashpact_core::bundle::{Header, MAGIC, RecordKind, Writer};
+use hashpact_core::bundle::{CHECK_BYTES, Header, MAGIC, PREFIX_BYTES, RecordKind, Writer};
 use hashpact_core::evidence::ForkEvidence;
+use hashpact_core::puller::Settings;
 use hashpact_node::NodeError;
 use hashpact_node::bundle::SetOutcome;
 use hashpact_store::FeedStatus;
 
 use super::bundles::{
-    InMemory, answers, codes, exported, for_south, framed, hand_made, import, only, order,
-    published, records, try_import,
+    GoesAway, InMemory, answers, codes, exported, for_south, framed, hand_made, import,
+    import_from, only, order, published, records, try_import,
 };
 use super::hostile::{Forged, coalition_name, describe, feed_key};
 use super::hostile_heads::forked;
@@ -138,6 +139,59 @@ async fn a_bundle_that_is_cut_off_is_noticed_and_a_whole_one_goes_on_from_there(
         feed_of(&north, &feed).applied
     );
     assert_eq!(answers(&west, 500), 500);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bundle_whose_owner_goes_away_says_what_was_taken_in() {
+    let (coalition, north, _) = published(700);
+    create_set(&north, "other", &[("south", false)]);
+    publish(&north, "other", 1_000, 1_700);
+    let both = order("south", &["north/set", "north/other"], &[]);
+    let (file, _) = exported(&north, both).await.unwrap();
+    // Until the second set begins.
+    let mut begins = Vec::new();
+    let mut at = MAGIC.len();
+    for (kind, body) in records(&file) {
+        if kind == RecordKind::Feed {
+            begins.push(at);
+        }
+        at += PREFIX_BYTES + body.len() + CHECK_BYTES;
+    }
+    let south = coalition.open(SOUTH);
+    let file = GoesAway {
+        file: file.into(),
+        after: u64::try_from(begins[1]).unwrap(),
+    };
+    let taken = import_from(&south, Arc::new(file), Settings::default());
+    let taken = taken.await.unwrap();
+    assert!(taken.documents_new > 0);
+    assert_eq!(only(&taken).outcome, SetOutcome::Taken, "{taken:?}");
+    assert_eq!(codes(&taken), ["busy"], "and what ended it");
+    assert_eq!(answers(&south, 700), 700);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chunks_that_claim_more_leaves_than_a_feed_has_are_refused_and_nothing_overflows() {
+    let (coalition, north, _) = published(1);
+    let documents = for_south(&north, 0).await;
+    let mut all = records(&documents);
+    for to in [u64::MAX, u64::MAX - 1, (1 << 40) + 1] {
+        let bounds = [0_u64.to_be_bytes(), to.to_be_bytes()].concat();
+        all.push((RecordKind::Feed, Vec::new()));
+        all.push((RecordKind::Chunk, bounds));
+    }
+    let south = coalition.open(SOUTH);
+    let file = framed(&all);
+    let taken = import(&south, &file).await;
+    let refused = codes(&taken);
+    assert_eq!(
+        refused.iter().filter(|code| **code == "invalid").count(),
+        3,
+        "{taken:?}"
+    );
+    let file = Arc::new(InMemory(file.into()));
+    let view = show(file, None, |_, _| ()).await;
+    assert!(view.is_ok(), "{view:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
