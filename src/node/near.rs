@@ -219,6 +219,17 @@ impl Near {
         true
     }
 
+    /// A sweep failed: another one begins, and what was told meanwhile is kept no longer
+    /// than that needs.
+    fn failed(&self) {
+        let mut waiting = lock(&self.waiting);
+        waiting.dropped = true;
+        // Before the first sweep it holds what no sweep may have seen.
+        if self.is_ready() {
+            waiting.beside_sweep = None;
+        }
+    }
+
     /// Makes the index anew from the store's postings.
     fn sweep(&self, store: &Store, threads: usize) -> Result<(), NodeError> {
         let fresh = PdqIndex::new();
@@ -259,10 +270,14 @@ fn keep(near: &Weak<Near>, store: &Weak<Store>) {
                     threads = 1;
                     continue;
                 }
-                Err(error) => tracing::error!(
-                    %error,
-                    "the sweep of PDQ values failed and is tried again: near matches are not up to date"
-                ),
+                Err(error) => {
+                    near.failed();
+                    tracing::error!(
+                        %error,
+                        "the sweep of PDQ values failed and is tried again: near matches are not \
+                         up to date"
+                    );
+                }
             }
         }
         drop(store);
@@ -303,4 +318,34 @@ impl Drop for Near {
 
 fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenes::Scene;
+
+    #[test]
+    fn a_sweep_that_fails_is_tried_again_and_keeps_nothing_twice() {
+        let scene = Scene::new();
+        let node = scene.open();
+        let near = Near {
+            kind: 5,
+            index: ArcSwap::default(),
+            waiting: Mutex::default(),
+            told: Condvar::new(),
+            pending: AtomicUsize::new(0),
+            ready: AtomicBool::new(true),
+            stopping: AtomicBool::new(false),
+        };
+        assert!(!near.may_sweep(node.store()), "nothing was dropped");
+        lock(&near.waiting).dropped = true;
+        assert!(near.may_sweep(node.store()));
+        near.failed();
+        near.coming(vec![[7; 32]]);
+        assert!(lock(&near.waiting).beside_sweep.is_none());
+        assert!(near.may_sweep(node.store()), "it is tried again");
+        near.sweep(node.store(), 1).unwrap();
+        assert!(!near.may_sweep(node.store()));
+    }
 }
