@@ -12,7 +12,7 @@ use crate::roster::Group;
 use crate::roster::tests::{
     NOW, admin, change, code, identity, newcomer, number, slug, with_members,
 };
-use crate::suspension::Suspension;
+use crate::suspension::{AcceptedSuspension, Suspension};
 
 /// North (1) publishes, south (2) and east (3) subscribe, and west (4) witnesses.
 fn chain() -> RosterChain {
@@ -269,7 +269,10 @@ fn in_every_order(chain: &RosterChain, all: &[(Suspension, u8)], now: UnixMillis
         for at in order.repeat(3) {
             let _ = book.accept(by(&all[at].0, all[at].1), chain, now);
         }
-        let held: BTreeSet<_> = book.in_force(chain, now).map(|s| s.digest()).collect();
+        let held: BTreeSet<_> = book
+            .in_force(chain, now)
+            .map(AcceptedSuspension::digest)
+            .collect();
         outcomes.insert(held);
     }
     assert_eq!(outcomes.len(), 1, "the order matters");

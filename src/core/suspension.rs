@@ -192,9 +192,7 @@ impl SuspensionBook {
         Ok(true)
     }
 
-    /// Whether a suspension of this digest is held.
-    #[must_use]
-    pub fn holds(&self, digest: &Digest) -> bool {
+    fn holds(&self, digest: &Digest) -> bool {
         self.held.iter().any(|held| held.digest == *digest)
     }
 

@@ -2,10 +2,12 @@
 //!
 //! Retractions within 24 hours of more entries than the larger of 100 and one per
 //! cent of the set count only with the identity key's signature; until then what
-//! they name goes to review, not away. Leaves that replace leaves of other entries count
-//! as well. The set is taken as it was a day ago. The rule is the core's
+//! they name goes to review, not away. New versions that take something out count
+//! as well ([`versions`]). The set is taken as it was a day ago. The rule is the core's
 //! ([`standing::held_for_review`]); this applies it to a feed before each commit, so that
 //! nothing takes effect that is held, and once more after it.
+
+pub(crate) mod versions;
 
 use hashpact_core::access::{Grants, Snapshot};
 use hashpact_core::chunk::VerifiedChunk;
@@ -87,16 +89,30 @@ impl Node {
         let feed = store.feed(no)?;
         let retracts =
             !taking.retractions.is_empty() || !store.retractions(no, from, 1)?.is_empty();
-        // In a first pull nobody can tell what was replaced before it was elided.
-        let replaces = from > 0 && self.any_foreign(&feed, from, taking)?;
         let held = store.held_retractions(no)?;
-        if !retracts && !replaces && held.is_empty() {
+        let mut new = Vec::new();
+        // In a first pull nobody can tell what was replaced before it was elided.
+        if from > 0 {
+            new = self.takes(&feed, (from, u64::MAX), taking, &held)?;
+        }
+        if taking.is_empty() {
+            match from {
+                0 => self.counted.forget(no),
+                _ => self.counted.remember(no, (from, feed.indexed), &new),
+            }
+        }
+        if !retracts && new.is_empty() && held.is_empty() {
             return Ok(());
         }
-        let mut recent = self.recent_retractions(&feed, from, taking)?;
+        let (mut recent, spoken) = self.recent_retractions(&feed, from, taking)?;
         if from > 0 {
-            let since = self.day_before(&feed)?;
-            self.add_foreign(&feed, since.min(from), taking, &mut recent)?;
+            self.counted.speak(no, &spoken);
+            let since = self.day_before(&feed)?.min(from);
+            let mut takes = self.earlier_takes(&feed, (since, from), &held)?;
+            takes.extend(new);
+            versions::spare(&mut takes, &spoken);
+            let now = self.clock().now();
+            recent.extend(takes.iter().map(|takes| takes.retraction(now)));
         }
         let taken = recent.iter().fold(0_u64, |sum, one| {
             sum.saturating_add(if one.signed { 0 } else { one.entries })
@@ -193,7 +209,7 @@ impl Node {
     }
 
     /// All retractions from leaf `from` on, and before them those within two days of
-    /// them, the last one first.
+    /// them, the last one first; and what the signed ones among them name.
     ///
     /// ⚠ All: a thief makes as many as he likes under one head, and says any time of
     /// them. So nothing new is left out, and times are held to when this node heard of
@@ -203,8 +219,9 @@ impl Node {
         feed: &FeedInfo,
         from: u64,
         taking: &Taking,
-    ) -> Result<Vec<Retraction>, NodeError> {
+    ) -> Result<(Vec<Retraction>, Vec<IndexRange>), NodeError> {
         let store = self.store();
+        let mut spoken = Vec::new();
         let new = store.retractions(feed.no, from, usize::MAX)?.len();
         let arrivals = self.arrivals(feed)?;
         let mut recent: Vec<Retraction> = Vec::new();
@@ -219,9 +236,12 @@ impl Node {
                 Some(raw) => raw.clone(),
                 None => store.read_leaf(feed.no, index)?,
             };
-            let Some(mut retraction) = self.retraction(feed, index, &raw) else {
+            let Some((mut retraction, ranges)) = self.retraction(feed, index, &raw) else {
                 continue;
             };
+            if retraction.signed {
+                spoken.extend(ranges);
+            }
             retraction.created_ms = arrived(&arrivals, index, retraction.created_ms);
             let before = earliest.saturating_sub(retraction.created_ms);
             if index < from && earliest < u64::MAX && before > 2 * DAY_MS {
@@ -230,7 +250,7 @@ impl Node {
             earliest = earliest.min(retraction.created_ms);
             recent.push(retraction);
         }
-        Ok(recent)
+        Ok((recent, spoken))
     }
 
     /// How many leaves the feed had by when, newest first; what has no head yet came
@@ -244,78 +264,12 @@ impl Node {
         Ok(arrivals)
     }
 
-    fn any_foreign(&self, feed: &FeedInfo, from: u64, taking: &Taking) -> Result<bool, NodeError> {
-        let mut recent = Vec::new();
-        self.add_foreign(feed, from, taking, &mut recent)?;
-        Ok(!recent.is_empty())
-    }
-
-    /// PROTOCOL 12.7: a leaf that replaces leaves of other entries than its own takes
-    /// those out, as a retraction without a signature does.
-    ///
-    /// ⚠ All of them: harmless ones after it must not hide one.
-    fn add_foreign(
-        &self,
-        feed: &FeedInfo,
-        from: u64,
-        taking: &Taking,
-        recent: &mut Vec<Retraction>,
-    ) -> Result<(), NodeError> {
-        for (index, named) in &taking.replaces {
-            recent.extend(self.foreign_one(feed, *index, named, taking)?);
-        }
-        let mut to = u64::MAX;
-        loop {
-            let some = self.store().replacements(feed.no, from, to, LOOK_BACK)?;
-            let more = some.len() == LOOK_BACK;
-            to = some.last().map_or(from, |(index, _)| *index);
-            for (index, named) in some {
-                recent.extend(self.foreign_one(feed, index, &named, taking)?);
-            }
-            if !more {
-                return Ok(());
-            }
-        }
-    }
-
-    fn foreign_one(
+    fn retraction(
         &self,
         feed: &FeedInfo,
         index: u64,
-        named: &[u64],
-        taking: &Taking,
-    ) -> Result<Option<Retraction>, NodeError> {
-        let entries = self.foreign(feed, named, taking)?;
-        Ok((entries > 0).then(|| Retraction {
-            index,
-            // When it came: within the day, by how far back was looked.
-            created_ms: self.clock().now().0,
-            entries,
-            set_entries: 0,
-            signed: false,
-        }))
-    }
-
-    /// How many of the leaves that one leaf replaces are of another entry than the
-    /// first of them, as far as their payloads are here.
-    fn foreign(&self, feed: &FeedInfo, named: &[u64], taking: &Taking) -> Result<u64, NodeError> {
-        let Some((first, others)) = named.split_first() else {
-            return Ok(0);
-        };
-        let mut count = 0_u64;
-        for index in others {
-            let replaced = taking.replaces.get(index).cloned();
-            let own = match replaced.or_else(|| self.store().replaces(feed.no, *index)) {
-                Some(replaced) => replaced.first() == Some(first),
-                None if *index >= feed.stored => taking.elided.contains(index),
-                None => self.store().read_leaf(feed.no, *index)?.is_elided(),
-            };
-            count = count.saturating_add(u64::from(!own));
-        }
-        Ok(count)
-    }
-
-    fn retraction(&self, feed: &FeedInfo, index: u64, raw: &RawLeaf) -> Option<Retraction> {
+        raw: &RawLeaf,
+    ) -> Option<(Retraction, Vec<IndexRange>)> {
         let (ranges, created, signed) = match leaf::read(raw, index) {
             Leaf::Retract(retract) => {
                 let member = self.membership().member(feed.publisher);
@@ -336,13 +290,14 @@ impl Node {
         };
         // Versions of one entry count each: the rule is stricter for it, never laxer.
         let entries = ranges.iter().map(|range: &IndexRange| range.count).sum();
-        Some(Retraction {
+        let retraction = Retraction {
             index,
             created_ms: created.0,
             entries,
             set_entries: 0,
             signed,
-        })
+        };
+        Some((retraction, ranges))
     }
 }
 

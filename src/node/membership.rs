@@ -191,8 +191,10 @@ impl Membership {
     /// [`NodeError::Rejected`] with the reason; what the store answers.
     pub fn accept_suspension(&self, bytes: Bytes) -> Result<bool, NodeError> {
         let envelope = Envelope::decode(bytes, PayloadType::Suspension)?;
-        // As for cards.
-        if self.state().suspensions.holds(&envelope.payload_digest()) {
+        // As for cards: every peer tells every one of them.
+        let state = self.state();
+        let mut held = state.suspensions.all().iter();
+        if held.any(|held| held.as_bytes() == envelope.as_bytes()) {
             return Ok(false);
         }
         self.change(|state| {

@@ -106,6 +106,7 @@ pub struct Node {
     pub(crate) removed_members: Arc<removed::Setting>,
     pub(crate) desk: Arc<Desk>,
     following: Following,
+    pub(crate) counted: crate::mass::versions::Counted,
 }
 
 impl Node {
@@ -173,6 +174,7 @@ impl Node {
             removed_members: Arc::default(),
             desk,
             following,
+            counted: <_>::default(),
         });
         node.follow_roster()?;
         node.settle_all()?;

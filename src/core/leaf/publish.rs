@@ -1,6 +1,7 @@
 //! Publish: one version of one entry. Payloads come from anybody: each bound is checked
 //! when they are decoded, and one that breaks a rule is void.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use super::rules::{self, Lines};
 use crate::id::{Slug, UnixMillis};
 use crate::reject::Rejection;
-use crate::signal::{Signal, SignalKind};
+use crate::signal::{Signal, SignalKind, hygiene};
 use crate::wire;
 
 const WHAT: &str = "publish leaf";
@@ -118,6 +119,27 @@ impl fmt::Display for Classification {
 }
 
 impl Publish {
+    /// Whether this version says less than an earlier one of its entry said: a signal
+    /// that identified something is gone or identifies nothing any more, or it is about
+    /// something else, sooner at its end, or only taken over from others (PROTOCOL 12.7).
+    #[must_use]
+    pub fn takes_from(&self, earlier: &Self) -> bool {
+        let good = |signal: &&Signal| hygiene(signal).is_none();
+        let said = self.signals.iter().filter(good);
+        let said: BTreeSet<_> = said.map(Signal::index_key).collect();
+        let mut before = earlier.signals.iter().filter(good);
+        let ends_sooner = match (self.expires, earlier.expires) {
+            (Some(end), Some(before)) => end < before,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        before.any(|signal| !said.contains(&signal.index_key()))
+            || self.media_kind != earlier.media_kind
+            || self.classification != earlier.classification
+            || (self.basis == Basis::Inherited && earlier.basis != Basis::Inherited)
+            || ends_sooner
+    }
+
     /// Encodes the payload, with fresh random bytes as `salt`.
     ///
     /// # Errors

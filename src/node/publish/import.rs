@@ -1,24 +1,28 @@
 //! Import: entries in, one signed head out.
 //!
 //! An entry is known by the set and its source reference, else by its signals.
-//! The same again adds nothing; a changed one replaces all its earlier versions.
+//! The same again adds nothing; a changed one replaces all its earlier versions. Where
+//! it says less than they did, it counts at the readers as a retraction (PROTOCOL 12.7):
+//! the identity key signs for it where it is at hand, else so many go as need no key.
 //! What is pushed counts once [`Import::finish`] has signed it, or once so many
 //! entries came that a head was signed in between; until then a crash drops it and
 //! the same import again does no harm.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use hashpact_core::id::{Digest, Slug, UnixMillis};
-use hashpact_core::leaf::{self, Leaf, PUBLISH, Publish, RawLeaf};
+use hashpact_core::leaf::{self, Leaf, PUBLISH, Publish, RawLeaf, RetractReason};
+use hashpact_core::limits::RETRACT_FREE_PER_DAY;
 use hashpact_core::reject::Rejection;
 use hashpact_store::{FeedInfo, Reference, Room};
 
 use super::append::Appender;
 use super::{Publisher, Session};
 use crate::error::NodeError;
-use crate::model::{ImportProgress, LineRejection, NewEntry};
+use crate::model::{ImportProgress, LineRejection, NewEntry, Retraction};
+use crate::views;
 
 /// Leaves under one signature of a long import: what a crash can make it say
 /// again, and what bounds the memory for finding repetitions (some 60 bytes each).
@@ -39,6 +43,10 @@ pub struct Import<'a> {
     appended: HashMap<[u8; 16], Appended>,
     /// All indexes of the entries that this session replaced.
     chains: HashMap<[u8; 16], Vec<u64>>,
+    /// Entries that may say less than before without the identity key.
+    unsigned_left: u64,
+    /// Versions that the identity key speaks for when the batch is appended.
+    to_sign: BTreeSet<u64>,
     progress: ImportProgress,
     now: UnixMillis,
 }
@@ -66,8 +74,17 @@ enum Known {
     New,
     /// Said already.
     Same,
-    /// Said differently, by the leaves of these indexes.
-    Changed(Vec<u64>),
+    /// Said differently, by the leaves of these indexes; the last version, where it is
+    /// at hand.
+    Changed(Vec<u64>, Option<Box<Publish>>),
+}
+
+/// What comes of an entry that is handed in.
+enum Step {
+    Same,
+    Leaf(RawLeaf),
+    /// It says less than before, and the identity key is not here to say so too.
+    NeedsIdentity,
 }
 
 impl Publisher {
@@ -93,6 +110,8 @@ impl Publisher {
             turn: Some(Turn::Here(session)),
             appended: HashMap::new(),
             chains: HashMap::new(),
+            unsigned_left: RETRACT_FREE_PER_DAY.max(views::live_entries(&feed) / 100),
+            to_sign: BTreeSet::new(),
             progress: ImportProgress {
                 head: feed.applied.map(|head| (head.size, head.root)),
                 ..ImportProgress::default()
@@ -135,12 +154,14 @@ impl Import<'_> {
             self.progress.received += 1;
             let line = entry.line;
             match self.leaf(entry.body, identity, held, leaves.len()) {
-                Ok(Some(leaf)) => leaves.push(leaf),
-                Ok(None) => self.progress.unchanged += 1,
+                Ok(Step::Leaf(leaf)) => leaves.push(leaf),
+                Ok(Step::Same) => self.progress.unchanged += 1,
+                Ok(Step::NeedsIdentity) => self.needs_identity(line),
                 Err(NodeError::Rejected(rejection)) => self.reject(line, &rejection),
                 Err(error) => return Err(error),
             }
         }
+        leaves.extend(self.signed()?);
         self.append(leaves)?;
         if self.next.saturating_sub(self.feed.stored) >= LEAVES_PER_HEAD {
             self.sign()?;
@@ -218,28 +239,77 @@ impl Import<'_> {
         identity: [u8; 16],
         held: Option<Reference>,
         waiting: usize,
-    ) -> Result<Option<RawLeaf>, NodeError> {
+    ) -> Result<Step, NodeError> {
         let content = hashpact_store::content_digest(&body);
         let known = self.known(identity, content, held)?;
         let index = self.next + u64::try_from(waiting).unwrap_or(0);
         body.published = self.now;
         body.replaces = match known {
-            Known::Same => return Ok(None),
+            Known::Same => return Ok(Step::Same),
             Known::New => Vec::new(),
-            Known::Changed(earlier) => earlier,
+            Known::Changed(earlier, last) => {
+                // What this session appended is not at hand, and was live for nobody; what
+                // it replaced was.
+                let was_live = earlier
+                    .first()
+                    .is_some_and(|first| *first < self.feed.stored);
+                let says_less = last.map_or(was_live, |last| body.takes_from(&last));
+                if says_less && !self.may_say_less() {
+                    return Ok(Step::NeedsIdentity);
+                }
+                body.replaces = earlier;
+                let payload = body.encode(self.publisher.salt())?;
+                if says_less {
+                    self.says_less(&body.replaces);
+                }
+                self.chains.insert(identity, body.replaces);
+                self.appended.insert(identity, Appended { index, content });
+                self.progress.replaced += 1;
+                return Ok(Step::Leaf(RawLeaf::new(PUBLISH, payload)));
+            }
         };
         let payload = body.encode(self.publisher.salt())?;
-        let replaced = !body.replaces.is_empty();
-        if replaced {
-            self.chains.insert(identity, body.replaces);
-        }
         self.appended.insert(identity, Appended { index, content });
-        if replaced {
-            self.progress.replaced += 1;
+        self.progress.added += 1;
+        Ok(Step::Leaf(RawLeaf::new(PUBLISH, payload)))
+    }
+
+    const fn may_say_less(&self) -> bool {
+        self.publisher.identity_key.is_some() || self.unsigned_left > 0
+    }
+
+    fn says_less(&mut self, versions: &[u64]) {
+        if self.publisher.identity_key.is_some() {
+            self.to_sign.extend(versions);
         } else {
-            self.progress.added += 1;
+            self.unsigned_left = self.unsigned_left.saturating_sub(1);
         }
-        Ok(Some(RawLeaf::new(PUBLISH, payload)))
+    }
+
+    /// The identity key's word for the versions of this batch that are gone.
+    fn signed(&mut self) -> Result<Vec<RawLeaf>, NodeError> {
+        let versions = std::mem::take(&mut self.to_sign);
+        if versions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let retraction = Retraction {
+            reason: RetractReason::Other,
+            note: "a new version took its place".to_owned(),
+            recheck: false,
+            selectors: Vec::new(),
+        };
+        self.publisher
+            .retract_leaves(&self.feed, &retraction, &versions)
+    }
+
+    fn needs_identity(&mut self, line: u64) {
+        self.progress.rejected.push(LineRejection {
+            line,
+            code: "identity_key_needed",
+            reason: "it takes away what its entry said, as so many before it did: that needs the \
+                     identity key on the node (keys.identity), or waits until tomorrow"
+                .to_owned(),
+        });
     }
 
     fn known(
@@ -257,19 +327,17 @@ impl Import<'_> {
             // names every earlier version.
             let mut versions = self.chains.get(&identity).cloned().unwrap_or_default();
             versions.push(appended.index);
-            return Ok(Known::Changed(versions));
+            return Ok(Known::Changed(versions, None));
         }
         match held {
             Some(held) if held.live && held.content == content => Ok(Known::Same),
-            Some(held) if held.live => Ok(Known::Changed(self.versions(held.index)?)),
+            Some(held) if held.live => {
+                let (versions, last) = version(self.publisher, &self.feed, held.index)?;
+                Ok(Known::Changed(versions, Some(Box::new(last))))
+            }
             // Retracted before: publishing it again is a new entry.
             Some(_) | None => Ok(Known::New),
         }
-    }
-
-    /// All indexes of the entry whose latest version is at `latest`.
-    fn versions(&self, latest: u64) -> Result<Vec<u64>, NodeError> {
-        versions(self.publisher, &self.feed, latest)
     }
 
     fn reject(&mut self, line: u64, rejection: &Rejection) {
@@ -291,12 +359,21 @@ pub(super) fn versions(
     feed: &FeedInfo,
     latest: u64,
 ) -> Result<Vec<u64>, NodeError> {
+    version(publisher, feed, latest).map(|(versions, _)| versions)
+}
+
+/// The same, and what the latest version says.
+fn version(
+    publisher: &Publisher,
+    feed: &FeedInfo,
+    latest: u64,
+) -> Result<(Vec<u64>, Publish), NodeError> {
     let raw = publisher.store.read_leaf(feed.no, latest)?;
     match leaf::read(&raw, latest) {
         Leaf::Publish(publish) => {
-            let mut versions = publish.replaces;
+            let mut versions = publish.replaces.clone();
             versions.push(latest);
-            Ok(versions)
+            Ok((versions, *publish))
         }
         Leaf::Describe(_)
         | Leaf::Retract(_)

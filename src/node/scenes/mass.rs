@@ -1,14 +1,17 @@
 //! A mass retraction by the feed key alone goes to review, not away.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use hashpact_core::id::UnixMillis;
 use hashpact_core::keys::{Identity, SecretKey};
-use hashpact_core::leaf::{IndexRange, RETRACT, RawLeaf, Retract, RetractReason};
+use hashpact_core::leaf::{
+    Basis, IndexRange, MediaKind, Publish, RETRACT, RawLeaf, Retract, RetractReason,
+};
 use hashpact_core::limits::DAY_MS;
 
 use super::{Scene, entry, import, own_work, sha256_of, slug};
-use crate::model::{MatchStanding, Retraction, Selector};
+use crate::model::{MatchStanding, NewEntry, Retraction, Selector};
 use crate::node::Node;
 
 fn standings(node: &Node, n: u64) -> Vec<MatchStanding> {
@@ -18,10 +21,7 @@ fn standings(node: &Node, n: u64) -> Vec<MatchStanding> {
 
 /// A set of 400 entries, of which `count` are taken back, with or without the
 /// identity key, and then looked at as a reader would.
-fn after_retracting(
-    count: u64,
-    identity: Option<SecretKey<Identity>>,
-) -> (Scene, std::sync::Arc<Node>) {
+fn after_retracting(count: u64, identity: Option<SecretKey<Identity>>) -> (Scene, Arc<Node>) {
     let scene = Scene::new();
     let node = scene.open_with(identity);
     node.create_set(&own_work("confirmed")).unwrap();
@@ -107,7 +107,7 @@ fn stolen(first: u64, count: u64, created: UnixMillis) -> RawLeaf {
 }
 
 /// A set of 400 entries that a reader has, and leaves that come under one head.
-fn after(leaves: &[RawLeaf]) -> (Scene, std::sync::Arc<Node>) {
+fn after(leaves: &[RawLeaf]) -> (Scene, Arc<Node>) {
     let scene = Scene::new();
     let node = scene.open_with(None);
     node.create_set(&own_work("confirmed")).unwrap();
@@ -160,26 +160,163 @@ fn many_small_retractions_hide_no_large_one_before_them() {
     assert_eq!(standings(&node, 150), [MatchStanding::Review]);
 }
 
-/// A reader's view of a set of 400 entries, to which somebody appends leaves: the
-/// store knows nothing of who wrote them.
-fn replacing(named: &[Vec<u64>]) -> Vec<MatchStanding> {
+/// A reader's view of a set of 400 entries, to which somebody appends versions under so
+/// many heads: the store knows nothing of who wrote them.
+fn versions(heads: &[Vec<NewEntry>]) -> (Scene, Arc<Node>) {
     let scene = Scene::new();
     let node = scene.open();
     node.create_set(&own_work("confirmed")).unwrap();
     let entries = (0..400).map(|n| entry(n, "a")).collect();
     import(&node, "confirmed", entries);
+    for head in heads {
+        append(&node, head);
+    }
+    (scene, node)
+}
+
+/// Under one head.
+fn append(node: &Node, versions: &[NewEntry]) {
     let feed = node.publisher().own_set(&slug("confirmed")).unwrap();
     let mut session = node.publisher().session(&feed).unwrap();
-    for (n, replaces) in named.iter().enumerate() {
-        let mut body = entry(10_000 + u64::try_from(n).unwrap(), "new").body;
-        body.replaces.clone_from(replaces);
-        let payload = body.encode([3; 16]).unwrap();
-        let leaf = hashpact_core::leaf::RawLeaf::new(hashpact_core::leaf::PUBLISH, payload);
+    let from = session.size();
+    for version in versions {
+        let payload = version.body.encode([3; 16]).unwrap();
+        let leaf = RawLeaf::new(hashpact_core::leaf::PUBLISH, payload);
         session.append(&[leaf]).unwrap();
     }
     session.sign().unwrap();
-    node.review_retractions(feed.no, 401).unwrap();
+    node.review_retractions(feed.no, from).unwrap();
+}
+
+fn replacing_with(named: &[Vec<u64>], body: impl Fn(u64, u64) -> NewEntry) -> Vec<NewEntry> {
+    let versions = named.iter().enumerate().map(|(n, replaces)| {
+        let mut version = body(u64::try_from(n).unwrap(), replaces[0] - 1);
+        version.body.replaces.clone_from(replaces);
+        version
+    });
+    versions.collect()
+}
+
+fn replacing(named: &[Vec<u64>]) -> Vec<MatchStanding> {
+    let new = replacing_with(named, |n, _| entry(10_000 + n, "new"));
+    let (_scene, node) = versions(&[new]);
     standings(&node, 5)
+}
+
+fn held(node: &Node) -> usize {
+    let feed = node.publisher().own_set(&slug("confirmed")).unwrap();
+    node.store().held_retractions(feed.no).unwrap().len()
+}
+
+/// New versions of the first entries, each under its own name.
+fn updates(count: u64, body: impl Fn(u64) -> NewEntry) -> Vec<NewEntry> {
+    let named: Vec<_> = (1..=count).map(|first| vec![first]).collect();
+    replacing_with(&named, |_, of| body(of))
+}
+
+#[test]
+fn new_versions_that_drop_what_their_entries_said_count_as_a_mass_retraction() {
+    let other = |n| entry(10_000 + n, "b");
+    let (_scene, node) = versions(&[updates(150, other)]);
+    assert_eq!(standings(&node, 5), [MatchStanding::Review]);
+    assert_eq!(standings(&node, 149), [MatchStanding::Review]);
+    assert_eq!(standings(&node, 150), [MatchStanding::Active]);
+    assert_eq!(
+        standings(&node, 10_005),
+        [MatchStanding::Active],
+        "what is new counts"
+    );
+    // A few are no mass.
+    let (_scene, node) = versions(&[updates(100, other)]);
+    assert!(standings(&node, 5).is_empty());
+    // Spread over heads they are, and each is looked at once.
+    let heads: Vec<_> = updates(150, other).chunks(30).map(<[_]>::to_vec).collect();
+    let (_scene, node) = versions(&heads);
+    assert_eq!(standings(&node, 5), [MatchStanding::Review]);
+    assert_eq!(held(&node), 150);
+}
+
+#[test]
+fn so_do_versions_that_are_about_something_else_or_end() {
+    let changes: [fn(&mut Publish); 4] = [
+        |body| body.classification = None,
+        |body| body.media_kind = MediaKind::Other,
+        |body| body.basis = Basis::Inherited,
+        |body| body.expires = Some(super::NOW),
+    ];
+    for (no, change) in changes.into_iter().enumerate() {
+        let changed = |n| {
+            let mut version = entry(n, "b");
+            change(&mut version.body);
+            version
+        };
+        let (_scene, node) = versions(&[updates(150, changed)]);
+        assert_eq!(held(&node), 150, "{no}");
+    }
+}
+
+#[test]
+fn new_versions_that_say_all_that_was_said_take_nothing_out() {
+    let more = |n| {
+        let mut version = entry(n, "b");
+        version.body.signals.push(sha256_of(20_000 + n));
+        version
+    };
+    let (_scene, node) = versions(&[updates(150, more)]);
+    assert_eq!(
+        (held(&node), standings(&node, 5)),
+        (0, vec![MatchStanding::Active])
+    );
+}
+
+// What the first drops is held; the second drops nothing of the first.
+#[test]
+fn a_second_version_does_not_take_out_what_the_first_could_not() {
+    let other = |n| entry(10_000 + n, "b");
+    let again: Vec<_> = (1..=150).map(|first| vec![first, 400 + first]).collect();
+    let again = replacing_with(&again, |_, of| entry(10_000 + of, "c"));
+    let first = updates(150, other);
+    let (_scene, node) = versions(&[first.clone(), again.clone()]);
+    assert_eq!(standings(&node, 5), [MatchStanding::Review]);
+    // Nor under one head.
+    let (_scene, node) = versions(&[[first, again].concat()]);
+    assert_eq!(standings(&node, 5), [MatchStanding::Review]);
+}
+
+#[test]
+fn an_import_that_says_less_of_many_entries_needs_the_identity_key() {
+    let changed = || {
+        let other = |n: u64| {
+            let mut new = entry(10_000 + n, "b");
+            new.body.source_reference = format!("ref-{n}");
+            new
+        };
+        (0..150).map(other).collect::<Vec<_>>()
+    };
+    let entries = || (0..400).map(|n| entry(n, "a")).collect();
+    let scene = Scene::new();
+    let node = scene.open_with(None);
+    node.create_set(&own_work("confirmed")).unwrap();
+    import(&node, "confirmed", entries());
+    let mut importing = node.import(&slug("confirmed")).unwrap();
+    let done = importing.push(changed()).unwrap();
+    assert_eq!((done.replaced, done.rejected.len()), (100, 50));
+    assert_eq!(done.rejected[0].code, "identity_key_needed");
+    importing.finish().unwrap();
+    assert_eq!(standings(&node, 149), [MatchStanding::Active]);
+
+    // With it all go, and nobody holds anything.
+    let scene = Scene::new();
+    let node = scene.open_with(Some(SecretKey::from_seed(&[2; 32])));
+    node.create_set(&own_work("confirmed")).unwrap();
+    import(&node, "confirmed", entries());
+    let feed = node.publisher().own_set(&slug("confirmed")).unwrap();
+    assert_eq!(import(&node, "confirmed", changed()).replaced, 150);
+    node.review_retractions(feed.no, 401).unwrap();
+    assert_eq!(held(&node), 0);
+    assert!(standings(&node, 5).is_empty());
+    assert_eq!(standings(&node, 10_005), [MatchStanding::Active]);
+    assert_eq!(import(&node, "confirmed", changed()).unchanged, 150);
 }
 
 #[test]
@@ -209,7 +346,12 @@ fn a_new_version_that_names_all_earlier_ones_of_its_entry_takes_nothing_out() {
         let second = 401 + u64::try_from(named.len()).unwrap() - 1;
         named.push(vec![first, second]);
     }
-    assert!(replacing(&named).is_empty(), "replaced, not held");
+    let same = replacing_with(&named, |n, of| entry(of, &format!("version {n}")));
+    let (_scene, node) = versions(&[same]);
+    assert_eq!(
+        (held(&node), standings(&node, 5)),
+        (0, vec![MatchStanding::Active])
+    );
 }
 
 #[test]

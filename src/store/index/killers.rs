@@ -118,8 +118,8 @@ impl Store {
 }
 
 impl Store {
-    /// The leaves from `from` on and below `to` that name two or more in their
-    /// `replaces`, with what they name, the last one first, at most `limit`.
+    /// The leaves from `from` on and below `to` that name any in their `replaces`, with
+    /// what they name, the last one first, at most `limit`.
     ///
     /// # Errors
     /// [`StoreError::UnknownFeed`], or what RocksDB answers.
@@ -140,7 +140,7 @@ impl Store {
         let mut found = Vec::new();
         while let Some(killer) = iterator.item() {
             if let (index, Kills::WhileAlive(named)) = read(killer)?
-                && named.len() > 1
+                && !named.is_empty()
             {
                 found.push((index, named));
                 if found.len() == limit {

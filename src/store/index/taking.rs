@@ -13,6 +13,8 @@ pub struct Taking {
     pub retractions: BTreeMap<u64, RawLeaf>,
     /// What publish and opinion leaves name in their `replaces`.
     pub replaces: BTreeMap<u64, Vec<u64>>,
+    /// Publish and opinion leaves that are at hand whole: the store may not have them yet.
+    pub versions: BTreeMap<u64, RawLeaf>,
     /// Leaves that are their record alone.
     pub elided: BTreeSet<u64>,
 }
@@ -35,6 +37,7 @@ impl Taking {
                 self.retractions.insert(index, raw.clone());
             }
             PUBLISH | OPINION => {
+                self.versions.insert(index, raw.clone());
                 let replaces = match leaf::read(raw, index) {
                     Leaf::Publish(publish) => publish.replaces,
                     Leaf::Opinion(opinion) => opinion.replaces,

@@ -164,7 +164,6 @@ async fn a_bundle_whose_owner_goes_away_says_what_was_taken_in() {
     };
     let taken = import_from(&south, Arc::new(file), Settings::default());
     let taken = taken.await.unwrap();
-    assert!(taken.documents_new > 0);
     assert_eq!(only(&taken).outcome, SetOutcome::Taken, "{taken:?}");
     assert_eq!(codes(&taken), ["busy"], "and what ended it");
     assert_eq!(answers(&south, 700), 700);
