@@ -27,6 +27,7 @@ pub mod bundle;
 pub mod card;
 pub mod checkpoint;
 pub mod chunk;
+pub mod covered;
 pub mod enrol;
 pub mod envelope;
 pub mod equivocation;
