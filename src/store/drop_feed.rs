@@ -40,6 +40,7 @@ impl Store {
             Family::Entries,
             Family::Quarantine,
             Family::Elided,
+            Family::Receipts,
         ] {
             let (from, to) = (keys::feed_prefix(no).to_vec(), keys::feed_end(no));
             batch.delete_range_cf(inner.cf(family)?, from, to);

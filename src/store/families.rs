@@ -23,6 +23,7 @@
 //! | `opinions` | subject, member, feed id, index | opinion |
 //! | `changes` | see `changes` | what consumers follow, and how far each is |
 //! | `mutes` | see `mutes` | what this node mutes |
+//! | `receipts` | see `receipts.rs` | what each node says that it acts on of a feed |
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType,
@@ -53,6 +54,7 @@ pub(crate) enum Family {
     Changes,
     Opinions,
     Mutes,
+    Receipts,
 }
 
 /// Target size of the files of a bulk load, and of compaction.
@@ -62,7 +64,7 @@ const FILTER_BITS: f64 = 10.0;
 
 impl Family {
     /// All families, in the order that they are opened in.
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Meta,
         Self::Pages,
         Self::Tail,
@@ -84,6 +86,7 @@ impl Family {
         Self::Changes,
         Self::Opinions,
         Self::Mutes,
+        Self::Receipts,
     ];
 
     /// The name in RocksDB. `meta` is RocksDB's `default`, which always exists.
@@ -110,6 +113,7 @@ impl Family {
             Self::Changes => "changes",
             Self::Opinions => "opinions",
             Self::Mutes => "mutes",
+            Self::Receipts => "receipts",
         }
     }
 
@@ -153,7 +157,8 @@ impl Family {
             | Self::Quarantine
             | Self::Changes
             | Self::Opinions
-            | Self::Mutes => {
+            | Self::Mutes
+            | Self::Receipts => {
                 options.set_compression_type(DBCompressionType::Lz4);
                 options.set_write_buffer_size(4 << 20);
                 table.set_block_size(8 << 10);

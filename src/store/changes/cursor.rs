@@ -71,6 +71,12 @@ impl ChangeCursor {
         matches!(self.place, Place::Snapshot { .. })
     }
 
+    /// The newest record of the log told whole.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
     /// The bytes that a consumer keeps.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {

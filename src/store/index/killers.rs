@@ -204,6 +204,15 @@ impl KillerRecord {
         self.kind == ALWAYS || self.kind == ERASING
     }
 
+    /// Whether one of its ranges has a leaf.
+    pub(crate) fn names(&self, index: u64) -> bool {
+        let mut ranges = self.indexes.chunks_exact(2);
+        ranges.any(|range| match range {
+            [first, count] => index.checked_sub(*first).is_some_and(|at| at < *count),
+            _ => false,
+        })
+    }
+
     /// Whether the leaf is an erase.
     pub(crate) const fn erases(&self) -> bool {
         self.kind == ERASING
