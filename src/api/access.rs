@@ -57,6 +57,7 @@ pub(crate) const CALLS: &[(&str, Role)] = &[
     ("/hashpact.node.v1.Node/Mute", Administer),
     ("/hashpact.node.v1.Node/Unmute", Administer),
     ("/hashpact.node.v1.Node/ListMutes", Read),
+    ("/hashpact.node.v1.Node/Receipts", Read),
     ("/hashpact.node.v1.Node/Verify", Administer),
     ("/hashpact.node.v1.Node/ImportRoster", Administer),
     ("/hashpact.node.v1.Node/ShowRoster", Read),

@@ -40,6 +40,7 @@ mod places;
 mod policy;
 mod proving;
 mod quarantine;
+mod receipts;
 mod recorded;
 mod refusals;
 mod retract;

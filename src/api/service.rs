@@ -450,6 +450,17 @@ impl wire::node_server::Node for NodeService {
         Ok(Response::new(listed.await?))
     }
 
+    async fn receipts(
+        &self,
+        request: Request<wire::ReceiptsRequest>,
+    ) -> Result<Response<wire::ReceiptsResponse>, Status> {
+        let request = request.into_inner();
+        let receipts = self.call("receipts", move |node| {
+            crate::receipts::receipts(node, &request)
+        });
+        Ok(Response::new(receipts.await?))
+    }
+
     async fn decide_quarantine(
         &self,
         request: Request<wire::DecideQuarantineRequest>,

@@ -43,6 +43,7 @@ pub(crate) fn status(node: &Node, about: &About) -> Result<wire::StatusResponse,
         policy_since_ms: status.policy_since.0,
         policy_refused: node.policy_is_refused(),
         mutes: status.mutes,
+        overdue_receipts: crate::receipts::overdue(node, node.overdue_receipts()),
     })
 }
 
@@ -56,6 +57,7 @@ pub(crate) fn peer(node: &Node, peer: PeerView) -> wire::Peer {
         )
     });
     let (last_error_code, last_error) = peer.last_error;
+    let overdue = peer.overdue_receipts.into_iter().collect();
     wire::Peer {
         member: peer.slug.to_string(),
         node: peer.node.to_string(),
@@ -70,6 +72,7 @@ pub(crate) fn peer(node: &Node, peer: PeerView) -> wire::Peer {
         roster_version: peer.roster_version,
         software: peer.software,
         certificate_expires_ms: peer.certificate_expires.0,
+        overdue_receipts: crate::receipts::overdue(node, overdue),
     }
 }
 

@@ -150,6 +150,7 @@ impl Capped for wire::Announcement {
         const HEAD: u64 = 4;
         const GRANT_ENDED: u64 = 8;
         const GRANT_ENDED_HEAD: u64 = 1;
+        const OVERDUE: u64 = 10;
         const LIMIT: usize = COSIGNATURES_MAX + RECEIPTS_MAX + PROOF_MAX_HASHES + PLAIN_FIELDS_MAX;
         let budget = Budget::new("announcement", LIMIT);
         budget.walk(message, |number, content| match number {
@@ -158,6 +159,7 @@ impl Capped for wire::Announcement {
                 GRANT_ENDED_HEAD => budget.walk(content, |_, _| Ok(())),
                 _ => Ok(()),
             }),
+            OVERDUE => budget.walk(content, |_, member| budget.walk(member, |_, _| Ok(()))),
             _ => Ok(()),
         })
     }

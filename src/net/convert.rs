@@ -27,6 +27,8 @@ pub(crate) const PROOF_MAX_HASHES: usize = 128;
 /// A cosignature line: a name of a coalition's length and 76 bytes in base64.
 const COSIGNATURE_MAX_BYTES: usize = 512;
 const PROTOCOL_VERSIONS_MAX: usize = 16;
+/// Members whose receipts are overdue, in one announcement.
+pub(crate) const OVERDUE_MAX: usize = 512;
 const SOFTWARE_MAX_BYTES: usize = 100;
 /// A leaf in plain form: kind, length, payload.
 const LEAF_PLAIN_MAX_BYTES: usize = LEAF_PAYLOAD_MAX_BYTES + 3;
@@ -173,7 +175,16 @@ fn announced(item: wire::announcement::Item) -> Result<Announcement, Rejection> 
             leaf: capped(ended.leaf, "leaf", LEAF_PLAIN_MAX_BYTES)?,
             inclusion: hashes(&ended.inclusion, "inclusion proof")?,
         })),
+        Item::Overdue(overdue) => Announcement::Overdue(overdue_of(overdue)?),
     })
+}
+
+fn overdue_of(overdue: wire::Overdue) -> Result<Vec<(MemberNumber, u64)>, Rejection> {
+    Rejection::cap("overdue receipts", overdue.members.len(), OVERDUE_MAX)?;
+    let members = overdue.members.into_iter();
+    members
+        .map(|of| Ok((MemberNumber::new(of.member)?, of.sets)))
+        .collect()
 }
 
 fn head(head: wire::Head) -> Result<Head, Rejection> {
@@ -216,6 +227,15 @@ impl From<Announcement> for wire::Announcement {
                 head: Some(ended.head.into()),
                 index: ended.index,
                 leaf: ended.leaf,
+            }),
+            Announcement::Overdue(overdue) => Item::Overdue(wire::Overdue {
+                members: overdue
+                    .into_iter()
+                    .map(|(member, sets)| wire::OverdueMember {
+                        member: member.value(),
+                        sets,
+                    })
+                    .collect(),
             }),
         };
         Self { item: Some(item) }

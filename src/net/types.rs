@@ -72,6 +72,8 @@ pub enum Announcement {
     DocumentEvidence(Bytes),
     /// The receiver lost its grant on a feed.
     GrantEnded(Box<GrantEnded>),
+    /// To observers: on how many of the sender's sets each member's receipts are overdue.
+    Overdue(Vec<(MemberNumber, u64)>),
 }
 
 /// The newest state of a feed and what stands beside it.
@@ -85,7 +87,7 @@ pub struct Head {
     pub note: Bytes,
     /// Cosignature lines.
     pub cosignatures: Vec<Bytes>,
-    /// Envelopes with receipts.
+    /// Envelopes with receipts, of this head or of others of the feed.
     pub receipts: Vec<Bytes>,
 }
 

@@ -23,6 +23,10 @@ pub enum Change {
     Evidence(FeedId),
     /// Evidence of two documents of one version was stored.
     Equivocation,
+    /// A node's newer word on a feed is kept.
+    Receipt(FeedId),
+    /// On how many sets whose receipts are overdue.
+    Overdue,
 }
 
 /// How many changes a slow watcher may fall behind before it starts again from

@@ -31,6 +31,7 @@ pub mod policy;
 pub mod proving;
 pub mod publish;
 pub mod quarantine;
+pub mod receipts;
 pub mod removed;
 
 mod export;

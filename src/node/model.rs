@@ -404,6 +404,8 @@ pub struct PeerView {
     pub software: String,
     /// When the certificate that it showed last runs out; 0 where it showed none.
     pub certificate_expires: UnixMillis,
+    /// By its word, on how many of its sets each member's receipts are overdue.
+    pub overdue_receipts: Vec<(MemberNumber, u64)>,
 }
 
 /// How pulling a feed stands.

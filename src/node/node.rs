@@ -32,6 +32,7 @@ use crate::near::Near;
 use crate::policy::Desk;
 use crate::publish::{Import, Publisher, PublisherParts};
 use crate::quarantine::SaidState;
+use crate::receipts::Receipts;
 use crate::{export, matching, re_anchor, removed, sign_state, views};
 
 /// What a node is opened with.
@@ -107,6 +108,7 @@ pub struct Node {
     pub(crate) desk: Arc<Desk>,
     following: Following,
     pub(crate) counted: crate::mass::versions::Counted,
+    receipts: Receipts,
 }
 
 impl Node {
@@ -175,6 +177,7 @@ impl Node {
             desk,
             following,
             counted: <_>::default(),
+            receipts: Receipts::default(),
         });
         node.follow_roster()?;
         node.settle_all()?;
@@ -245,6 +248,10 @@ impl Node {
         &self.following
     }
 
+    pub(crate) const fn receipts(&self) -> &Receipts {
+        &self.receipts
+    }
+
     pub(crate) const fn roster_said(&self) -> &SaidState {
         &self.roster_said
     }
@@ -254,10 +261,11 @@ impl Node {
         self.ready.store(ready, Ordering::SeqCst);
     }
 
-    /// Whether the node answers and exchanges.
+    /// Whether the node answers and exchanges, and has at least what it said before that
+    /// it acts on.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::SeqCst)
+        self.ready.load(Ordering::SeqCst) && !self.receipts.is_behind()
     }
 
     /// Says when the TLS certificate in use runs out.

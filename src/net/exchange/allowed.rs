@@ -23,6 +23,7 @@ impl Driver {
         let before = std::mem::take(&mut self.denied);
         self.denied = self.denials();
         self.silence();
+        self.forget_non_readers();
         if self.denied == before {
             return;
         }

@@ -32,6 +32,8 @@ use tokio::time::timeout;
 use super::directory::Snapshots;
 use super::documents;
 use super::reach::{self, Reach};
+use super::receipts::ToldReceipts;
+use crate::convert::OVERDUE_MAX;
 use crate::service::ServiceError;
 use crate::types::{Announcement, Answers, GrantEnded, Head, Outgoing};
 
@@ -89,6 +91,7 @@ enum Work {
     Feed(FeedId),
     Evidence,
     Equivocations,
+    Overdue,
     SnapshotEnd,
 }
 
@@ -210,7 +213,8 @@ impl Telling {
             Some(Change::Roster) => self.work.push(Work::Roster),
             Some(Change::Card(member)) => self.work.push(Work::Card(member)),
             Some(Change::Suspension) => self.work.push(Work::Suspensions),
-            Some(Change::Head(feed)) => self.work.push(Work::Feed(feed)),
+            Some(Change::Head(feed) | Change::Receipt(feed)) => self.work.push(Work::Feed(feed)),
+            Some(Change::Overdue) => self.work.push(Work::Overdue),
             Some(Change::Evidence(_)) => self.work.push(Work::Evidence),
             Some(Change::Equivocation) => self.work.push(Work::Equivocations),
             Some(Change::Access) => self.queue_feeds(),
@@ -251,6 +255,7 @@ impl Telling {
         }
         self.work.push(Work::Suspensions);
         self.work.push(Work::Equivocations);
+        self.work.push(Work::Overdue);
         self.queue_feeds();
     }
 
@@ -262,7 +267,7 @@ impl Telling {
     }
 }
 
-/// A head as it is told, with what stands beside it.
+/// A head as it is told, with the cosignatures that stand beside it.
 ///
 /// # Errors
 /// What the store answers.
@@ -277,7 +282,7 @@ pub(super) fn stored_head(
         publisher: reach.feed.publisher,
         note: head.note().clone(),
         cosignatures: within(head.cosignatures, COSIGNATURES_MAX),
-        receipts: within(head.receipts, RECEIPTS_MAX),
+        receipts: Vec::new(),
     }))
 }
 
@@ -296,6 +301,8 @@ struct Told {
     cards: HashMap<MemberNumber, Digest>,
     suspensions: HashSet<Digest>,
     heads: HashMap<FeedId, Digest>,
+    receipts: ToldReceipts,
+    overdue: Option<Vec<(MemberNumber, u64)>>,
     evidence: HashSet<Digest>,
     /// Per feed, the describe leaf in force when it was last decided whether the
     /// member lost a grant.
@@ -325,6 +332,7 @@ impl Teller {
             Work::Feed(feed) => self.feed(snapshot, &feed),
             Work::Evidence => self.evidence(&snapshot),
             Work::Equivocations => self.equivocations(),
+            Work::Overdue => Ok(self.overdue(&snapshot)),
             Work::SnapshotEnd => Ok(vec![Announcement::SnapshotEnd]),
         };
         match said {
@@ -387,16 +395,45 @@ impl Teller {
         let feed = reach.feed.id;
         let Some(at) = reach.feed.applied.filter(|_| reach.hears_heads(self.to)) else {
             self.told.heads.remove(&feed);
+            self.told.receipts.forget(&feed);
             return Ok(None);
         };
-        let Some(head) = stored_head(self.node.store(), reach, at)? else {
+        let Some(mut head) = stored_head(self.node.store(), reach, at)? else {
             return Ok(None);
         };
         let digest = digest_of(&head);
-        if self.told.heads.insert(feed, digest) == Some(digest) {
+        let known = self.told.heads.insert(feed, digest) == Some(digest);
+        head.receipts = self.new_receipts(reach)?;
+        if known && head.receipts.is_empty() {
             return Ok(None);
         }
         Ok(Some(Announcement::Head(Box::new(head))))
+    }
+
+    /// PROTOCOL 16.12a: what the member may hear of who acts on the feed, each once.
+    fn new_receipts(&mut self, reach: &Reach) -> Result<Vec<Bytes>, StoreError> {
+        let Ok(own) = self.node.membership().own() else {
+            return Ok(Vec::new());
+        };
+        let (store, own) = (self.node.store(), (own, self.node.name()));
+        let new = self.told.receipts.new_of(store, reach, own, self.to)?;
+        Ok(within(new, RECEIPTS_MAX))
+    }
+
+    /// PROTOCOL 16.13a: observers hear how many receipts are overdue, and of no feed.
+    fn overdue(&mut self, snapshot: &Snapshot) -> Vec<Announcement> {
+        if !snapshot.may_observe(self.to) {
+            return Vec::new();
+        }
+        let overdue = self.node.overdue_receipts().into_iter();
+        let overdue: Vec<_> = overdue.take(OVERDUE_MAX).collect();
+        if self.told.overdue.as_ref() == Some(&overdue)
+            || (self.told.overdue.is_none() && overdue.is_empty())
+        {
+            return Vec::new();
+        }
+        self.told.overdue = Some(overdue.clone());
+        vec![Announcement::Overdue(overdue)]
     }
 
     /// PROTOCOL 16.13: a member that loses its grant gets that one describe leaf, with its
@@ -421,11 +458,10 @@ impl Teller {
         if index >= at.size || !self.told.grants_ended.insert((feed, index)) {
             return Ok(None);
         }
-        let Some(mut head) = stored_head(self.node.store(), reach, at)? else {
+        // Without receipts: who acts on the feed is no business of who is out.
+        let Some(head) = stored_head(self.node.store(), reach, at)? else {
             return Ok(None);
         };
-        // Who acts on the feed is no business of who is out.
-        head.receipts.clear();
         let inclusion = self
             .node
             .store()
@@ -503,12 +539,9 @@ fn within(list: Vec<Bytes>, count: usize) -> Vec<Bytes> {
     list.into_iter().take(count).take_while(fits).collect()
 }
 
-/// Tells two states of a head apart, with what stands beside it.
+/// Tells two states of a head apart, with its cosignatures.
 fn digest_of(head: &Head) -> Digest {
-    let parts = std::iter::once(&head.note)
-        .chain(&head.cosignatures)
-        .chain(std::iter::once(&head.note))
-        .chain(&head.receipts);
+    let parts = std::iter::once(&head.note).chain(&head.cosignatures);
     let digests: Vec<u8> = parts.flat_map(|part| Digest::of(part).0).collect();
     Digest::of(&digests)
 }

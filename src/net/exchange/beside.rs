@@ -1,22 +1,19 @@
-//! What stands beside heads: witnesses' cosignatures and readers' receipts.
+//! What stands beside heads: witnesses' cosignatures. Receipts, which may be of other
+//! heads than the one that they come with, are [`receipts`](super::receipts)' own.
 //!
-//! Each is verified before it is kept or told on: a cosignature with the witness
-//! keys on the card in force of an active member with that role, a receipt with the
-//! receipt keys of the node that it names, whose member may know the feed. What does
-//! not verify is counted and dropped; the head counts all the same. Of one witness
-//! and of one node the newest word is kept.
+//! Each is verified before it is kept or told on, with the witness keys on the card in
+//! force of an active member with that role. What does not verify is counted and
+//! dropped; the head counts all the same. Of one witness the newest word is kept.
 
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use hashpact_core::checkpoint::{self, SignedCheckpoint};
-use hashpact_core::envelope::{Envelope, PayloadType};
-use hashpact_core::id::{FeedId, MemberNumber, Slug, UnixMillis};
+use hashpact_core::id::FeedId;
 use hashpact_core::keys::{PublicKey, Witness};
-use hashpact_core::limits::{CLOCK_SKEW_MS, COSIGNATURES_MAX, RECEIPTS_MAX};
+use hashpact_core::limits::{CLOCK_SKEW_MS, COSIGNATURES_MAX};
 use hashpact_core::note::{Note, SignatureLine};
 use hashpact_core::puller::PeerId;
-use hashpact_core::receipt::{self, Receipt};
 use hashpact_core::reject::Rejection;
 use hashpact_core::verified::Verified;
 use hashpact_node::hub::Change;
@@ -24,7 +21,6 @@ use hashpact_node::{Node, NodeError};
 use hashpact_store::StoreError;
 
 use super::driver::Driver;
-use super::reach::Reach;
 use crate::types;
 
 /// Refusals of one announcement after which the rest is not looked at: whoever says
@@ -45,11 +41,10 @@ struct Waiting {
     said: Said,
 }
 
-/// The newest word of each witness, by its name, and of each node.
+/// The newest word of each witness, by its name.
 #[derive(Clone, Default)]
 struct Said {
     cosignatures: BTreeMap<String, (u64, Bytes)>,
-    receipts: BTreeMap<(MemberNumber, Slug), (UnixMillis, Bytes)>,
 }
 
 impl Said {
@@ -61,39 +56,26 @@ impl Said {
                 said.cosignatures.insert(name, (time_s, line.clone()));
             }
         }
-        for bytes in &head.receipts {
-            let envelope = Envelope::decode(bytes.clone(), PayloadType::Receipt);
-            if let Ok(receipt) = envelope.and_then(|e| Receipt::read(e.payload())) {
-                let key = (receipt.member, receipt.node);
-                said.receipts.insert(key, (receipt.signed, bytes.clone()));
-            }
-        }
         said
     }
 
     /// Takes what is newer; says whether anything is.
     fn merge(&mut self, other: Self) -> bool {
-        let cosignatures = newer(&mut self.cosignatures, other.cosignatures, COSIGNATURES_MAX);
-        newer(&mut self.receipts, other.receipts, RECEIPTS_MAX) || cosignatures
+        newer(&mut self.cosignatures, other.cosignatures, COSIGNATURES_MAX)
     }
 
     /// Leaves what is newer than what is known.
     fn drop_known(&mut self, known: &Self) {
         self.cosignatures
             .retain(|name, (time_s, _)| known.cosignatures.get(name).is_none_or(|k| k.0 < *time_s));
-        self.receipts
-            .retain(|node, (signed, _)| known.receipts.get(node).is_none_or(|k| k.0 < *signed));
     }
 
     fn is_empty(&self) -> bool {
-        self.cosignatures.is_empty() && self.receipts.is_empty()
+        self.cosignatures.is_empty()
     }
 
     fn bytes(&self) -> usize {
-        let lines = self.cosignatures.values().map(|(_, line)| line.len());
-        lines
-            .chain(self.receipts.values().map(|(_, bytes)| bytes.len()))
-            .sum()
+        self.cosignatures.values().map(|(_, line)| line.len()).sum()
     }
 }
 
@@ -129,7 +111,8 @@ impl Driver {
         announced: &types::Head,
         head: &Verified<SignedCheckpoint>,
     ) {
-        if announced.cosignatures.is_empty() && announced.receipts.is_empty() {
+        self.receipts_heard(peer, announced);
+        if announced.cosignatures.is_empty() {
             return;
         }
         let rank = (head.checkpoint.origin.epoch, head.size());
@@ -146,7 +129,7 @@ impl Driver {
             Ok(None) => {}
             Ok(Some(early)) => self.beside.wait(announced.feed, rank, early),
             Err(error) => {
-                tracing::error!(%error, code = error.code(), "keeping cosignatures and receipts");
+                tracing::error!(%error, code = error.code(), "keeping cosignatures");
             }
         }
     }
@@ -170,7 +153,7 @@ impl Driver {
         if let Some(said) = self.beside.take(feed, rank)
             && let Err(error) = self.keep(feed, rank, said)
         {
-            tracing::error!(%error, code = error.code(), "keeping cosignatures and receipts");
+            tracing::error!(%error, code = error.code(), "keeping cosignatures");
         }
     }
 
@@ -195,7 +178,6 @@ impl Driver {
         }
         let lines = said.cosignatures.into_values().map(|(_, line)| line);
         head.cosignatures = lines.collect();
-        head.receipts = said.receipts.into_values().map(|(_, r)| r).collect();
         match store.put_head(no, &head) {
             // Another root of that size: the fork is told elsewhere.
             Err(StoreError::HeadMismatch { .. }) => Ok(None),
@@ -262,21 +244,6 @@ fn claimed(announced: &types::Head, known: &Said) -> (Said, Vec<Rejection>) {
             None => refused.push(Rejection::malformed("cosignature", "no signature line")),
         }
     }
-    for bytes in announced.receipts.iter().take(RECEIPTS_MAX) {
-        if refused.len() >= REFUSED_MAX {
-            return (said, refused);
-        }
-        let envelope = Envelope::decode(bytes.clone(), PayloadType::Receipt);
-        match envelope.and_then(|envelope| Receipt::read(envelope.payload())) {
-            Ok(receipt) => {
-                let mut one = Said::default();
-                let key = (receipt.member, receipt.node);
-                one.receipts.insert(key, (receipt.signed, bytes.clone()));
-                said.merge(one);
-            }
-            Err(rejection) => refused.push(rejection),
-        }
-    }
     said.drop_known(known);
     (said, refused)
 }
@@ -302,17 +269,6 @@ fn verify(
         match cosignature(node, body, line, &witnesses) {
             Ok((name, time_s)) => {
                 said.cosignatures.insert(name, (time_s, line.clone()));
-            }
-            Err(rejection) => refused.push(rejection),
-        }
-    }
-    for (_, bytes) in claimed.receipts.values() {
-        if refused.len() >= REFUSED_MAX {
-            return (said, refused);
-        }
-        match receipt(node, bytes, head) {
-            Ok((key, signed)) => {
-                said.receipts.insert(key, (signed, bytes.clone()));
             }
             Err(rejection) => refused.push(rejection),
         }
@@ -379,53 +335,6 @@ fn cosignature(
         }
     }
     Err(refused)
-}
-
-fn receipt(
-    node: &Node,
-    bytes: &Bytes,
-    head: &Verified<SignedCheckpoint>,
-) -> Result<((MemberNumber, Slug), UnixMillis), Rejection> {
-    let membership = node.membership();
-    let (genesis, now) = (membership.genesis(), node.clock().now());
-    let state = membership.state();
-    let keys = |member, name: &Slug| {
-        let roster = state
-            .chain
-            .as_ref()
-            .map(hashpact_core::roster::RosterChain::roster);
-        let card = roster.and_then(|roster| state.cards.current(member, roster, now));
-        let node = card.and_then(|card| card.card().node(name));
-        node.map(|node| node.receipt_keys.clone())
-            .unwrap_or_default()
-    };
-    let verified = receipt::verify(bytes.clone(), &genesis, now, keys)?;
-    let said = &verified.receipt;
-    let origin = &head.checkpoint.origin;
-    if !said.is_of(origin.feed, (origin.epoch, head.size(), head.root())) {
-        return Err(Rejection::invalid("receipt", "it is of another head"));
-    }
-    check_reader(node, origin.feed, said.member)?;
-    Ok(((said.member, said.node.clone()), said.signed))
-}
-
-/// A receipt of a member that may not know the feed says nothing. Before the feed's
-/// grants are known here, any active member's is taken.
-fn check_reader(node: &Node, feed: FeedId, member: MemberNumber) -> Result<(), Rejection> {
-    let no_reader = || Rejection::Unknown {
-        what: "reader",
-        why: "the member may not read the feed".to_owned(),
-    };
-    let snapshot = node.membership().snapshot().ok_or_else(no_reader)?;
-    if !snapshot.may_connect(member) {
-        return Err(no_reader());
-    }
-    match Reach::of(node.store(), snapshot.into(), &feed) {
-        Ok(reach) if reach.feed.describe.is_some() => {
-            reach.may_prove(member).map_err(|_| no_reader())
-        }
-        Ok(_) | Err(_) => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -457,7 +457,13 @@ fn nobody_known() -> NetError {
 async fn relevant(changes: &mut broadcast::Receiver<Change>) {
     loop {
         match changes.recv().await {
-            Ok(Change::Head(_) | Change::Evidence(_) | Change::Equivocation) => {}
+            Ok(
+                Change::Head(_)
+                | Change::Evidence(_)
+                | Change::Equivocation
+                | Change::Receipt(_)
+                | Change::Overdue,
+            ) => {}
             Ok(Change::Roster | Change::Card(_) | Change::Suspension | Change::Access)
             | Err(RecvError::Lagged(_)) => return,
             Err(RecvError::Closed) => std::future::pending().await,

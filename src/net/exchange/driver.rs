@@ -27,6 +27,7 @@ use super::epochs::Epochs;
 use super::errand::Errand;
 use super::inside::Done;
 use super::pipeline::{self, Pulled, describe_of};
+use super::receipts::Receipts;
 use super::rejections::Rejections;
 use super::room::Rooms;
 use super::standing;
@@ -90,8 +91,10 @@ pub(crate) struct Driver {
     pub(super) confirm_wait_ms: u64,
     /// What new epochs wait for.
     pub(super) epochs: Epochs,
-    /// Cosignatures and receipts that wait for their heads.
+    /// Cosignatures that wait for their heads.
     pub(super) beside: Beside,
+    /// Receipts that are to be told on.
+    pub(super) receipts: Receipts,
     /// Feeds that are taken in from bundles.
     pub(super) files: Files,
 }
@@ -122,6 +125,7 @@ impl Driver {
             asked_for: HashSet::new(),
             epochs: Epochs::default(),
             beside: Beside::default(),
+            receipts: Receipts::default(),
             files: Files::default(),
         }
     }
@@ -471,7 +475,10 @@ impl Driver {
     /// Something changed in the node; `None` where it is not known what.
     pub(crate) fn changed(&mut self, change: Option<Change>) {
         match change {
-            Some(Change::Head(_) | Change::Evidence(_) | Change::Equivocation) => {}
+            Some(Change::Head(feed)) => self.receipt_due(&feed),
+            Some(
+                Change::Evidence(_) | Change::Equivocation | Change::Receipt(_) | Change::Overdue,
+            ) => {}
             Some(Change::Suspension | Change::Access) => self.access_changed(),
             Some(Change::Roster | Change::Card(_)) | None => {
                 self.access_changed();
@@ -492,6 +499,7 @@ impl Driver {
         }
         self.look_at_room();
         self.leave_due();
+        self.keep_receipts();
         self.ask_all();
         self.show();
         self.board.looked();

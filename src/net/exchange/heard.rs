@@ -92,6 +92,13 @@ impl Driver {
                 membership.accept_equivocation(&bytes).map(drop)
             }
             Announcement::GrantEnded(ended) => self.grant_ended(&ended),
+            Announcement::Overdue(overdue) => {
+                if let Some(known) = self.peers.get(&peer) {
+                    self.board
+                        .peer(&known.key, |row| row.overdue_receipts = overdue);
+                }
+                Ok(())
+            }
         };
         match taken {
             Ok(()) => {}

@@ -84,6 +84,7 @@ impl Rates {
             Announcement::Head(_)
             | Announcement::Roster { .. }
             | Announcement::SnapshotEnd
+            | Announcement::Overdue(_)
             | Announcement::Alive { .. } => (
                 &self.heads,
                 self.bursts.0,

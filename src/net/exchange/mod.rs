@@ -32,6 +32,7 @@ mod links;
 mod pipeline;
 mod purging;
 mod reach;
+mod receipts;
 mod rejections;
 mod resigned;
 mod reverse;

@@ -107,5 +107,6 @@ fn row(key: &PeerKey, slug: Slug, endpoints: &[Endpoint], state: &'static str) -
         roster_version: 0,
         software: String::new(),
         certificate_expires: UnixMillis(0),
+        overdue_receipts: Vec::new(),
     }
 }

@@ -196,6 +196,7 @@ mod tests {
             roster_version: 0,
             software: String::new(),
             certificate_expires: UnixMillis(0),
+            overdue_receipts: Vec::new(),
         }
     }
 

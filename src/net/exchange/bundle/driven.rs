@@ -204,6 +204,7 @@ impl Driver {
             | Announcement::Head(_)
             | Announcement::SnapshotEnd
             | Announcement::Alive { .. }
+            | Announcement::Overdue(_)
             | Announcement::GrantEnded(_) => Ok(()),
         }
     }

@@ -318,12 +318,9 @@ impl Exporting {
         let said = blocking(move || {
             let snapshot = snapshots.newest().ok_or_else(|| gone(&name))?;
             let reach = Reach::of(node.store(), snapshot, &id).map_err(|_| gone(&name))?;
+            // Without receipts: they go to those who may hear of the feed, by Watch.
             let mut said = described(&node, &reach, &feed, at)?;
             said.from = since;
-            if reader == Reader::Authority {
-                // Who acts on the feed is no business of who is out.
-                said.head.receipts.clear();
-            }
             Ok(said)
         });
         let message = wire::BundleFeed::from(said.await?).encode_to_vec();

@@ -80,6 +80,10 @@ impl Shown {
     }
 
     fn receipt(&self, change: impl FnOnce(&mut Receipt)) -> Bytes {
+        self.receipt_by(&receipt_key(), change)
+    }
+
+    fn receipt_by(&self, key: &SecretKey<ReceiptKey>, change: impl FnOnce(&mut Receipt)) -> Bytes {
         let mut receipt = Receipt {
             genesis: self.coalition.genesis,
             member: number(WEST),
@@ -93,7 +97,7 @@ impl Shown {
         };
         change(&mut receipt);
         let mut draft = receipt.to_envelope().unwrap();
-        draft.sign(&receipt_key());
+        draft.sign(key);
         draft.finish().unwrap().as_bytes().clone()
     }
 
@@ -104,10 +108,21 @@ impl Shown {
         self.hostile.says(Announcement::Head(Box::new(head)));
     }
 
+    /// What the victim said of the feed itself.
+    fn own_word(&self) -> Option<Bytes> {
+        let no = self.victim.held(&self.forged.feed).unwrap().no;
+        let store = self.victim.node.store();
+        let own = store.receipt(no, number(SOUTH), &slug("n1")).unwrap();
+        own.map(|own| own.envelope)
+    }
+
     fn kept(&self) -> (Vec<Bytes>, Vec<Bytes>) {
         let no = self.victim.held(&self.forged.feed).unwrap().no;
-        let head = self.victim.node.store().head(no, 0, 40).unwrap().unwrap();
-        (head.cosignatures, head.receipts)
+        let store = self.victim.node.store();
+        let head = store.head(no, 0, 40).unwrap().unwrap();
+        let receipts = store.receipts(no, Some(number(WEST))).unwrap();
+        let receipts = receipts.into_iter().map(|kept| kept.envelope);
+        (head.cosignatures, receipts.collect())
     }
 }
 
@@ -127,18 +142,34 @@ async fn cosignatures_and_receipts_that_verify_are_kept_the_newest_of_each_and_t
     scene.says(vec![early], vec![]);
     assert_eq!(scene.kept(), expected);
     assert!(scene.victim.refused(&scene.hostile).is_empty());
-    let mut watch =
-        crate::exchange::announce::told_to(Arc::clone(&scene.victim.node), number(WEST));
-    let said = snapshot_of(&mut watch).await;
-    let beside = said.iter().find_map(|item| {
-        if let Announcement::Head(head) = item {
-            Some((head.cosignatures.clone(), head.receipts.clone()))
-        } else {
-            None
+    // What was signed before is no news, whoever says it.
+    scene.says(vec![], vec![scene.receipt(|_| ())]);
+    let told = |to| {
+        let node = Arc::clone(&scene.victim.node);
+        async move {
+            let mut watch = crate::exchange::announce::told_to(node, number(to));
+            let said = snapshot_of(&mut watch).await;
+            let mut beside = said.into_iter().filter_map(|item| {
+                let Announcement::Head(head) = item else {
+                    return None;
+                };
+                Some((head.cosignatures, head.receipts))
+            });
+            beside.next().unwrap()
         }
-    });
-    assert_eq!(beside, Some(expected));
-    drop(watch);
+    };
+    until("the victim has said so itself", || {
+        scene.own_word().is_some()
+    })
+    .await;
+    let own = scene.own_word().unwrap();
+    let both = vec![own.clone(), expected.1[0].clone()];
+    assert_eq!(told(NORTH).await, (expected.0.clone(), both.clone()));
+    // Whoever lost its store learns from others what it said.
+    assert_eq!(told(WEST).await, (expected.0.clone(), both));
+    // Who acts on what is nothing to a witness that reads nothing.
+    assert_eq!(told(WITNESS).await, (expected.0.clone(), vec![]));
+    assert_eq!(scene.kept(), expected);
     scene.victim.stop(&scene.coalition).await;
 }
 
@@ -153,7 +184,7 @@ async fn what_does_not_verify_beside_a_head_is_refused_and_the_head_counts() {
         let key = SecretKey::from_seed(&[73; 32]);
         (vec![scene.cosignature(&key, "witness", NOW)], vec![])
     };
-    let lies: [Lie; 7] = [
+    let lies: [Lie; 12] = [
         ("a stranger's cosignature", stranger, "bad_signature"),
         (
             "one by a member without the role",
@@ -174,18 +205,55 @@ async fn what_does_not_verify_beside_a_head_is_refused_and_the_head_counts() {
             "malformed",
         ),
         (
-            "a receipt of another head",
+            "a receipt of another root",
             |s| (vec![], vec![s.receipt(|receipt| receipt.size = 39)]),
+            "two_roots",
+        ),
+        (
+            "a receipt of another feed",
+            |s| {
+                let other = |receipt: &mut Receipt| receipt.feed = FeedId(Digest([9; 32]));
+                (vec![], vec![s.receipt(other)])
+            },
             "invalid",
         ),
         (
-            "a receipt of a node without such a key",
+            "a receipt of an epoch that is not open",
+            |s| (vec![], vec![s.receipt(|receipt| receipt.epoch = 1)]),
+            "wrong_epoch",
+        ),
+        (
+            "a receipt of the future",
             |s| {
+                let later = |receipt: &mut Receipt| receipt.signed = NOW.plus(3_600_000);
+                (vec![], vec![s.receipt(later)])
+            },
+            "from_the_future",
+        ),
+        (
+            "a receipt in the name of another member's node",
+            |s| {
+                let other = |receipt: &mut Receipt| receipt.member = number(NORTH);
+                (vec![], vec![s.receipt(other)])
+            },
+            "bad_signature",
+        ),
+        (
+            "a receipt of a member that may not read",
+            |s| {
+                let other = |receipt: &mut Receipt| {
+                    receipt.member = number(WITNESS);
+                };
                 (
                     vec![],
-                    vec![s.receipt(|receipt| receipt.member = number(SOUTH))],
+                    vec![s.receipt_by(&super::receipt_key(WITNESS), other)],
                 )
             },
+            "unknown",
+        ),
+        (
+            "a receipt of a node that is on no card",
+            |s| (vec![], vec![s.receipt(|receipt| receipt.node = slug("n9"))]),
             "unknown",
         ),
         (

@@ -25,6 +25,7 @@ mod mutated_chunks;
 #[path = "../../../core/hostile/mutations.rs"]
 mod mutations;
 mod opinions;
+mod receipts;
 mod renewal;
 mod reverse;
 mod room;
@@ -45,7 +46,7 @@ use hashpact_core::checkpoint;
 use hashpact_core::chunk::{self, PinnedHead, VerifiedChunk};
 use hashpact_core::envelope::{Envelope, EnvelopeDraft, PayloadType};
 use hashpact_core::id::{CoalitionName, Digest, FeedId, MemberNumber, Slug, UnixMillis};
-use hashpact_core::keys::{Admin, Feed as FeedSigning, SecretKey};
+use hashpact_core::keys::{Admin, Feed as FeedSigning, Receipt as ReceiptSigning, SecretKey};
 use hashpact_core::leaf::{Basis, Classification, MediaKind, Publish, RetractReason};
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::roster::{MemberStatus, NewMember, Role, Roster, RosterAdmin, RosterChain};
@@ -91,6 +92,10 @@ fn key_seed(member: u32, purpose: u8) -> [u8; 32] {
     let mut seed = [purpose; 32];
     seed[0] = u8::try_from(member).unwrap();
     seed
+}
+
+fn receipt_key(member: u32) -> SecretKey<ReceiptSigning> {
+    SecretKey::from_seed(&key_seed(member, 4))
 }
 
 fn signed(roster: &Roster) -> Bytes {
@@ -217,7 +222,7 @@ impl Coalition {
                     sets: SetScope::All,
                 }],
                 witness_keys: Vec::new(),
-                receipt_keys: Vec::new(),
+                receipt_keys: vec![receipt_key(member).public()],
             }],
             contact: Contact {
                 name: "duty".to_owned(),
@@ -229,6 +234,7 @@ impl Coalition {
         let mut draft = card.to_envelope().unwrap();
         let identity = SecretKey::<hashpact_core::keys::Identity>::from_seed(&key_seed(member, 2));
         draft.sign(&identity).sign(&feed_key);
+        draft.sign(&receipt_key(member));
         sign(&mut draft);
         let possession = credentials.sign(&draft.to_sign()).unwrap();
         draft
@@ -277,7 +283,7 @@ impl Coalition {
     ) -> Arc<Node> {
         let name = SLUGS[usize::try_from(member).unwrap() - 1];
         let dir = self.dir.path().join(folder);
-        Node::open(NodeOptions {
+        let node = Node::open(NodeOptions {
             store_dir: dir.join("store"),
             store: StoreOptions::default(),
             sign_state_dir: dir.join("sign-state"),
@@ -293,7 +299,9 @@ impl Coalition {
             near_index: false,
             audit: hashpact_node::audit::AuditSettings::default(),
         })
-        .unwrap()
+        .unwrap();
+        node.use_receipt_keys(vec![receipt_key(member)]);
+        node
     }
 }
 

@@ -10,7 +10,7 @@
 //! | another range, form or elision of a pull | the caller may have all of the feed, and each part is proved |
 //! | `Head.cosignatures`, `Head.receipts` | carried beside the note; whoever counts them verifies each |
 //! | `GrantEnded.head.publisher` | the publisher of the feed that is held is asked |
-//! | another kind of announcement that any peer may make at any time | it says that the peer lives, or what its roster is |
+//! | another kind of announcement that any peer may make at any time | it says that the peer lives, what its roster is, or what it counts of its own sets |
 
 use std::collections::BTreeSet;
 
@@ -244,6 +244,7 @@ impl Ear {
                 Announcement::Roster { .. }
                 | Announcement::Alive { .. }
                 | Announcement::SnapshotEnd
+                | Announcement::Overdue(_)
                 // Its effect has a scene of its own, below.
                 | Announcement::GrantEnded(_),
             ) => return Ok(None),
@@ -284,6 +285,7 @@ impl Ear {
             Announcement::Roster { .. }
             | Announcement::Alive { .. }
             | Announcement::SnapshotEnd
+            | Announcement::Overdue(_)
             | Announcement::GrantEnded(_) => {}
         }
         Ok(Some(taken))

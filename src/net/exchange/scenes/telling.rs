@@ -207,7 +207,7 @@ async fn a_watcher_that_falls_behind_starts_again_from_the_state() {
 }
 
 /// Gives a member other roles.
-fn set_roles(node: &Node, member: u32, roles: Vec<Role>) {
+pub(super) fn set_roles(node: &Node, member: u32, roles: Vec<Role>) {
     let chain = node.membership().roster().unwrap();
     let now = node.clock().now();
     let mut roster = Roster::after(chain.current(), chain.genesis(), now, 365 * DAY_MS);
@@ -238,6 +238,7 @@ async fn an_observer_is_told_of_no_feed_even_of_one_that_is_granted_to_it_or_to_
         | Announcement::Suspension(_)
         | Announcement::SnapshotEnd
         | Announcement::Alive { .. }
+        | Announcement::Overdue(_)
         | Announcement::DocumentEvidence(_) => false,
     };
     let said = snapshot_of(&mut live).await;

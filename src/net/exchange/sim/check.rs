@@ -9,6 +9,7 @@ use hashpact_node::Node;
 use hashpact_store::HeadRef;
 
 use super::SimError;
+use super::coalition;
 use super::script::SimSet;
 use super::world::World;
 
@@ -36,6 +37,8 @@ impl World {
             }
             for set in &self.sets {
                 if let Some(why) = self.set_differs(at, node, set)? {
+                    wrong.push(format!("{}: {why}", member.slug));
+                } else if let Some(why) = self.not_receipted(at, set)? {
                     wrong.push(format!("{}: {why}", member.slug));
                 }
             }
@@ -66,6 +69,32 @@ impl World {
                 Some(format!("{name} at {} of {}", size(got), size(wanted)))
             }
         })
+    }
+
+    /// Whether the publisher of a set has no receipt of all of it by one that reads it.
+    fn not_receipted(&self, at: usize, set: &SimSet) -> Result<Option<String>, SimError> {
+        let publisher = self.members.get(set.publisher);
+        let publisher = publisher.and_then(|member| member.run.as_ref());
+        let reads = set.readers.as_ref().is_none_or(|r| r.contains(&at));
+        let (Some(running), Some(member)) = (publisher, self.members.get(at)) else {
+            return Ok(None);
+        };
+        let store = running.node.store();
+        let (Some(no), Some(wanted)) = (store.feed_no(&set.feed), applied(&running.node, set)?)
+        else {
+            return Ok(None);
+        };
+        if !reads || at == set.publisher {
+            return Ok(None);
+        }
+        let number = coalition::member(member.number)?;
+        let kept = store.receipt(no, number, &coalition::node_name()?)?;
+        let said = kept.map(|kept| kept.at);
+        let size = said.map_or(0, |said| said.size);
+        Ok((said != Some(wanted)).then(|| {
+            let (name, wanted) = (&set.name, wanted.size);
+            format!("its publisher has a receipt of {size} of {wanted} leaves of {name}")
+        }))
     }
 
     /// Recomputes every store from its leaves.

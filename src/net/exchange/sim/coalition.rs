@@ -5,7 +5,7 @@ use bytes::Bytes;
 use hashpact_core::card::{Contact, Endpoint, FeedKey, Node as CardNode, NodeCard, SetScope};
 use hashpact_core::envelope::{Envelope, PayloadType, TlsKey};
 use hashpact_core::id::{CoalitionName, Digest, MemberNumber, Slug, UnixMillis};
-use hashpact_core::keys::{Admin, Feed, Identity, Purpose, SecretKey};
+use hashpact_core::keys::{Admin, Feed, Identity, Purpose, Receipt, SecretKey};
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::roster::{NewMember, Role, Roster, RosterAdmin, RosterChain};
 use hashpact_core::suspension::Suspension;
@@ -127,7 +127,7 @@ impl Coalition {
                 tls_keys: tls.collect::<Result<_, _>>()?,
                 feed_keys: feed.collect(),
                 witness_keys: Vec::new(),
-                receipt_keys: Vec::new(),
+                receipt_keys: vec![receipt_key(seed, number).public()],
             }],
             contact: Contact {
                 name: "duty".to_owned(),
@@ -137,6 +137,7 @@ impl Coalition {
         };
         let mut draft = card.to_envelope()?;
         draft.sign(&identity(seed, number));
+        draft.sign(&receipt_key(seed, number));
         for which in &plan.feed {
             draft.sign(&feed_key(seed, number, *which));
         }
@@ -199,6 +200,10 @@ pub(crate) fn identity(seed: u64, number: u32) -> SecretKey<Identity> {
 
 pub(crate) fn feed_key(seed: u64, number: u32, which: u8) -> SecretKey<Feed> {
     key(seed, "feed", number, which)
+}
+
+pub(crate) fn receipt_key(seed: u64, number: u32) -> SecretKey<Receipt> {
+    key(seed, "receipt", number, 0)
 }
 
 /// A TLS key: any Ed25519 key will do, and no certificate is needed.

@@ -60,7 +60,13 @@ impl World {
             running.driver.changed(*change);
         }
         let aligns = |change: &Option<Change>| match change {
-            Some(Change::Head(_) | Change::Evidence(_) | Change::Equivocation) => false,
+            Some(
+                Change::Head(_)
+                | Change::Evidence(_)
+                | Change::Equivocation
+                | Change::Receipt(_)
+                | Change::Overdue,
+            ) => false,
             Some(Change::Roster | Change::Card(_) | Change::Suspension | Change::Access) | None => {
                 true
             }

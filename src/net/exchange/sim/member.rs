@@ -147,6 +147,7 @@ impl Member {
             audit: AuditSettings::default(),
         })?;
         node.publisher().set_salts(Salts::seeded(chance));
+        node.use_receipt_keys(vec![coalition::receipt_key(seed, self.number)]);
         let rejections = Arc::new(Rejections::default());
         let changes = node.hub().watch();
         let board = Arc::new(Board::default());
@@ -161,6 +162,8 @@ impl Member {
             rejections: Arc::clone(&rejections),
         });
         driver.begin();
+        // A real node waits until its peers were dialled, at most for some seconds.
+        node.set_ready(true);
         self.run = Some(Running {
             snapshots: Arc::new(Snapshots::of(&node)),
             directory: Directory::of(&node),
