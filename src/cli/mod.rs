@@ -42,6 +42,7 @@ pub mod preview;
 pub mod proof;
 pub mod quarantine;
 mod re_anchor;
+pub mod receipts;
 mod recorded;
 pub mod retract;
 pub mod roster;
@@ -120,6 +121,7 @@ enum Command {
     Erase(erase::EraseArgs),
     Opine(opine::OpineArgs),
     Opinions(opinions::OpinionsArgs),
+    Receipts(receipts::ReceiptsArgs),
     Export(export::ExportArgs),
     Bundle(bundle::BundleArgs),
     Prove(proof::make::ProveArgs),
@@ -276,6 +278,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Erase(args) => erase::run(&args, context),
         Command::Opine(args) => opine::run(&args, context),
         Command::Opinions(args) => opinions::run(&args, context),
+        Command::Receipts(args) => receipts::run(&args, context),
         Command::Export(args) => export::run(&args, context),
         Command::Bundle(args) => bundle::run(args, context),
         Command::Prove(args) => proof::make::run(&args, context),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashpact_core::card::EndpointPolicy;
+use hashpact_core::keys::{Receipt, SecretKey};
 use hashpact_core::leaf::audit::{Act, Actor, OK};
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::puller::Waits;
@@ -65,9 +66,25 @@ pub fn open_node(config: &Config, connects: bool) -> Result<Arc<Node>, CliError>
         config::RemovedMembers::Review => RemovedMembers::Review,
         config::RemovedMembers::Ignore => RemovedMembers::Ignore,
     });
+    node.set_overdue_after(config.receipts.overdue_after_s.saturating_mul(1_000));
+    if connects {
+        let receipt_keys = receipt_keys(config).map_err(|error| key_error("receipt", &error))?;
+        node.use_receipt_keys(receipt_keys);
+    }
     take_roster_file(config, &node)?;
     policy::keep::begin(&node, &config.policy.file)?;
     Ok(node)
+}
+
+/// The receipt key, and the one that is to take its place.
+fn receipt_keys(config: &Config) -> Result<Vec<SecretKey<Receipt>>, KeyFileError> {
+    let path = &config.keys.receipt;
+    let next = super::keys::next(path);
+    let mut keys = vec![keyfile::load(path)?];
+    if next.exists() {
+        keys.push(keyfile::load(&next)?);
+    }
+    Ok(keys)
 }
 
 /// Reads the TLS key and its certificate; makes a certificate where none is

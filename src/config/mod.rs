@@ -59,6 +59,8 @@ pub struct Config {
     /// How it stops.
     /// `[quarantine]`.
     pub quarantine: Quarantine,
+    /// What it makes of receipts.
+    pub receipts: Receipts,
     /// `[shutdown]`.
     pub shutdown: Shutdown,
 }
@@ -362,6 +364,13 @@ pub struct Audit {
     pub retain_days: u64,
     /// Segments that are kept at most, whatever their age.
     pub segments_max: u64,
+}
+
+/// `[receipts]`: what is agreed about them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Receipts {
+    /// After how long another member's receipt of an own set is overdue.
+    pub overdue_after_s: u64,
 }
 
 /// `[shutdown]`: how the node stops.

@@ -13,8 +13,8 @@ use super::api::api;
 use super::reader::Section;
 use super::{
     Audit, Bootstrap, Coalition, Config, Endpoint, Federation, FederationLimits, Files, Keys, Log,
-    LogFormat, Member, Node, PolicyFile, Publish, Pull, Quarantine, RemovedMembers, Shutdown,
-    Store, files,
+    LogFormat, Member, Node, PolicyFile, Publish, Pull, Quarantine, Receipts, RemovedMembers,
+    Shutdown, Store, files,
 };
 
 const ENDPOINT_FIX: &str = "write it as \"host:port\", such as \"node1.example.org:7443\"";
@@ -40,6 +40,7 @@ pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
     let quarantine = quarantine(root.section("quarantine"), files);
     let policy = policy(root.section("policy"));
     let audit = audit(root.section("audit"));
+    let receipts = receipts(root.section("receipts"));
     let shutdown = shutdown(root.section("shutdown"));
     root.finish();
     Some(Config {
@@ -56,6 +57,7 @@ pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
         quarantine,
         policy: policy?,
         audit,
+        receipts,
         shutdown,
     })
 }
@@ -356,6 +358,14 @@ fn audit(section: Section<'_, '_>) -> Audit {
     };
     section.finish();
     audit
+}
+
+fn receipts(section: Section<'_, '_>) -> Receipts {
+    let receipts = Receipts {
+        overdue_after_s: section.whole("overdue_after_s", 600, 1..=2_592_000),
+    };
+    section.finish();
+    receipts
 }
 
 fn shutdown(section: Section<'_, '_>) -> Shutdown {

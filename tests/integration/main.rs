@@ -37,6 +37,7 @@ mod outbound;
 mod policy;
 mod proofs;
 mod proving;
+mod receipts;
 mod restore;
 mod scan;
 mod secrets;

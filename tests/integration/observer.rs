@@ -26,6 +26,7 @@ fn an_observer_sees_who_takes_part_and_how_current_they_are_and_no_feed() {
     let north = world.member("north");
     let desk = world.member("desk");
     world.approve("north");
+    north.set("overdue_after_s", "1");
     north.start();
     desk.start();
     north.create_set("confirmed", &["all:relay"]);
@@ -46,7 +47,7 @@ fn an_observer_sees_who_takes_part_and_how_current_they_are_and_no_feed() {
     assert!(node["last_heard"].is_string(), "{node}");
     assert!(node["certificate_expires"].is_string(), "{node}");
     assert!(of_north["card_expires"].is_string());
-    assert!(of_north["overdue_receipts"].is_null(), "nobody made any");
+    assert_eq!(of_north["overdue_receipts"], 0);
     assert_eq!(row(&seen, "desk")["roles"][0], "observe");
     assert_eq!(row(&seen, "desk")["nodes"][0]["reach"], "this node");
     // Who does not run is not reached, and whoever was cut off is said to be.
@@ -56,6 +57,10 @@ fn an_observer_sees_who_takes_part_and_how_current_they_are_and_no_feed() {
     });
     assert_eq!(away["nodes"][0]["reachable"], false);
     assert_eq!(away["nodes"][0]["roster_version"], 0);
+    // How much it owes is told, and not of which sets.
+    until_true("desk to hear that south's word is overdue", || {
+        row(&status(desk), "south")["overdue_receipts"] == 1
+    });
     // What hangs on a member is shown first, and nothing is done.
     let line = ["coalition", "suspend", "north", "--preview"];
     let shown = north.json(&line);
@@ -84,7 +89,7 @@ fn an_observer_sees_who_takes_part_and_how_current_they_are_and_no_feed() {
         shown.lines().all(|line| line.chars().count() <= 80),
         "{shown}"
     );
-    assert!(shown.contains("none made"), "{shown}");
+    assert!(shown.contains("overdue receipts: "), "{shown}");
 
     // Shown again and again it is one object a line.
     let mut watching = desk

@@ -51,7 +51,8 @@ struct MemberStanding {
     #[serde(skip)]
     card_until: Option<UnixMillis>,
     nodes: Vec<NodeStanding>,
-    /// None where no receipt was ever heard of: no node makes any yet.
+    /// Sets whose publishers say that the member's receipts of them are overdue; `None`
+    /// where this node is told of none, since its member does not observe.
     overdue_receipts: Option<u64>,
 }
 
@@ -168,6 +169,12 @@ fn of_member(
     runs: bool,
     now: UnixMillis,
 ) -> MemberStanding {
+    let roster = state.chain.roster();
+    let this = roster
+        .members
+        .iter()
+        .find(|m| own.member == m.slug.as_str());
+    let observes = runs && this.is_some_and(|member| member.has(Role::Observe));
     let card = state.cards.newest(member.number);
     let newest = state.chain.version();
     let nodes = card.into_iter().flat_map(|card| &card.card().nodes);
@@ -190,7 +197,12 @@ fn of_member(
         card_expires: stamp(card.map_or(0, |card| card.card().expires.0)),
         card_until: card.map(|card| card.card().expires),
         nodes: nodes.collect(),
-        overdue_receipts: None,
+        overdue_receipts: observes.then(|| {
+            let publishers = peers.iter().map(|peer| &peer.overdue_receipts);
+            let said = publishers.chain([&own.overdue_receipts]).flatten();
+            let of_member = said.filter(|said| said.member == member.slug.as_str());
+            of_member.map(|said| said.sets).sum()
+        }),
     }
 }
 
@@ -303,12 +315,16 @@ fn print(standing: &Standing, context: &Context, now: UnixMillis) -> Result<(), 
     output.table(&rows(standing, now))?;
     output.line("")?;
     let late = standing.members.iter();
+    let told = late.clone().any(|member| member.overdue_receipts.is_some());
     let late: Vec<String> = late
-        .filter_map(|member| Some(format!("{} {}", member.member, member.overdue_receipts?)))
+        .filter_map(|member| Some((member.overdue_receipts?, &member.member)))
+        .filter(|(sets, _)| *sets > 0)
+        .map(|(sets, member)| format!("{member} {sets}"))
         .collect();
     let late = match late.as_slice() {
-        [] => "none made".to_owned(),
-        late => late.join(", "),
+        [] if !told => "told to members that observe, while their node runs".to_owned(),
+        [] => "none".to_owned(),
+        late => format!("{} (sets, by their publishers)", late.join(", ")),
     };
     output.line(format_args!("overdue receipts: {late}"))?;
     for notice in &standing.notices {

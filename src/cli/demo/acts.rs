@@ -371,6 +371,35 @@ pub(super) async fn retract(
     stage.figure("retraction_lumen_ms", millis(since(lumen)));
     stage.figure("retraction_everywhere_ms", millis(last));
     stage.sum("one retraction, until nobody matched", duration(last));
+    receipted(world, stage).await
+}
+
+/// What the others sign about it: their receipts, as northstar has them.
+async fn receipted(world: &World, stage: &Stage<'_>) -> Result<(), CliError> {
+    let leaf = size(world, Who::Northstar, PACKAGES)
+        .await?
+        .saturating_sub(1);
+    let node = world.node(Who::Northstar).await?;
+    let receipts = until("receipts of the retraction", || {
+        let mut node = node.clone();
+        async move {
+            let receipts = node.receipts(PACKAGES, leaf).await?;
+            let missing = receipts.late.saturating_add(receipts.unreachable);
+            Ok((missing == 0 && receipts.done > 0).then_some(receipts))
+        }
+    });
+    let receipts = receipts.await?;
+    let names: Vec<&str> = receipts.members.iter().map(|m| m.member.as_str()).collect();
+    let p99 = receipts.p99_ms.unwrap_or_default();
+    stage.told(
+        format_args!(
+            "receipts: {} signed that they act on it, all that matches there",
+            names.join(" and ")
+        ),
+        duration(Duration::from_millis(p99)),
+    )?;
+    stage.figure("retraction_receipts_done", u64::from(receipts.done));
+    stage.figure("retraction_receipts_p99_ms", p99);
     Ok(())
 }
 

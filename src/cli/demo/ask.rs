@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use hashpact_api::MESSAGE_MAX_BYTES;
 use hashpact_api::wire::node_client::NodeClient;
 use hashpact_api::wire::{
-    Feed, FeedsRequest, LookupRequest, PeersRequest, Signal, StatusRequest, StatusResponse,
+    Feed, FeedsRequest, LookupRequest, PeersRequest, ReceiptsRequest, ReceiptsResponse, Signal,
+    StatusRequest, StatusResponse,
 };
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -47,6 +48,23 @@ impl Node {
     /// The node at a glance.
     pub(super) async fn status(&mut self) -> Result<StatusResponse, CliError> {
         let answered = self.0.status(StatusRequest {}).await;
+        answered
+            .map(tonic::Response::into_inner)
+            .map_err(CliError::failed)
+    }
+
+    /// Who acts on a leaf of a set of the node's.
+    pub(super) async fn receipts(
+        &mut self,
+        set: &str,
+        index: u64,
+    ) -> Result<ReceiptsResponse, CliError> {
+        let asked = ReceiptsRequest {
+            set: set.to_owned(),
+            index: Some(index),
+            published: false,
+        };
+        let answered = self.0.receipts(asked).await;
         answered
             .map(tonic::Response::into_inner)
             .map_err(CliError::failed)

@@ -197,6 +197,10 @@ impl Keeper {
             return Ok(Arc::clone(keys));
         }
         let keys = Arc::new(NodeKeys::load(&self.config)?);
+        // Receipts are signed with the last of them that stands on the card.
+        let receipt = keys.receipt.all();
+        let receipt = receipt.map(|key| SecretKey::from_seed(&key.seed()));
+        self.node.use_receipt_keys(receipt.collect());
         self.read = Some((stamps, Arc::clone(&keys)));
         Ok(keys)
     }

@@ -28,7 +28,7 @@ use crate::keyfile::{self, TlsKind};
 pub(in crate::cli) use files::{NodeKeys, recover};
 pub(in crate::cli) use keeper::{EVERY, Keeper, write_over};
 
-use files::next;
+pub(super) use files::next;
 
 /// How long a command waits for the running node to end a rotation.
 const WAIT_MAX: Duration = Duration::from_secs(10 * 60);

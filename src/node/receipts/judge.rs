@@ -268,7 +268,7 @@ impl Node {
         };
         let mut members = Vec::new();
         for reader in self.readers(feed, now) {
-            members.push(self.judge(feed, &reader, &question)?);
+            members.push(self.judge_member(feed, &reader, &question)?);
         }
         members.sort_by(|a, b| (a.standing, &a.member).cmp(&(b.standing, &b.member)));
         Ok(LeafReceipts {
@@ -284,7 +284,7 @@ impl Node {
         })
     }
 
-    fn judge(
+    fn judge_member(
         &self,
         feed: &FeedInfo,
         reader: &Reader,

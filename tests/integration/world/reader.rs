@@ -79,6 +79,7 @@ impl Reader {
                     | Announcement::NodeCard(_)
                     | Announcement::Suspension(_)
                     | Announcement::Alive { .. }
+                    | Announcement::Overdue(_)
                     | Announcement::Evidence(_)
                     | Announcement::DocumentEvidence(_)
                     | Announcement::GrantEnded(_) => {}
@@ -107,6 +108,7 @@ impl Reader {
                     | Announcement::NodeCard(_)
                     | Announcement::Suspension(_)
                     | Announcement::Alive { .. }
+                    | Announcement::Overdue(_)
                     | Announcement::Evidence(_)
                     | Announcement::DocumentEvidence(_)
                     | Announcement::GrantEnded(_) => {}
