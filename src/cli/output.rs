@@ -22,6 +22,8 @@ const PROGRESS_AFTER: Duration = Duration::from_secs(1);
 /// Where a command prints.
 pub struct Output {
     json: bool,
+    /// Of the terminal; none where it is a file or a pipe.
+    columns: Option<usize>,
     writer: Mutex<Box<dyn Write + Send>>,
 }
 
@@ -29,7 +31,10 @@ impl Output {
     /// Standard output.
     #[must_use]
     pub fn stdout(json: bool) -> Self {
-        Self::to(json, Box::new(io::stdout()))
+        Self {
+            columns: Table::new().width().map(usize::from),
+            ..Self::to(json, Box::new(io::stdout()))
+        }
     }
 
     /// Any writer.
@@ -37,8 +42,25 @@ impl Output {
     pub fn to(json: bool, writer: Box<dyn Write + Send>) -> Self {
         Self {
             json,
+            columns: None,
             writer: Mutex::new(writer),
         }
+    }
+
+    /// As on a terminal of so many columns.
+    #[cfg(test)]
+    pub(crate) fn with_columns(self, columns: usize) -> Self {
+        Self {
+            columns: Some(columns),
+            ..self
+        }
+    }
+
+    /// Columns of the terminal; none where the output is a file or a pipe, whose lines
+    /// may be as long as they are.
+    #[must_use]
+    pub const fn columns(&self) -> Option<usize> {
+        self.columns
     }
 
     /// Whether `--json` was given: then a command prints one object and no lines.
@@ -294,6 +316,22 @@ pub(crate) fn plain(name: &str) -> String {
     name.chars().map(plain).collect()
 }
 
+/// A name of at most `columns` characters, cut in the middle: a path says most by its
+/// end. Without what a terminal would take for a command.
+pub(crate) fn fitted(name: &str, columns: usize) -> String {
+    let name = plain(name);
+    let letters = name.chars().count();
+    if letters <= columns {
+        return name;
+    }
+    let kept = columns.saturating_sub(1);
+    let start = kept / 3;
+    let end = letters.saturating_sub(kept.saturating_sub(start));
+    let head: String = name.chars().take(start).collect();
+    let tail: String = name.chars().skip(end).collect();
+    format!("{head}…{tail}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -340,6 +378,15 @@ mod tests {
         }
         assert_eq!(duration(Duration::from_millis(840)), "840 ms");
         assert_eq!(duration(Duration::from_secs(250)), "4 min 10 s");
+    }
+
+    #[test]
+    fn long_names_are_cut_in_the_middle_and_no_name_drives_a_terminal() {
+        assert_eq!(fitted("short", 5), "short");
+        assert_eq!(fitted("abcdefghij", 7), "ab…ghij");
+        assert_eq!(fitted(&"x".repeat(100), 26).chars().count(), 26);
+        assert_eq!(fitted("a\x1b[2Jb\n", 26), "a\u{fffd}[2Jb\u{fffd}");
+        assert_eq!(fitted("abc", 1), "…");
     }
 
     #[test]

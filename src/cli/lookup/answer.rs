@@ -16,10 +16,12 @@ use super::item::{Asked, Item};
 use super::opinions::OpinionsObject;
 use crate::cli::client::{Client, failed};
 use crate::cli::error::CliError;
-use crate::cli::output::{Output, stamp};
+use crate::cli::output::{Output, fitted, plain, stamp};
 
-/// Columns of an item's name in the lines for people.
+/// Columns of an item's name in the lines for people, at least.
 const ITEM_WIDTH: usize = 19;
+/// Columns that verdict and answer take beside it, with the blanks between.
+const ANSWER_WIDTH: usize = 61;
 
 /// How near a match may be.
 #[derive(Debug, Clone, Args)]
@@ -265,16 +267,23 @@ fn object(
 impl ItemObject {
     /// Prints it for people: a line for each entry, the nearest match of it.
     pub(in crate::cli) fn lines(&self, output: &Output) -> Result<(), CliError> {
-        let name = clip(&self.item);
+        // Whole where a program or a file takes it, else as wide as the terminal lets it.
+        let (name, width) = match output.columns() {
+            Some(columns) => {
+                let width = columns.saturating_sub(ANSWER_WIDTH).max(ITEM_WIDTH);
+                (fitted(&self.item, width), width)
+            }
+            None => (plain(&self.item), ITEM_WIDTH),
+        };
         if !self.known {
-            return output.line(format_args!("{name:<ITEM_WIDTH$}  not known"));
+            return output.line(format_args!("{name:<width$}  not known"));
         }
         let mut shown = BTreeSet::new();
         for found in &self.matches {
             if shown.insert(&found.entry) {
                 let verdict = self.verdict.unwrap_or("-");
                 output.line(format_args!(
-                    "{name:<ITEM_WIDTH$}  {verdict:<7}  {}",
+                    "{name:<width$}  {verdict:<7}  {}",
                     found.line()
                 ))?;
                 if let Some(opinions) = &found.opinions {
@@ -283,7 +292,7 @@ impl ItemObject {
             }
         }
         if self.more {
-            output.line(format_args!("{:<ITEM_WIDTH$}  and more", ""))?;
+            output.line(format_args!("{:<width$}  and more", ""))?;
         }
         Ok(())
     }
@@ -319,23 +328,6 @@ impl MatchObject {
     }
 }
 
-/// The beginning of a long name, without what a terminal would take for a command.
-pub(super) fn clip(name: &str) -> String {
-    let plain = |letter: char| {
-        if letter.is_control() {
-            '\u{fffd}'
-        } else {
-            letter
-        }
-    };
-    if name.chars().count() <= ITEM_WIDTH {
-        return name.chars().map(plain).collect();
-    }
-    let start = name.chars().map(plain);
-    let start: String = start.take(ITEM_WIDTH.saturating_sub(1)).collect();
-    format!("{start}…")
-}
-
 /// Says on standard error what answers lack.
 #[must_use]
 pub(in crate::cli) const fn still_loading() -> &'static str {
@@ -346,11 +338,36 @@ pub(in crate::cli) const fn still_loading() -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Context;
+
+    fn printed(columns: Option<usize>, name: &str) -> String {
+        let (context, printed) = Context::for_test(false);
+        let output = match columns {
+            Some(columns) => context.output.with_columns(columns),
+            None => context.output,
+        };
+        let item = ItemObject {
+            item: name.to_owned(),
+            item_bytes: None,
+            known: false,
+            verdict: None,
+            more: false,
+            matches: Vec::new(),
+            not_seen: None,
+        };
+        item.lines(&output).unwrap();
+        printed.text()
+    }
 
     #[test]
-    fn long_names_are_clipped_and_no_name_drives_a_terminal() {
-        assert_eq!(clip("short"), "short");
-        assert_eq!(clip(&"x".repeat(100)).chars().count(), ITEM_WIDTH);
-        assert_eq!(clip("a\x1b[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+    fn a_file_gets_whole_names_and_a_terminal_what_fits_it() {
+        let name = format!("/a/{}/photo-17.jpg", "folder/".repeat(20));
+        assert_eq!(printed(None, &name), format!("{name}  not known\n"));
+        for (columns, kept) in [(80, 19), (200, 139), (10, 19)] {
+            let line = printed(Some(columns), &name);
+            let shown = line.trim_end().strip_suffix("  not known").unwrap();
+            assert_eq!(shown.chars().count(), kept, "{columns}");
+            assert!(shown.ends_with("photo-17.jpg"), "{line}");
+        }
     }
 }

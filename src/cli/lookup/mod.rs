@@ -135,6 +135,15 @@ pub fn run(args: &LookupArgs, context: &Context) -> Result<(), CliError> {
     asking.end()
 }
 
+/// A look-up whose reader went away has not asked for everything: 0 is for what is
+/// known by then.
+fn closed(error: CliError, known: u64) -> CliError {
+    match error {
+        CliError::OutputClosed if known == 0 => CliError::Quiet(Exit::Partial),
+        error => error,
+    }
+}
+
 impl Asking<'_> {
     fn take(&mut self, item: Result<Item, String>) -> Result<(), CliError> {
         match item {
@@ -197,8 +206,9 @@ impl Asking<'_> {
             self.asked += 1;
             self.known += u64::from(item.known);
             if item.known || !self.args.hits_only {
-                item.lines(&self.context.output)?;
-                self.context.output.json(&item)?;
+                let output = &self.context.output;
+                let printed = item.lines(output).and_then(|()| output.json(&item));
+                printed.map_err(|error| closed(error, self.known))?;
             }
         }
         Ok(())

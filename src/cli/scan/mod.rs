@@ -45,9 +45,10 @@ const LOADING_LOOK: Duration = Duration::from_millis(200);
 /// could not be read; the file is removed once all was read. It costs 17 bytes a
 /// file, and names no file.
 ///
-/// With --json one object an item and line, then one with the summary. Exit code 10
-/// when something is known, 0 when nothing is, 3 when nothing is and something could
-/// not be read, 1 when the scan broke off.
+/// Names are whole in a file or a pipe; a terminal gets what fits it. With --json one
+/// object an item and line, then one with the summary. Exit code 10 when something is
+/// known, 0 when nothing is, 3 when nothing is and something could not be read, 1
+/// when the scan broke off, also since nobody read on, with nothing known by then.
 #[derive(Debug, Args)]
 pub struct ScanArgs {
     /// Files and folders; "-" reads hashes from standard input, one KIND:VALUE a line
@@ -90,7 +91,8 @@ struct Scan<'a> {
     state: Option<State>,
     report: Report,
     told: Told,
-    waiting: Vec<(Item, Option<Key>)>,
+    /// With where each was found, among all.
+    waiting: Vec<(u64, Item, Option<Key>)>,
     signals: usize,
     wants_ffmpeg: bool,
     /// Whether a second run has something to take up.
@@ -131,9 +133,6 @@ pub fn run(args: &ScanArgs, context: &Context) -> Result<(), CliError> {
         .iter()
         .cloned()
         .partition(|path| path == Path::new("-"));
-    for path in listed.iter().chain(&args.hashes) {
-        scan.lines(path)?;
-    }
     let threads = args.threads.map_or_else(
         || thread::available_parallelism().map_or(1, NonZero::get),
         usize::from,
@@ -146,9 +145,19 @@ pub fn run(args: &ScanArgs, context: &Context) -> Result<(), CliError> {
         done,
     };
     let hasher = Arc::new(Hasher::new(&args.media));
-    let events = walk::start(walk, hasher, &scan.met)?;
-    scan.follow(&events)?;
-    scan.end(earlier_known)
+    let lists: Vec<&PathBuf> = listed.iter().chain(&args.hashes).collect();
+    let scanned = scan.all(&lists, walk, hasher);
+    let known = scan.report.known.saturating_add(earlier_known);
+    match scanned.and_then(|()| scan.end(earlier_known)) {
+        Err(CliError::OutputClosed) => Err(CliError::Quiet(broken_off(known))),
+        ended => ended,
+    }
+}
+
+/// How a scan ends whose reader went away: what was known by then is said, and that
+/// nothing is known is never said of what was not looked at.
+const fn broken_off(known: u64) -> Exit {
+    if known > 0 { Exit::Known } else { Exit::Failed }
 }
 
 /// What answers depend on.
@@ -184,11 +193,20 @@ fn wait_until_loaded(client: &Client) -> Result<(), CliError> {
 }
 
 impl Scan<'_> {
+    /// Asks for all lines and files there are.
+    fn all(&mut self, lists: &[&PathBuf], walk: Walk, hasher: Arc<Hasher>) -> Result<(), CliError> {
+        for path in lists {
+            self.lines(path)?;
+        }
+        let events = walk::start(walk, hasher, &self.met)?;
+        self.follow(&events)
+    }
+
     /// Asks for every line of a file of hashes.
     fn lines(&mut self, path: &Path) -> Result<(), CliError> {
         let name = path.display().to_string();
         lines::each(path, self.args.kind, |item| match item {
-            Ok(item) => self.add(item, None),
+            Ok(item) => self.add(0, item, None),
             Err(error) => {
                 let to = (&self.context.output, &self.progress);
                 self.report.unread((&name, None), ("bad_line", &error), to)
@@ -201,13 +219,13 @@ impl Scan<'_> {
     fn follow(&mut self, events: &Receiver<Event>) -> Result<(), CliError> {
         loop {
             match events.recv_timeout(LINGER) {
-                Ok(Event::Hashed(path, key, hashed)) => {
+                Ok(Event::Hashed(path, key, at, hashed)) => {
                     let mut item = Item::file(path.display().to_string(), &hashed)?;
                     item.bytes = not_text(&path);
                     if let Some(why) = &item.not_seen {
                         self.wants_ffmpeg |= why.wants_ffmpeg();
                     }
-                    self.add(item, Some(key))?;
+                    self.add(at, item, Some(key))?;
                 }
                 Ok(Event::Unread(path, code, error)) => {
                     let name = path.display().to_string();
@@ -221,23 +239,28 @@ impl Scan<'_> {
         }
     }
 
-    fn add(&mut self, item: Item, key: Option<Key>) -> Result<(), CliError> {
-        let videos = self.waiting.iter().filter(|(item, _)| item.is_video());
+    fn add(&mut self, at: u64, item: Item, key: Option<Key>) -> Result<(), CliError> {
+        let videos = self.waiting.iter().filter(|(_, item, _)| item.is_video());
         let videos = videos.count() + usize::from(item.is_video());
         let signals = self.signals.saturating_add(item.signals.len());
         if signals > BATCH_SIGNALS || videos > BATCH_VIDEOS {
             self.ask()?;
         }
         self.signals = self.signals.saturating_add(item.signals.len());
-        self.waiting.push((item, key));
+        self.waiting.push((at, item, key));
         Ok(())
     }
 
     /// Asks for what waits, prints it and then notes it as done.
     fn ask(&mut self) -> Result<(), CliError> {
         self.signals = 0;
-        let (items, keys): (Vec<Item>, Vec<Option<Key>>) =
-            std::mem::take(&mut self.waiting).into_iter().unzip();
+        // Threads end in any order; a sort that is stable keeps lines of hashes in theirs.
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.sort_by_key(|(at, _, _)| *at);
+        let (items, keys): (Vec<Item>, Vec<Option<Key>>) = waiting
+            .into_iter()
+            .map(|(_, item, key)| (item, key))
+            .unzip();
         if items.is_empty() {
             self.show();
             return Ok(());
@@ -300,5 +323,16 @@ impl Scan<'_> {
         } else {
             Err(CliError::Quiet(Exit::Partial))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scan_that_nobody_reads_on_never_says_that_nothing_is_known() {
+        assert_eq!(broken_off(1), Exit::Known);
+        assert_eq!(broken_off(0), Exit::Failed);
     }
 }

@@ -30,11 +30,14 @@ pub(super) struct Walk {
 
 /// What came of one file, or of what is none.
 pub(super) enum Event {
-    /// It was read.
-    Hashed(PathBuf, Key, Box<Hashed>),
+    /// It was read; how many were found before it.
+    Hashed(PathBuf, Key, u64, Box<Hashed>),
     /// It could not be.
     Unread(PathBuf, &'static str, String),
 }
+
+/// A file that is to be hashed, with how many were found before it.
+type Found = (PathBuf, Key, u64);
 
 /// What was met, for the progress bar and the summary.
 #[derive(Debug, Default)]
@@ -47,8 +50,9 @@ pub(super) struct Met {
     pub(super) bytes: AtomicU64,
 }
 
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+/// Counts one more; answers how many there were before.
+fn count(counter: &AtomicU64) -> u64 {
+    counter.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Begins to walk and to hash. The threads end when nobody receives any longer, or
@@ -60,7 +64,7 @@ pub(super) fn start(
 ) -> Result<Receiver<Event>, CliError> {
     let waiting = walk.threads.saturating_mul(WAITING);
     let (send, events) = sync_channel(waiting);
-    let (find, found) = sync_channel::<(PathBuf, Key)>(waiting);
+    let (find, found) = sync_channel::<Found>(waiting);
     let found = Arc::new(Mutex::new(found));
     let fail = |error: std::io::Error| CliError::failed(format!("no thread to scan on: {error}"));
     for number in 0..walk.threads {
@@ -70,12 +74,12 @@ pub(super) fn start(
         let started = thread.spawn(move || {
             loop {
                 let next = found.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                let Ok((path, key)) = next else { return };
+                let Ok((path, key, at)) = next else { return };
                 let read = |bytes| {
                     met.bytes.fetch_add(bytes, Ordering::Relaxed);
                 };
                 let event = match hasher.found(&path, follow, read) {
-                    Ok(hashed) => Event::Hashed(path, key, Box::new(hashed)),
+                    Ok(hashed) => Event::Hashed(path, key, at, Box::new(hashed)),
                     Err(error) => Event::Unread(path, error.code(), error.to_string()),
                 };
                 if send.send(event).is_err() {
@@ -107,7 +111,7 @@ struct Gone;
 struct Walker<'w> {
     walk: &'w Walk,
     met: &'w Met,
-    find: SyncSender<(PathBuf, Key)>,
+    find: SyncSender<Found>,
     send: SyncSender<Event>,
 }
 
@@ -162,13 +166,13 @@ impl Walker<'_> {
         if self.walk.done.is_own(metadata) {
             return Ok(());
         }
-        count(&self.met.files);
+        let at = count(&self.met.files);
         let key = Key::of(&path, metadata);
         if self.walk.done.has(key) {
             count(&self.met.earlier);
             return Ok(());
         }
-        self.find.send((path, key)).map_err(|_| Gone)
+        self.find.send((path, key, at)).map_err(|_| Gone)
     }
 
     fn unread(&self, path: PathBuf, error: FileError) -> Result<(), Gone> {
