@@ -434,9 +434,11 @@ impl wire::node_server::Node for NodeService {
         &self,
         _request: Request<wire::FeedsRequest>,
     ) -> Result<Response<wire::FeedsResponse>, Status> {
-        let feeds = self.call("feeds", |node| Ok(node.feeds())).await?;
+        let held = self.call("feeds", |node| Ok((node.feeds(), node.lost_sets()?)));
+        let (feeds, lost) = held.await?;
         let feeds = feeds.into_iter().map(crate::status::feed).collect();
-        Ok(Response::new(wire::FeedsResponse { feeds }))
+        let lost = lost.into_iter().map(crate::status::lost).collect();
+        Ok(Response::new(wire::FeedsResponse { feeds, lost }))
     }
 
     async fn quarantine(

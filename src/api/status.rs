@@ -3,7 +3,7 @@
 use hashpact_core::id::{Slug, UnixMillis};
 use hashpact_core::leaf::audit::Act;
 use hashpact_node::model::{FeedView, PeerView};
-use hashpact_node::{Node, NodeError};
+use hashpact_node::{LostSet, Node, NodeError};
 
 use crate::service::About;
 use crate::wire;
@@ -120,6 +120,15 @@ pub(crate) fn preview(
         examples: radius.examples,
         examples_with_one_other: radius.examples_with_one_other,
     })
+}
+
+/// A set that this member may not read any longer.
+pub(crate) fn lost(lost: LostSet) -> wire::LostSet {
+    wire::LostSet {
+        name: lost.name,
+        feed_id: lost.feed.as_bytes().to_vec().into(),
+        lost_ms: lost.at.0,
+    }
 }
 
 /// What the process holds in memory, where the system says so; else 0.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Context;
 use super::client::connect_or_embed;
 use super::error::CliError;
-use super::output::{count, counted, stamp, table};
+use super::output::{count, counted, stamp, table, time};
 use super::values::SetReference;
 
 /// List the feeds that the node holds: entries, leaves, lag, state
@@ -42,6 +42,15 @@ struct FeedObject {
 #[derive(Serialize)]
 struct FeedList {
     feeds: Vec<FeedObject>,
+    lost: Vec<LostObject>,
+}
+
+/// A set that was dropped since this member may not read it any longer.
+#[derive(Serialize)]
+struct LostObject {
+    name: String,
+    feed: String,
+    lost: Option<String>,
 }
 
 /// Runs the command.
@@ -51,13 +60,13 @@ struct FeedList {
 pub fn run(args: &FeedsArgs, context: &Context) -> Result<(), CliError> {
     let client = connect_or_embed(context)?;
     client.note_at_rest();
-    let mut feeds = client
-        .call(client.node().feeds(wire::FeedsRequest {}))?
-        .feeds;
+    let answer = client.call(client.node().feeds(wire::FeedsRequest {}))?;
+    let (mut feeds, mut lost) = (answer.feeds, answer.lost);
     if let Some(set) = &args.set {
         let name = set.resolve(&client.config().member.slug).to_string();
         feeds.retain(|feed| feed.name == name);
-        if feeds.is_empty() {
+        lost.retain(|lost| lost.name == name);
+        if feeds.is_empty() && lost.is_empty() {
             return Err(
                 CliError::failed(format!("this node holds no feed of {name}")).next(
                     "hashpact feeds lists those it holds; its publisher may not have granted it",
@@ -65,15 +74,29 @@ pub fn run(args: &FeedsArgs, context: &Context) -> Result<(), CliError> {
             );
         }
     }
-    if feeds.is_empty() {
+    if feeds.is_empty() && lost.is_empty() {
         context
             .output
             .line("no feeds; hashpact set create makes one")?;
-    } else {
+    } else if !feeds.is_empty() {
         print(&feeds, context)?;
     }
+    for lost in &lost {
+        let (name, when) = (&lost.name, time(lost.lost_ms));
+        context.output.line(format_args!(
+            "  - {name}: dropped {when}, no longer granted to this member"
+        ))?;
+    }
     let feeds = feeds.into_iter().map(object).collect();
-    context.output.json(&FeedList { feeds })
+    let lost = lost.into_iter().map(|lost| LostObject {
+        name: lost.name,
+        feed: HEXLOWER.encode(&lost.feed_id),
+        lost: stamp(lost.lost_ms),
+    });
+    context.output.json(&FeedList {
+        feeds,
+        lost: lost.collect(),
+    })
 }
 
 fn print(feeds: &[wire::Feed], context: &Context) -> Result<(), CliError> {
@@ -99,9 +122,12 @@ fn print(feeds: &[wire::Feed], context: &Context) -> Result<(), CliError> {
     }
     for feed in feeds.iter().filter(|feed| !feed.last_error_code.is_empty()) {
         let (name, code) = (&feed.name, &feed.last_error_code);
-        context
-            .output
-            .line(format_args!("  ! {name}: refused last: {code}"))?;
+        let line = if feed.state == "caught up" {
+            format!("    {name}: caught up; refused before: {code}")
+        } else {
+            format!("  ! {name}: refused last: {code}")
+        };
+        context.output.line(line)?;
     }
     Ok(())
 }

@@ -62,6 +62,7 @@ impl Node {
             let said = expiry::notice("the TLS certificate", expires, now);
             status.notices.extend(said);
         }
+        status.notices.extend(self.lost_notice()?);
         status.notices.extend(self.notices());
         status.notices.push(
             "hash lists are sensitive: keep the store on an encrypted volume (hashpact cannot see \

@@ -167,6 +167,23 @@ fn a_member_without_a_grant_sees_nothing_and_one_that_loses_it_stops_matching() 
     until_true("tidepool to drop the set", || {
         !names(granted).contains("northstar/narrow")
     });
+    // It says so, for as long as it is so: over a start, and once.
+    let lost = |member: &Member| list(&member.json(&["feeds"]), "lost").to_vec();
+    let told = |member: &Member| {
+        let notices = member.json(&["status"])["notices"].to_string();
+        notices.contains("dropped: northstar/narrow")
+    };
+    granted.stop();
+    granted.start();
+    assert_eq!(text(&lost(granted)[0], "name"), "northstar/narrow");
+    assert!(told(granted) && lost(other).is_empty() && !told(other));
+    let audit = granted.run(&["audit", "--act", "set.lost", "--json"]);
+    assert_eq!(audit.expect(&[0]).objects().len(), 1);
+    let log = std::fs::read_to_string(granted.log_file()).unwrap();
+    assert_eq!(log.matches("the grant has ended").count(), 1, "{log}");
+    owner.json(&["set", "grant", "northstar/narrow", "tidepool"]);
+    granted.wait_hits(&narrow, 50);
+    assert!(lost(granted).is_empty() && !told(granted));
 }
 
 /// A pull of a feed that is not granted gets the answer that one of a feed that is

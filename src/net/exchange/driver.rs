@@ -80,6 +80,8 @@ pub(crate) struct Driver {
     pub(super) publishers: HashMap<FeedId, MemberNumber>,
     /// Own feeds that came from a peer's head: they are written as own.
     pub(super) returning: HashSet<FeedId>,
+    /// Sets that are being dropped: said once, however many peers say that the grant ended.
+    pub(super) going: HashSet<FeedId>,
     /// The newest head of each feed that each connected peer announced.
     pub(super) announced: BTreeMap<(PeerId, FeedId), Head>,
     pub(super) denied: hashpact_core::puller::Denied,
@@ -119,6 +121,7 @@ impl Driver {
             next_chunk: 0,
             publishers: HashMap::new(),
             returning: HashSet::new(),
+            going: HashSet::new(),
             announced: BTreeMap::new(),
             denied: hashpact_core::puller::Denied::default(),
             proven: HashSet::new(),
@@ -229,6 +232,7 @@ impl Driver {
             Done::Sought { feed } => self.files.happened(feed, |standing| standing.sought = true),
             Done::Flushed { peer } => self.flushed(peer),
             Done::Dropped { feed } => {
+                self.going.remove(&feed);
                 self.publishers.remove(&feed);
                 self.board.keep_feeds(|kept| *kept != feed);
                 self.tell(Event::FeedGone { feed });
@@ -272,6 +276,7 @@ impl Driver {
     }
 
     fn store_failed(&mut self, feed: FeedId) {
+        self.going.remove(&feed);
         self.files.happened(feed, |standing| standing.failed = true);
         self.tell(Event::StoreFailed { feed });
         let store = self.node.store();

@@ -354,6 +354,9 @@ impl Driver {
         let Some(held) = self.held_feed(&feed).filter(|held| !held.own) else {
             return Ok(());
         };
+        if self.going.contains(&feed) {
+            return Ok(()); // it is being dropped
+        }
         if held
             .describe
             .as_ref()
@@ -415,6 +418,7 @@ impl Driver {
 
     /// Stops matching at once, and drops the data.
     pub(super) fn lost(&mut self, feed: FeedId) {
+        self.going.insert(feed);
         self.tell(Event::FeedGone { feed });
         self.announced.retain(|(_, of), _| *of != feed);
         self.desk(feed, storing::Order::DropFeed);

@@ -369,6 +369,8 @@ impl Desk {
         let store = self.node.store();
         if let Some(no) = store.feed_no(&self.feed) {
             store.set_feed_status(no, FeedStatus::Silent)?;
+            // First: a crash in between has it said once too often, not never.
+            self.node.note_lost(&store.feed(no)?)?;
             store.drop_feed(no)?;
         }
         self.tell(Done::Dropped { feed: self.feed });
