@@ -5,7 +5,7 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hashpact_core::card::EndpointPolicy;
 use hashpact_core::keys::{Receipt, SecretKey};
@@ -18,7 +18,7 @@ use hashpact_node::audit::AuditSettings;
 use hashpact_node::clock::Clock;
 use hashpact_node::removed::RemovedMembers;
 use hashpact_node::{Node, NodeError, NodeOptions, RosterDocuments};
-use hashpact_store::StoreOptions;
+use hashpact_store::{StoreError, StoreOptions};
 
 use super::allow_list;
 use super::error::CliError;
@@ -27,14 +27,59 @@ use crate::config::{self, Config};
 use crate::keyfile::{self, KeyFileError};
 use crate::roster_file;
 
+/// How long a node that is to run waits for the store while another command has it, and
+/// between looks.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+const LOCK_LOOK: Duration = Duration::from_millis(100);
+
 /// Opens the node that the configuration describes. `connects` says whether peers
 /// will be asked for its own heads before it publishes: true for `run`, false for a
-/// command that works alone. Blocking.
+/// command that works alone. `run` waits for the store while a command has it: one that
+/// asks every few seconds how the node is must not keep it from starting. Blocking.
 ///
 /// # Errors
 /// A key that cannot be read, named by its key in the configuration; a store that
 /// is in use or damaged; a roster file that is refused.
 pub fn open_node(config: &Config, connects: bool) -> Result<Arc<Node>, CliError> {
+    let began = Instant::now();
+    let mut waits = false;
+    let node = loop {
+        match Node::open(options(config, connects)?) {
+            Err(error) if connects && is_locked(&error) && began.elapsed() < LOCK_WAIT => {
+                if !std::mem::replace(&mut waits, true) {
+                    tracing::warn!(
+                        data_dir = %config.node.data_dir.display(),
+                        "another process has the store: waiting for it, at most {} s",
+                        LOCK_WAIT.as_secs()
+                    );
+                }
+                std::thread::sleep(LOCK_LOOK);
+            }
+            opened => break opened.map_err(|error| open_error(config, &error))?,
+        }
+    };
+    node.set_removed_members(match config.coalition.removed_members {
+        config::RemovedMembers::Count => RemovedMembers::Count,
+        config::RemovedMembers::Review => RemovedMembers::Review,
+        config::RemovedMembers::Ignore => RemovedMembers::Ignore,
+    });
+    node.set_overdue_after(config.receipts.overdue_after_s.saturating_mul(1_000));
+    if connects {
+        let receipt_keys = receipt_keys(config).map_err(|error| key_error("receipt", &error))?;
+        node.use_receipt_keys(receipt_keys);
+    }
+    take_roster_file(config, &node)?;
+    policy::keep::begin(&node, &config.policy.file)?;
+    Ok(node)
+}
+
+/// Whether another process has the store.
+const fn is_locked(error: &NodeError) -> bool {
+    matches!(error, NodeError::Store(StoreError::Locked { .. }))
+}
+
+/// What the node is opened with.
+fn options(config: &Config, connects: bool) -> Result<NodeOptions, CliError> {
     let clock = Clock::system();
     let keys = &config.keys;
     let feed_key = keyfile::load(&keys.feed).map_err(|error| key_error("feed", &error))?;
@@ -44,7 +89,7 @@ pub fn open_node(config: &Config, connects: bool) -> Result<Arc<Node>, CliError>
         .map_err(|error| key_error("identity", &error))?;
     private_folder(&config.node.data_dir, "node.data_dir")?;
     private_folder(&config.node.sign_state_dir, "node.sign_state_dir")?;
-    let node = Node::open(NodeOptions {
+    Ok(NodeOptions {
         store_dir: config.node.data_dir.clone(),
         store: store_options(config)?,
         sign_state_dir: config.node.sign_state_dir.clone(),
@@ -60,20 +105,6 @@ pub fn open_node(config: &Config, connects: bool) -> Result<Arc<Node>, CliError>
         near_index: connects,
         audit: audit_settings(config),
     })
-    .map_err(|error| open_error(config, &error))?;
-    node.set_removed_members(match config.coalition.removed_members {
-        config::RemovedMembers::Count => RemovedMembers::Count,
-        config::RemovedMembers::Review => RemovedMembers::Review,
-        config::RemovedMembers::Ignore => RemovedMembers::Ignore,
-    });
-    node.set_overdue_after(config.receipts.overdue_after_s.saturating_mul(1_000));
-    if connects {
-        let receipt_keys = receipt_keys(config).map_err(|error| key_error("receipt", &error))?;
-        node.use_receipt_keys(receipt_keys);
-    }
-    take_roster_file(config, &node)?;
-    policy::keep::begin(&node, &config.policy.file)?;
-    Ok(node)
 }
 
 /// The receipt key, and the one that is to take its place.

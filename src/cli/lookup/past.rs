@@ -242,7 +242,7 @@ impl ItemObject {
 
     fn print(&self, context: &Context) -> Result<(), CliError> {
         let output = &context.output;
-        let name = super::answer::clip(&self.item);
+        let name = crate::cli::output::plain(&self.item);
         match self.known {
             Some(false) => output.line(format_args!("{name}  was not known"))?,
             None => output.line(format_args!("{name}  unknown"))?,
