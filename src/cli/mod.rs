@@ -12,6 +12,7 @@ pub mod client;
 pub mod coalition;
 pub mod config;
 pub mod consumers;
+mod counters;
 pub mod demo;
 mod doors;
 pub mod enrol;

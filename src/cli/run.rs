@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::client::SOFTWARE;
+use super::counters;
 use super::doors::Doors;
 use super::error::CliError;
 use super::keys::{EVERY, Keeper};
@@ -278,6 +279,7 @@ fn record_metrics() -> Result<PrometheusHandle, CliError> {
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder)
         .map_err(|error| CliError::failed(format!("metrics: {error}")))?;
+    counters::register();
     Ok(handle)
 }
 

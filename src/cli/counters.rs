@@ -1,0 +1,103 @@
+//! Counters without labels: described, and there from the start.
+//!
+//! A counter that appears with its first event hides that event from whoever alarms on
+//! an increase. Those with labels come with what they name.
+
+use metrics::{Unit, counter, describe_counter};
+
+/// Name, and what is counted. `docs/OPERATORS.md` says what to do about which.
+const COUNTERS: [(&str, &str); 18] = [
+    (
+        "hashpact_audit_failures_total",
+        "acts that could not be recorded in the audit feed",
+    ),
+    ("hashpact_changes_told_total", "changes told to consumers"),
+    (
+        "hashpact_equivocations_total",
+        "documents of one version that differ",
+    ),
+    (
+        "hashpact_erased_payloads_total",
+        "payloads dropped for an erasure",
+    ),
+    (
+        "hashpact_forks_total",
+        "feeds of which two histories were signed",
+    ),
+    (
+        "hashpact_grants_ended_for_many_total",
+        "grants that ended for many at once, unsigned",
+    ),
+    (
+        "hashpact_mass_retractions_total",
+        "retractions of more than may be taken back unsigned",
+    ),
+    (
+        "hashpact_no_room_leaves_total",
+        "leaves that were not stored for want of room",
+    ),
+    (
+        "hashpact_over_growth_leaves_total",
+        "leaves beyond what a feed may grow by",
+    ),
+    ("hashpact_pulled_leaves_total", "leaves pulled and verified"),
+    (
+        "hashpact_pulls_served_total",
+        "pulls of others that were answered",
+    ),
+    ("hashpact_pulls_total", "pulls begun"),
+    (
+        "hashpact_refilled_leaves_total",
+        "payloads fetched for leaves held as records",
+    ),
+    ("hashpact_served_bytes_total", "bytes of leaves sent"),
+    ("hashpact_served_chunks_total", "chunks sent"),
+    ("hashpact_served_leaves_total", "leaves sent"),
+    (
+        "hashpact_sets_lost_total",
+        "sets dropped since this member may not read them any longer",
+    ),
+    ("hashpact_verify_failures_total", "chunks that proved wrong"),
+];
+
+/// Describes all of them and sets them to 0 in this process' recorder.
+pub(super) fn register() {
+    for (name, what) in COUNTERS {
+        let unit = if name.contains("_bytes_") {
+            Unit::Bytes
+        } else {
+            Unit::Count
+        };
+        describe_counter!(name, unit, what);
+        counter!(name).increment(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn counters_are_there_from_the_start_at_0_with_what_they_count() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, register);
+        let page = recorder.handle().render();
+        for (name, what) in COUNTERS {
+            assert!(page.contains(&format!("\n{name} 0\n")), "{name}: {page}");
+            assert!(
+                page.contains(&format!("# HELP {name} {what}\n")),
+                "{name}: {page}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_counter_is_in_the_operators_handbook() {
+        let handbook = include_str!("../../docs/OPERATORS.md");
+        for (name, _) in COUNTERS {
+            assert!(handbook.contains(name), "{name}");
+        }
+    }
+}
