@@ -266,13 +266,18 @@ pub(crate) fn selector(message: wire::Selector, set: &SetName) -> Result<Selecto
     })
 }
 
-/// The first index of `member/set#index` or `#index`.
+/// The first index of `member/set#index`, of `set#index` for a set of the same member,
+/// or of `#index`.
 pub(crate) fn entry_of(text: &str, set: &SetName) -> Result<u64, Rejection> {
     if let Some(index) = text.strip_prefix('#') {
         let index = index.parse();
         return index.map_err(|_| invalid("entry", "is not of the form #INDEX"));
     }
-    let name = EntryName::parse(text)?;
+    let name = if text.contains('/') {
+        EntryName::parse(text)?
+    } else {
+        EntryName::parse(&format!("{}/{text}", set.member))?
+    };
     if name.set == *set {
         Ok(name.first)
     } else {

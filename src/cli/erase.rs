@@ -61,7 +61,7 @@ pub fn run(args: &EraseArgs, context: &Context) -> Result<(), CliError> {
     let client = connect_or_embed(context)?;
     let requests = tokio_stream::iter(messages(args, &set, selectors));
     let answer = client.call(client.node().erase(requests))?;
-    report(set, asked, answer, context)
+    report((set, &args.named), asked, answer, context)
 }
 
 /// The first message says why; the last one says that it is the last.
@@ -89,12 +89,12 @@ fn messages(
 }
 
 fn report(
-    set: String,
+    (set, named): (String, &SelectorArgs),
     asked: usize,
     answer: wire::EraseResponse,
     context: &Context,
 ) -> Result<(), CliError> {
-    NotFound::print(&answer.not_found);
+    NotFound::print(&answer.not_found, named);
     let output = &context.output;
     let erased = counted(answer.erased, "entry", "entries");
     let before = count(answer.already_erased);

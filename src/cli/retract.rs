@@ -93,7 +93,7 @@ pub fn run(args: &RetractArgs, context: &Context) -> Result<(), CliError> {
     let client = connect_or_embed(context)?;
     let requests = tokio_stream::iter(messages(args, &set, selectors));
     let answer = client.call(client.node().retract(requests))?;
-    report(set, asked, answer, context)
+    report((set, &args.named), asked, answer, context)
 }
 
 /// The first message says why; the last one says that it is the last.
@@ -125,12 +125,12 @@ fn messages(
 }
 
 fn report(
-    set: String,
+    (set, named): (String, &SelectorArgs),
     asked: usize,
     answer: wire::RetractResponse,
     context: &Context,
 ) -> Result<(), CliError> {
-    NotFound::print(&answer.not_found);
+    NotFound::print(&answer.not_found, named);
     let output = &context.output;
     let retracted = counted(answer.retracted, "entry", "entries");
     let dead = count(answer.already_dead);

@@ -24,7 +24,7 @@ const LINE_MAX_BYTES: u64 = 64 * 1024;
 /// Which entries.
 #[derive(Debug, Default, Args)]
 pub struct SelectorArgs {
-    /// Entries: MEMBER/SET#INDEX, or #INDEX with --set
+    /// Entries: SET#INDEX or MEMBER/SET#INDEX, or #INDEX with --set
     #[arg(value_name = "ENTRY", required_unless_present_any = ["signals", "references", "file"])]
     pub entries: Vec<String>,
     /// The set [default: that of the entries]
@@ -63,11 +63,15 @@ impl NotFound {
         missing.into_iter().map(one).collect()
     }
 
-    /// Says them to a person.
-    pub fn print(missing: &[wire::EntryRejection]) {
+    /// Says them to a person: which of what was named, or which line of its file.
+    pub fn print(missing: &[wire::EntryRejection], named: &SelectorArgs) {
+        let what = match &named.file {
+            Some(file) if named.given() == 0 => format!("{}, line", file.display()),
+            Some(_) | None => "number".to_owned(),
+        };
         for missing in missing {
             note(format!(
-                "number {}: {}: {}",
+                "{what} {}: {}: {}",
                 missing.line, missing.code, missing.reason
             ));
         }
@@ -81,6 +85,11 @@ impl SelectorArgs {
     /// When none is, or several are.
     pub fn set(&self) -> Result<String, CliError> {
         set_of(self)
+    }
+
+    /// How much is named on the command line itself.
+    fn given(&self) -> usize {
+        self.entries.len() + self.signals.len() + self.references.len()
     }
 
     /// All that is named, at least one.
@@ -134,9 +143,13 @@ fn set_of(args: &SelectorArgs) -> Result<String, CliError> {
         return Ok(set.to_string());
     }
     let mut sets = args.entries.iter().map(|entry| {
-        let name = EntryName::parse(entry);
-        name.map(|name| name.set.to_string()).map_err(|error| {
-            CliError::usage(error).next("write MEMBER/SET#INDEX, or #INDEX with --set")
+        // A set alone is one of this member's, as everywhere.
+        let set = match entry.split_once('#') {
+            Some((set, index)) if index.parse::<u64>().is_ok() => set.parse(),
+            _ => EntryName::parse(entry).map(|name| SetReference::Full(name.set)),
+        };
+        set.map(|set| set.to_string()).map_err(|error| {
+            CliError::usage(error).next("write SET#INDEX or MEMBER/SET#INDEX, or #INDEX with --set")
         })
     });
     let first = sets
@@ -228,6 +241,25 @@ fn message(signal: &Signal) -> wire::Signal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_is_named_with_its_set_with_its_member_or_not_or_by_its_index_alone() {
+        let of = |entries: &[&str], set: Option<&str>| {
+            let named = SelectorArgs {
+                entries: entries.iter().map(ToString::to_string).collect(),
+                set: set.map(|set| set.parse().unwrap()),
+                ..SelectorArgs::default()
+            };
+            named.set().map_err(|error| error.to_string())
+        };
+        assert_eq!(of(&["confirmed#6"], None), Ok("confirmed".to_owned()));
+        assert_eq!(of(&["a/confirmed#6"], None), Ok("a/confirmed".to_owned()));
+        assert_eq!(of(&["#6"], Some("confirmed")), Ok("confirmed".to_owned()));
+        for wrong in ["#6", "confirmed", "a/confirmed", "confirmed#x", "A#6"] {
+            assert!(of(&[wrong], None).is_err(), "{wrong}");
+        }
+        assert!(of(&["confirmed#6", "links#6"], None).is_err());
+    }
 
     #[test]
     fn a_line_is_an_entry_a_signal_or_a_reference() {

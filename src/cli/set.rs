@@ -12,7 +12,7 @@ use super::Context;
 use super::client::{Client, connect_or_embed};
 use super::error::CliError;
 use super::output::{count, counted, stamp, table, time};
-use super::values::{Grantee, SetReference, own_set};
+use super::values::{Grantee, SetReference};
 
 /// Create hash sets, list them, and say who may read them
 #[derive(Debug, Args)]
@@ -37,8 +37,7 @@ pub enum SetCommand {
     /// Let a member, a group or everybody read a set
     Grant {
         /// A set of this member
-        #[arg(value_parser = own_set)]
-        set: Slug,
+        set: SetReference,
         /// Who: MEMBER, group:NAME or all; with :relay they may serve it onward
         #[arg(required = true, value_name = "WHO[:relay]")]
         grantees: Vec<GrantArg>,
@@ -49,8 +48,7 @@ pub enum SetCommand {
     /// End a grant: those members stop matching and drop what they hold
     Revoke {
         /// A set of this member
-        #[arg(value_parser = own_set)]
-        set: Slug,
+        set: SetReference,
         /// Who: MEMBER, group:NAME or all
         #[arg(required = true, value_name = "WHO")]
         grantees: Vec<Grantee>,
@@ -61,8 +59,7 @@ pub enum SetCommand {
     /// restored backup it would otherwise fork the set.
     ConfirmHead {
         /// A set of this member
-        #[arg(value_parser = own_set)]
-        set: Slug,
+        set: SetReference,
         /// Why nobody can hold more; the log and the audit feed keep it
         #[arg(long, value_name = "TEXT")]
         reason: String,
@@ -73,8 +70,8 @@ pub enum SetCommand {
 #[derive(Debug, Args)]
 pub struct CreateArgs {
     /// The set's name: 1 to 32 of a-z, 0-9 and -; cannot be changed
-    #[arg(value_name = "SET", value_parser = own_set)]
-    pub name: Slug,
+    #[arg(value_name = "SET")]
+    pub name: SetReference,
     /// What it holds, for people; at most 200 bytes [default: the name]
     #[arg(long, value_name = "TEXT")]
     pub title: Option<String>,
@@ -171,9 +168,13 @@ pub fn run(args: SetArgs, context: &Context) -> Result<(), CliError> {
         check(create)?;
     }
     let client = connect_or_embed(context)?;
+    let own = &client.config().member.slug;
     let mut node = client.node();
     let set = match args.command {
-        SetCommand::Create(create) => client.call(node.create_set(create.message()))?,
+        SetCommand::Create(create) => {
+            let request = create.message(own)?;
+            client.call(node.create_set(request))?
+        }
         SetCommand::List => return list(&client, context),
         SetCommand::Show { set } => {
             let set = set.to_string();
@@ -188,7 +189,7 @@ pub fn run(args: SetArgs, context: &Context) -> Result<(), CliError> {
                 grant.relay |= relay;
             }
             let request = wire::ChangeGrantsRequest {
-                set: set.to_string(),
+                set: set.own(own)?.to_string(),
                 grant: grantees.iter().map(GrantArg::message).collect(),
                 revoke: Vec::new(),
             };
@@ -196,14 +197,14 @@ pub fn run(args: SetArgs, context: &Context) -> Result<(), CliError> {
         }
         SetCommand::Revoke { set, grantees } => {
             let request = wire::ChangeGrantsRequest {
-                set: set.to_string(),
+                set: set.own(own)?.to_string(),
                 grant: Vec::new(),
                 revoke: grantees.iter().map(ToString::to_string).collect(),
             };
             client.call(node.change_grants(request))?
         }
         SetCommand::ConfirmHead { set, reason } => {
-            let set = set.to_string();
+            let set = set.own(own)?.to_string();
             client.call(node.confirm_head(wire::ConfirmHeadRequest { set, reason }))?
         }
     };
@@ -234,18 +235,19 @@ fn check(create: &CreateArgs) -> Result<(), CliError> {
 }
 
 impl CreateArgs {
-    fn message(self) -> wire::CreateSetRequest {
+    fn message(self, member: &Slug) -> Result<wire::CreateSetRequest, CliError> {
         let own = self.source == "own";
-        wire::CreateSetRequest {
-            set: self.name.to_string(),
-            title: self.title.unwrap_or_else(|| self.name.to_string()),
+        let set = self.name.own(member)?.to_string();
+        Ok(wire::CreateSetRequest {
+            title: self.title.unwrap_or_else(|| set.clone()),
+            set,
             list_owner: if own { String::new() } else { self.source },
             may_share: own || self.may_share,
             terms_text: self.terms,
             classification_scheme: self.scheme,
             grants: self.grants.iter().map(GrantArg::message).collect(),
             opinions: self.opinions,
-        }
+        })
     }
 }
 
@@ -390,7 +392,7 @@ mod tests {
     #[test]
     fn a_list_without_the_right_to_share_is_granted_to_nobody() {
         let create = |source: &str, may_share, grant: Option<&str>| CreateArgs {
-            name: Slug::parse("s").unwrap(),
+            name: "s".parse().unwrap(),
             title: None,
             source: source.to_owned(),
             may_share,

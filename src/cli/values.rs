@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use hashpact_core::id::{IdError, SetName, Slug};
 use hashpact_core::roster::Role;
 
+use super::error::CliError;
 use crate::config::Endpoint;
 
 /// Reads a slug.
@@ -15,19 +16,6 @@ use crate::config::Endpoint;
 /// As [`Slug::parse`].
 pub fn slug(text: &str) -> Result<Slug, IdError> {
     Slug::parse(text)
-}
-
-/// Reads the name of a set that this member writes.
-///
-/// # Errors
-/// As [`Slug::parse`]; for a full name it says what to write.
-pub fn own_set(text: &str) -> Result<Slug, String> {
-    match text.split_once('/') {
-        Some((_, set)) => Err(format!(
-            "a member writes its own sets only, named without the member: {set:?}"
-        )),
-        None => Slug::parse(text).map_err(|error| error.to_string()),
-    }
 }
 
 /// One of this member's sets, or another member's where it is written in full.
@@ -40,6 +28,21 @@ pub enum SetReference {
 }
 
 impl SetReference {
+    /// The name among this member's own sets, for what only their writer does.
+    ///
+    /// # Errors
+    /// When it is another member's set.
+    pub fn own(&self, own: &Slug) -> Result<Slug, CliError> {
+        let name = self.resolve(own);
+        if name.member == *own {
+            return Ok(name.set);
+        }
+        Err(CliError::usage(format!(
+            "{name} is not a set of {own}, the member of this node"
+        ))
+        .next("a member writes its own sets only; hashpact set list shows them"))
+    }
+
     /// The full name, given this member's slug.
     #[must_use]
     pub fn resolve(&self, own: &Slug) -> SetName {
@@ -198,6 +201,11 @@ mod tests {
         };
         assert_eq!(resolve("confirmed"), "northstar/confirmed");
         assert_eq!(resolve("tidepool/links"), "tidepool/links");
+        let written = |text: &str| text.parse::<SetReference>().unwrap().own(&own);
+        for text in ["confirmed", "northstar/confirmed"] {
+            assert_eq!(written(text), Ok(Slug::parse("confirmed").unwrap()));
+        }
+        assert!(written("tidepool/links").is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::read::{InFlight, Kept, ReadFile, Reading};
 use super::rejects::Rejects;
 use crate::cli::client::{Client, failed};
 use crate::cli::error::CliError;
-use crate::cli::output::Progress;
+use crate::cli::output::{Progress, note};
 
 /// Messages that wait between the reader and the connection.
 const WAITING: usize = 4;
@@ -129,6 +129,14 @@ impl Importer<'_> {
         summary.rejects_file = file.map(|file| file.display().to_string());
         summary.rejected_by_reader = written.by_reader;
         summary.rejected_by_node = written.by_node;
+        let stale = |error| rejects_error(rejects, &error);
+        if summary.error.is_none() && written.remove_stale().map_err(stale)? {
+            note(format_args!(
+                "removed {}: nothing of {} is rejected any longer",
+                rejects.display(),
+                summary.file
+            ));
+        }
         if summary.error.is_none() && !summary.is_balanced() {
             summary.error = Some("the counts do not add up: report this as a defect".to_owned());
         }

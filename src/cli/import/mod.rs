@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use hashpact_api::wire;
-use hashpact_core::id::Slug;
 use hashpact_core::leaf::Basis;
 use hashpact_core::signal::SignalKind;
 use hashpact_formats::{Format, Options, OptionsError};
@@ -19,7 +18,7 @@ use super::Context;
 use super::client::{Client, connect_or_embed};
 use super::error::{CliError, Exit};
 use super::output::{Progress, count, counted, note};
-use super::values::own_set;
+use super::values::SetReference;
 
 /// Bring files of hashes into a set and publish them
 ///
@@ -39,8 +38,8 @@ use super::values::own_set;
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// A set of this member
-    #[arg(long, value_name = "SET", value_parser = own_set)]
-    pub set: Slug,
+    #[arg(long, value_name = "SET")]
+    pub set: SetReference,
     /// Files to read; "-" is standard input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
@@ -131,17 +130,22 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> {
     } else {
         Some(connect_or_embed(context)?)
     };
-    let basis = match &client {
+    let set = match &client {
+        Some(client) => args.set.own(&client.config().member.slug)?.to_string(),
+        None => args.set.to_string(),
+    };
+    let (basis, held_before) = match &client {
         Some(client) => {
-            let set = args.set.to_string();
+            let held = held_back(client, &set)?;
+            let set = set.clone();
             let set = client.call(client.node().show_set(wire::ShowSetRequest { set }))?;
-            basis_of(&set)?
+            (basis_of(&set)?, held)
         }
-        None => Basis::Human,
+        None => (Basis::Human, 0),
     };
     let mut importer = Importer {
         client: client.as_ref(),
-        set: args.set.to_string(),
+        set: set.clone(),
         format: args.format.format(),
         keep_links: args.rejects_with_links,
         options,
@@ -157,18 +161,21 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> {
     }
     drop(importer);
     let held = match &client {
-        Some(client) => held_back(client, &args.set.to_string())?,
+        Some(client) => held_back(client, &set)?,
         None => 0,
     };
-    if held > 0 {
-        let entries = counted(held, "entry", "entries");
+    // What waited before is none of this import's doing.
+    let quarantined = held.saturating_sub(held_before);
+    if quarantined > 0 {
+        let entries = counted(quarantined, "entry", "entries");
         context.output.line(format_args!(
-            "  ! {}: {entries} in quarantine: published, but not matched here; hashpact \
-             quarantine list says why",
-            args.set
+            "  ! {set}: {entries} in quarantine: published, but not matched here;"
         ))?;
+        context
+            .output
+            .line(format_args!("    hashpact quarantine list {set} says why"))?;
     }
-    end(args, files, held, context)
+    end((set, args.dry_run), files, quarantined, context)
 }
 
 /// Entries of the set that the hygiene gate holds back.
@@ -244,6 +251,9 @@ fn print(context: &Context, file: &FileSummary) -> Result<(), CliError> {
     }
     let output = &context.output;
     let (one, many) = file.unit();
+    if file.error.is_some() && file.lines == 0 {
+        return Ok(()); // it could not be opened, and that is said
+    }
     output.line(format_args!(
         "{}: {}, {}",
         file.file,
@@ -288,7 +298,7 @@ fn print(context: &Context, file: &FileSummary) -> Result<(), CliError> {
 }
 
 fn end(
-    args: &ImportArgs,
+    (set, dry_run): (String, bool),
     files: Vec<FileSummary>,
     quarantined: u64,
     context: &Context,
@@ -297,8 +307,8 @@ fn end(
     let failed = files.iter().any(|file| file.error.is_some());
     let rejected: u64 = sum(FileSummary::rejected);
     context.output.json(&Summary {
-        set: args.set.to_string(),
-        dry_run: args.dry_run,
+        set,
+        dry_run,
         received: sum(|file| file.records),
         added: sum(|file| file.added),
         replaced: sum(|file| file.replaced),

@@ -50,6 +50,15 @@ impl Rejects {
             .write_refused(line, code, reason, original.as_bytes())
     }
 
+    /// Removes the rejects file of an earlier run, unless there were rejects in this one:
+    /// nothing of the input is rejected any longer. Says whether there was one.
+    pub(super) fn remove_stale(&self) -> io::Result<bool> {
+        if self.by_reader > 0 || self.by_node > 0 || !is_rejects(&self.path)? {
+            return Ok(false);
+        }
+        std::fs::remove_file(&self.path).map(|()| true)
+    }
+
     /// Writes everything out; names the file if there is one.
     pub(super) fn finish(&mut self) -> io::Result<Option<&Path>> {
         let Some(writer) = self.writer.take() else {
@@ -106,6 +115,16 @@ fn may_replace(path: &Path) -> io::Result<bool> {
     Ok(start.is_empty() || start == REJECTS_HEADER)
 }
 
+/// Whether a plain file is there that an earlier run wrote rejects into.
+fn is_rejects(path: &Path) -> io::Result<bool> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() && found.len() > 0 => may_replace(path),
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt as _;
@@ -132,6 +151,29 @@ mod tests {
             // Written anew by the system's habit, open to others.
             assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn rejects_of_an_earlier_run_go_once_nothing_is_rejected_and_nothing_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.rejects.csv");
+        let clean = || Rejects::new(path.clone(), false);
+        assert!(!clean().remove_stale().unwrap());
+        for (content, goes) in [
+            ("line,reason,original\n3,old,x\n", true),
+            ("line,reason,original\n", true),
+            ("id,md5\n", false),
+            ("", false),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(clean().remove_stale().unwrap(), goes, "{content:?}");
+            assert_eq!(path.exists(), !goes);
+        }
+        let mut rejects = clean();
+        rejects.refused((7, "invalid", "no"), "MD5:00").unwrap();
+        rejects.finish().unwrap();
+        assert!(!rejects.remove_stale().unwrap());
+        assert!(path.exists());
     }
 
     #[test]

@@ -12,8 +12,8 @@ use crate::cli::error::CliError;
 /// A line: the longest signal that can be written, and room.
 const LINE_MAX_BYTES: u64 = 64 * 1024;
 
-/// Calls `take` with what each line asks for, or with why it cannot be read; "-" is
-/// standard input.
+/// Calls `take` with what each line asks for, or with which line cannot be read and why;
+/// "-" is standard input.
 pub(in crate::cli) fn each(
     path: &Path,
     kind: Option<SignalKind>,
@@ -36,7 +36,7 @@ pub(in crate::cli) fn each(
             let what = format!("{}, line {line}: the line is too long", path.display());
             return Err(CliError::failed(what).next("one KIND:VALUE a line"));
         }
-        let wrong = |why: &dyn std::fmt::Display| format!("{}, line {line}: {why}", path.display());
+        let wrong = |why: &dyn std::fmt::Display| format!("line {line}: {why}");
         let Ok(text) = std::str::from_utf8(&text) else {
             take(Err(wrong(&"not UTF-8")))?;
             continue;

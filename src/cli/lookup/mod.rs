@@ -125,7 +125,10 @@ pub fn run(args: &LookupArgs, context: &Context) -> Result<(), CliError> {
         asking.take(Item::link(link))?;
     }
     if let Some(path) = &args.file {
-        lines::each(path, args.kind, |item| asking.take(item))?;
+        let name = path.display();
+        lines::each(path, args.kind, |item| {
+            asking.take(item.map_err(|why| format!("{name}, {why}")))
+        })?;
     }
     let hasher = Hasher::new(&args.media);
     for path in &args.hash_of {
