@@ -15,8 +15,44 @@ use super::error::{CliError, Exit};
 use super::output::{counted, note, stamp, time};
 use super::values::slug;
 
-/// Columns of a line for people.
+/// Columns that lines are broken at where no terminal says how many it has.
 const WIDTH: usize = 80;
+/// The acts that this program records, as `docs/AUDIT.md` lists them; those that begin
+/// with "command." are a command's own words.
+const ACTS: [&str; 32] = [
+    "audit.remove",
+    "bundle.export",
+    "bundle.import",
+    "card.publish",
+    "changes.follow",
+    "coalition.publish",
+    "coalition.suspend",
+    "command",
+    "config.reload",
+    "consumer.remove",
+    "enrol.accept",
+    "erase",
+    "export",
+    "import",
+    "keys.replace",
+    "keys.use",
+    "lookup",
+    "node.start",
+    "node.stop",
+    "preview",
+    "quarantine.drop",
+    "quarantine.release",
+    "refused",
+    "retract",
+    "roster.file",
+    "roster.import",
+    "roster.re-anchor",
+    "set.confirm-head",
+    "set.create",
+    "set.grant",
+    "set.lost",
+    "set.revoke",
+];
 
 /// Show who did what on this node: commands, look-ups, refused calls
 ///
@@ -140,10 +176,34 @@ pub fn run(args: &AuditArgs, context: &Context) -> Result<(), CliError> {
             .next("start it with hashpact run, or leave --follow away"));
     }
     client.note_at_rest();
-    client.wait(show(args, &client, context))
+    let shown = client.wait(show(args, &client, context))?;
+    match args
+        .act
+        .as_deref()
+        .filter(|act| shown == 0 && !is_known(act))
+    {
+        Some(act) => Err(unknown(act)),
+        None => Ok(()),
+    }
 }
 
-async fn show(args: &AuditArgs, client: &Client, context: &Context) -> Result<(), CliError> {
+/// Whether an act is one that this program records, or a group of such.
+fn is_known(code: &str) -> bool {
+    let begins = |act: &str, with: &str| {
+        let rest = act.strip_prefix(with);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    begins(code, "command") || ACTS.iter().any(|act| begins(act, code))
+}
+
+/// Nothing is to be found by a code that nothing is recorded under.
+fn unknown(code: &str) -> CliError {
+    CliError::usage(format!("there is no act {code:?}, and none is recorded"))
+        .next(format!("the acts are {}", ACTS.join(", ")))
+}
+
+/// Answers how many leaves it printed.
+async fn show(args: &AuditArgs, client: &Client, context: &Context) -> Result<u64, CliError> {
     let request = wire::AuditRequest {
         since_ms: args.since.unwrap_or_default(),
         until_ms: args.until.unwrap_or_default(),
@@ -159,6 +219,7 @@ async fn show(args: &AuditArgs, client: &Client, context: &Context) -> Result<()
     let mut answers = answers.map_err(|status| failed(&status))?.into_inner();
     let mut held = VecDeque::new();
     let mut caught_up = false;
+    let mut shown = 0_u64;
     while let Some(page) = answers.message().await.map_err(|status| failed(&status))? {
         for leaf in page.leaves {
             match args.last {
@@ -168,17 +229,21 @@ async fn show(args: &AuditArgs, client: &Client, context: &Context) -> Result<()
                         held.pop_front();
                     }
                 }
-                Some(_) | None => print(leaf, context)?,
+                Some(_) | None => {
+                    shown = shown.saturating_add(1);
+                    print(leaf, context)?;
+                }
             }
         }
         caught_up |= page.caught_up;
         if caught_up {
             for leaf in held.drain(..) {
+                shown = shown.saturating_add(1);
                 print(leaf, context)?;
             }
         }
     }
-    Ok(())
+    Ok(shown)
 }
 
 fn print(leaf: wire::AuditLeaf, context: &Context) -> Result<(), CliError> {
@@ -192,8 +257,8 @@ fn print(leaf: wire::AuditLeaf, context: &Context) -> Result<(), CliError> {
                 line.push_str("  ");
                 line.push_str(subject);
             }
-            output.line(clip(&line))?;
-            for line in wrapped(&who_and_what(act)) {
+            output.line(clip(&line, output.columns()))?;
+            for line in wrapped(&who_and_what(act), output.columns()) {
                 output.line(format_args!("    {line}"))?;
             }
         }
@@ -235,12 +300,14 @@ fn who_and_what(act: &wire::AuditAct) -> Vec<String> {
     words
 }
 
-/// Lines of these, with commas, that fit beside the indent.
-fn wrapped(words: &[String]) -> Vec<String> {
-    let room = WIDTH - 4;
+/// Lines of these, with commas, that fit beside the indent. What is longer than a line
+/// is cut for a terminal, and says so; a file or a pipe gets all of it.
+fn wrapped(words: &[String], columns: Option<usize>) -> Vec<String> {
+    let room = columns.unwrap_or(WIDTH).saturating_sub(4).max(20);
+    let cut = columns.map(|_| room);
     let mut lines: Vec<String> = Vec::new();
     for word in words {
-        let word = word.chars().take(room).collect::<String>();
+        let word = clip(word, cut);
         match lines.last_mut() {
             Some(line) if line.chars().count() + 2 + word.chars().count() < room => {
                 line.push_str(", ");
@@ -254,14 +321,22 @@ fn wrapped(words: &[String]) -> Vec<String> {
         }
     }
     // A comma at the end of a full line may be one too many.
+    let full = |line: &String| cut.is_some_and(|room| line.chars().count() > room);
+    for line in lines.iter_mut().filter(|line| full(line)) {
+        line.pop();
+    }
     lines
-        .iter()
-        .map(|line| line.chars().take(room).collect())
-        .collect()
 }
 
-fn clip(line: &str) -> String {
-    line.chars().take(WIDTH).collect()
+/// A line of at most so many columns, where there is such a limit.
+fn clip(line: &str, columns: Option<usize>) -> String {
+    match columns {
+        Some(columns) if line.chars().count() > columns => {
+            let kept = line.chars().take(columns.saturating_sub(1));
+            kept.chain(['…']).collect()
+        }
+        Some(_) | None => line.to_owned(),
+    }
 }
 
 fn object(leaf: wire::AuditLeaf) -> LeafObject {
@@ -394,8 +469,49 @@ mod tests {
     }
 
     #[test]
-    fn lines_keep_to_80_columns_whatever_an_act_says() {
-        let (context, printed) = Context::for_test(false);
+    fn what_is_no_act_is_told_from_what_has_not_happened() {
+        let documented = include_str!("../../docs/AUDIT.md");
+        for act in ACTS {
+            let named = documented.contains(&format!("`{act}`"));
+            assert!(named || act == "command", "{act}");
+        }
+        for known in [
+            "set",
+            "set.lost",
+            "command",
+            "command.keys.rotate",
+            "retract",
+        ] {
+            assert!(is_known(known), "{known}");
+        }
+        for unknown in ["nosuch", "se", "set.", "set.lost.x", ""] {
+            assert!(!is_known(unknown), "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn a_terminal_sees_where_a_line_was_cut_and_a_file_gets_all_of_it() {
+        let long = format!("config_digest: {}", "0".repeat(64));
+        let words = ["node via node".to_owned(), long.clone(), "x".to_owned()];
+        assert!(
+            wrapped(&words, None)
+                .iter()
+                .any(|line| line.starts_with(&long))
+        );
+        let lines = wrapped(&words, Some(80));
+        assert!(lines.iter().all(|line| line.chars().count() <= 76));
+        assert!(lines.iter().any(|line| line.ends_with('…')), "{lines:?}");
+        assert!(
+            wrapped(&words, Some(120))
+                .iter()
+                .any(|line| line.contains(&long))
+        );
+    }
+
+    #[test]
+    fn lines_keep_to_the_terminal_whatever_an_act_says() {
+        let (mut context, printed) = Context::for_test(false);
+        context.output = context.output.with_columns(WIDTH);
         let act = wire::AuditAct {
             act: "command.coalition.revoke-feed-key".to_owned(),
             outcome: "interrupted".to_owned(),

@@ -80,6 +80,22 @@ impl Output {
         self.write(format!("{line}\n").as_bytes())
     }
 
+    /// Prints a sentence after a mark, such as `  * `. A terminal that is narrower gets
+    /// it broken at blanks, hanging below the mark.
+    ///
+    /// # Errors
+    /// As [`line`](Self::line).
+    pub fn item(&self, mark: &str, sentence: &str) -> Result<(), CliError> {
+        let indent = mark.chars().count();
+        let room = self.columns.map(|columns| columns.saturating_sub(indent));
+        let lines = room.map_or_else(|| vec![sentence.to_owned()], |room| broken(sentence, room));
+        for (at, line) in lines.iter().enumerate() {
+            let mark = if at == 0 { mark } else { "" };
+            self.line(format_args!("{mark:<indent$}{line}"))?;
+        }
+        Ok(())
+    }
+
     /// Prints the command's result as JSON, one object on one line; nothing
     /// without `--json`.
     ///
@@ -316,6 +332,22 @@ pub(crate) fn plain(name: &str) -> String {
     name.chars().map(plain).collect()
 }
 
+/// A sentence in lines of at most `room` characters, broken at blanks. A word that is
+/// longer stands alone.
+fn broken(sentence: &str, room: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in sentence.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= room => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) | None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// A name of at most `columns` characters, cut in the middle: a path says most by its
 /// end. Without what a terminal would take for a command.
 pub(crate) fn fitted(name: &str, columns: usize) -> String {
@@ -387,6 +419,28 @@ mod tests {
         assert_eq!(fitted(&"x".repeat(100), 26).chars().count(), 26);
         assert_eq!(fitted("a\x1b[2Jb\n", 26), "a\u{fffd}[2Jb\u{fffd}");
         assert_eq!(fitted("abc", 1), "…");
+    }
+
+    #[test]
+    fn sentences_are_broken_for_a_terminal_and_whole_in_a_file() {
+        let key = "0".repeat(64);
+        let sentence = format!("west has a new identity key {key}; before, {key}");
+        let lines = broken(&sentence, 76);
+        assert!(lines.len() == 3 && lines.iter().all(|line| line.len() <= 76));
+        assert_eq!(lines.join(" "), sentence);
+        let printed = crate::cli::Printed::default();
+        let output = Output::to(false, Box::new(printed.clone()));
+        output.item("  * ", &sentence).unwrap();
+        assert_eq!(printed.text(), format!("  * {sentence}\n"));
+        let printed = crate::cli::Printed::default();
+        let output = Output::to(false, Box::new(printed.clone())).with_columns(80);
+        output.item("  * ", &sentence).unwrap();
+        let text = printed.text();
+        assert!(text.starts_with("  * west"), "{text}");
+        assert!(
+            text.lines().skip(1).all(|line| line.starts_with("    ")),
+            "{text}"
+        );
     }
 
     #[test]

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use hashpact_api::wire;
-use hashpact_core::card::NodeCard;
-use hashpact_core::envelope::{Envelope, PayloadType};
-use hashpact_core::reject::Rejection;
-use hashpact_core::roster::{Member, MemberStatus, Role, Roster, RosterFile};
+use hashpact_core::id::{MemberNumber, UnixMillis};
+use hashpact_core::roster::{Member, MemberStatus, Role, RosterFile};
+use hashpact_node::clock::Clock;
 use serde::Serialize;
 
 use super::Context;
 use super::client::{Client, connect_or_embed};
+use super::coalition::State;
 use super::error::{CliError, Exit};
 use super::output::{note, stamp, table};
 use crate::roster_file;
@@ -92,6 +92,7 @@ struct MemberObject {
 struct GroupObject {
     name: String,
     members: Vec<u32>,
+    slugs: Vec<String>,
 }
 
 /// Runs the command.
@@ -208,35 +209,35 @@ fn send_some(
 fn show(context: &Context) -> Result<(), CliError> {
     let client = connect_or_embed(context)?;
     let answer = client.call(client.node().show_roster(wire::ShowRosterRequest {}))?;
-    let newest = answer.rosters.last().cloned().ok_or_else(|| {
-        CliError::failed("this node has no roster of the coalition yet")
-            .next("hashpact roster import FILE, or start the node with a peer to ask")
-    })?;
     let suspensions = answer.suspensions.len();
-    let shown = read(newest, answer.node_cards, suspensions)
-        .map_err(|error| CliError::failed(format!("the node's roster cannot be shown: {error}")))?;
+    let state = super::coalition::verified(answer)?;
+    let shown = shown(&state, suspensions, Clock::system().now());
     print(&shown, context)?;
     context.output.json(&shown)
 }
 
-/// Reads documents that the node has verified.
-fn read(newest: Bytes, cards: Vec<Bytes>, suspensions: usize) -> Result<Shown, Rejection> {
-    let envelope = Envelope::decode(newest, PayloadType::Roster)?;
-    let roster = Roster::read(envelope.payload())?;
-    let cards: Result<Vec<NodeCard>, Rejection> = cards
-        .into_iter()
-        .map(|card| NodeCard::read(Envelope::decode(card, PayloadType::NodeCard)?.payload()))
-        .collect();
-    let cards = cards?;
-    let members = roster.members.iter().map(|member| object(member, &cards));
+fn shown(state: &State, suspensions: usize, now: UnixMillis) -> Shown {
+    let roster = state.chain.roster();
+    let newest = state.chain.at(roster.version);
+    let suspended = state.suspensions.members(&state.chain, now);
+    let members = roster.members.iter();
+    let members = members.map(|member| object(state, member, suspended.contains(&member.number)));
+    let slug = |number: &MemberNumber| {
+        let member = roster.member(*number);
+        member.map_or_else(
+            || format!("member {number}"),
+            |member| member.slug.to_string(),
+        )
+    };
     let groups = roster.groups.iter().map(|group| GroupObject {
         name: group.name.to_string(),
         members: group.members.iter().map(|number| number.value()).collect(),
+        slugs: group.members.iter().map(slug).collect(),
     });
-    Ok(Shown {
+    Shown {
         coalition: roster.coalition.to_string(),
         version: roster.version,
-        digest: envelope.payload_digest().to_string(),
+        digest: newest.map_or_else(String::new, |newest| newest.digest().to_string()),
         issued: stamp(roster.issued.0),
         expires: stamp(roster.expires.0),
         threshold: roster.threshold,
@@ -248,17 +249,20 @@ fn read(newest: Bytes, cards: Vec<Bytes>, suspensions: usize) -> Result<Shown, R
         members: members.collect(),
         groups: groups.collect(),
         suspensions,
-    })
+    }
 }
 
-fn object(member: &Member, cards: &[NodeCard]) -> MemberObject {
-    let card = cards.iter().find(|card| card.slug == member.slug);
+fn object(state: &State, member: &Member, is_suspended: bool) -> MemberObject {
+    let card = state.cards.newest(member.number);
+    let card = card.map(|card| card.card());
     MemberObject {
         number: member.number.value(),
         slug: member.slug.to_string(),
         display_name: member.display_name.clone(),
         organisation: member.organisation_kind.clone(),
         status: match member.status {
+            // By one administrator alone, for some days: the roster does not say it.
+            MemberStatus::Active if is_suspended => "suspended",
             MemberStatus::Active => "active",
             MemberStatus::Suspended => "suspended",
             MemberStatus::Removed => "removed",
@@ -308,8 +312,8 @@ fn print(shown: &Shown, context: &Context) -> Result<(), CliError> {
     }
     output.table(&members)?;
     for group in &shown.groups {
-        let numbers: Vec<String> = group.members.iter().map(u32::to_string).collect();
-        output.line(format_args!("group {}: {}", group.name, numbers.join(", ")))?;
+        let slugs = group.slugs.join(", ");
+        output.line(format_args!("group {}: {slugs}", group.name))?;
     }
     if shown.suspensions > 0 {
         output.line(format_args!("suspensions known: {}", shown.suspensions))?;

@@ -159,7 +159,7 @@ fn print(
         output.line(format_args!("  started      {started}, {software}"))?;
     }
     for notice in &status.notices {
-        output.line(format_args!("  ! {notice}"))?;
+        output.item("  ! ", notice)?;
     }
     Ok(())
 }

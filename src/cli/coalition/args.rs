@@ -214,7 +214,7 @@ pub struct AdmitArgs {
 /// How fingerprints are compared.
 #[derive(Debug, Clone, Args)]
 pub struct ComparedArgs {
-    /// The words that the member read out; for one request
+    /// The words that the member read out, or the digits; for one request
     #[arg(long, value_name = "WORDS", conflicts_with = "yes")]
     pub fingerprint: Option<Fingerprint>,
     /// Do not ask whether the fingerprints were read out and match

@@ -45,7 +45,7 @@ pub(super) fn run(path: &Path, context: &Context) -> Result<(), CliError> {
             version.signed.join(", ")
         ))?;
         for change in &version.changes {
-            output.line(format_args!("  * {change}"))?;
+            output.item("  * ", change)?;
         }
     }
     output.json(&History {

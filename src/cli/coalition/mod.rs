@@ -25,6 +25,8 @@ mod suspend;
 mod warn;
 
 pub use args::{CoalitionArgs, CoalitionCommand};
+pub(super) use state::State;
+pub(super) use status::verified;
 
 use super::error::CliError;
 use super::recorded::recorded;

@@ -132,10 +132,10 @@ pub(super) fn lines(
         output.line("  * nothing changes but the date")?;
     }
     for change in changes {
-        output.line(format_args!("  * {change}"))?;
+        output.item("  * ", &change)?;
     }
     for warning in warn::warnings(state, draft, now) {
-        output.line(format_args!("  ! {warning}"))?;
+        output.item("  ! ", &warning)?;
     }
     for approval in draft.approvals(state) {
         let (have, need) = (approval.signed.len(), approval.needed);

@@ -14,13 +14,13 @@ use crate::cli::error::CliError;
 use crate::roster_file;
 
 /// A coalition as its roster file has it.
-pub(super) struct State {
+pub(in crate::cli) struct State {
     /// Every version, each approved by the one before.
-    pub(super) chain: RosterChain,
+    pub(in crate::cli) chain: RosterChain,
     /// Every card of the file. Endpoints are for each node to judge.
-    pub(super) cards: CardBook,
+    pub(in crate::cli) cards: CardBook,
     /// Every suspension of the file, ended ones too.
-    pub(super) suspensions: SuspensionBook,
+    pub(in crate::cli) suspensions: SuspensionBook,
 }
 
 impl State {

@@ -110,7 +110,7 @@ fn show(client: &Client, context: &Context, clears: bool) -> Result<(), CliError
 }
 
 /// The node's documents, verified once more: what is shown is what is signed.
-fn verified(documents: wire::ShowRosterResponse) -> Result<State, CliError> {
+pub(in crate::cli) fn verified(documents: wire::ShowRosterResponse) -> Result<State, CliError> {
     if documents.rosters.is_empty() {
         return Err(
             CliError::failed("this node has no roster of the coalition yet")

@@ -24,8 +24,12 @@ pub(super) fn warnings(state: Option<&State>, draft: &Draft, now: UnixMillis) ->
 fn administrators(before: Option<&Roster>, after: &Roster, lines: &mut Vec<String>) {
     let (k, n) = (after.threshold, after.admins.len());
     if k == n {
+        let whose = match n {
+            1 => "the one administrator".to_owned(),
+            n => format!("all {n} administrators"),
+        };
         lines.push(format!(
-            "all {n} administrators must sign: the loss of one key ends all changes"
+            "{whose} must sign: the loss of one key ends all changes"
         ));
     }
     if let Some(before) = before {
@@ -93,7 +97,11 @@ fn keys(state: &State, after: &Roster, lines: &mut Vec<String>) {
             .flat_map(|card| &card.nodes)
             .flat_map(|node| &node.feed_keys);
         if !keys.any(|key| key.key == revoked.key) {
-            lines.push(format!("no card here names the feed key {}", revoked.key));
+            lines.push(format!(
+                "no card here names the feed key {}: compare it with what the member reads \
+                 out (hashpact card show); its newest card may not be here",
+                revoked.key
+            ));
         }
     }
 }
