@@ -19,7 +19,7 @@ use super::values::slug;
 const WIDTH: usize = 80;
 /// The acts that this program records, as `docs/AUDIT.md` lists them; those that begin
 /// with "command." are a command's own words.
-const ACTS: [&str; 32] = [
+const ACTS: [&str; 37] = [
     "audit.remove",
     "bundle.export",
     "bundle.import",
@@ -37,8 +37,12 @@ const ACTS: [&str; 32] = [
     "keys.replace",
     "keys.use",
     "lookup",
+    "mute",
+    "mute.over",
     "node.start",
     "node.stop",
+    "policy.explain",
+    "policy.load",
     "preview",
     "quarantine.drop",
     "quarantine.release",
@@ -52,6 +56,7 @@ const ACTS: [&str; 32] = [
     "set.grant",
     "set.lost",
     "set.revoke",
+    "unmute",
 ];
 
 /// Show who did what on this node: commands, look-ups, refused calls

@@ -259,11 +259,11 @@ fn print(context: &Context, card: &NodeCard, envelope: &Envelope) -> Result<(), 
         object.member
     ))?;
     for node in &object.nodes {
-        output.line(format_args!(
-            "  {}: {}",
-            node.name,
-            node.endpoints.join(", ")
-        ))?;
+        let reached = match node.endpoints.as_slice() {
+            [] => "only dials".to_owned(),
+            endpoints => endpoints.join(", "),
+        };
+        output.line(format_args!("  {}: {reached}", node.name))?;
         let keys = [("tls", &node.tls_keys), ("feed", &node.feed_keys)];
         for (purpose, keys) in keys {
             for key in keys {

@@ -67,7 +67,12 @@ impl fmt::Display for Fingerprint {
 impl FromStr for Fingerprint {
     type Err = String;
 
+    /// Reads the words, or all hexadecimal digits of the digest, as `--json` has them.
     fn from_str(text: &str) -> Result<Self, String> {
+        let digits: String = text.split_whitespace().collect();
+        if let Ok(digest) = Digest::from_hex(&digits) {
+            return Ok(Self::of(&digest));
+        }
         let apart = |c: char| c.is_whitespace() || c == ',' || c == '-';
         let words = text.split(apart).filter(|word| !word.is_empty());
         let words: Vec<String> = words.map(str::to_lowercase).collect();
@@ -88,6 +93,20 @@ impl FromStr for Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fingerprint_is_read_from_its_digits_as_well() {
+        let digest = Digest::of(b"a request");
+        let digits = hashpact_core::enrol::fingerprint(&digest);
+        for text in [
+            digits,
+            digest.to_string(),
+            Fingerprint::of(&digest).to_string(),
+        ] {
+            assert_eq!(text.parse(), Ok(Fingerprint::of(&digest)), "{text}");
+        }
+        assert!("00ff".parse::<Fingerprint>().is_err());
+    }
 
     #[test]
     fn a_fingerprint_is_twelve_words_from_the_first_bits_of_the_digest() {

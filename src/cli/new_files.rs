@@ -101,5 +101,5 @@ fn exists(path: &Path) -> CliError {
         "{} exists already and is left as it is",
         path.display()
     ))
-    .next("give another folder with --dir")
+    .next("move it away if it is not wanted, or name another place for the new one")
 }

@@ -62,6 +62,13 @@ pub fn run(args: &PreviewArgs, context: &Context) -> Result<(), CliError> {
 /// # Errors
 /// A member that is not in the roster.
 pub(super) fn of_all(members: &[Slug], context: &Context) -> Result<(), CliError> {
+    if !context.config_path.exists() {
+        let config = context.config_path.display();
+        return Err(CliError::usage(format!(
+            "--preview asks a node what it holds, and there is no configuration at {config}"
+        ))
+        .next("name that of your node: hashpact --config FILE coalition …"));
+    }
     let client = connect_or_embed(context)?;
     client.note_at_rest();
     let mut previews = Vec::new();

@@ -6,7 +6,7 @@
 use hashpact_core::id::{Digest, FeedId, UnixMillis};
 use rocksdb::WriteBatch;
 
-use crate::error::{Result, StoreError};
+use crate::error::Result;
 use crate::families::Family;
 use crate::store::{Inner, Store};
 
@@ -32,18 +32,19 @@ pub struct LostSet {
 
 impl Store {
     /// Notes, durably, that a set is dropped since this member may not read it any
-    /// longer. Said again it counts from then on.
+    /// longer. Said again it counts from then on. Answers what was noted before, of sets
+    /// that are held again, too.
     ///
     /// # Errors
     /// What RocksDB answers.
-    pub fn note_lost(&self, lost: &LostSet) -> Result<()> {
+    pub fn note_lost(&self, lost: &LostSet) -> Result<Vec<LostSet>> {
         let inner = &*self.inner;
         let meta = inner.cf(Family::Meta)?;
-        let mut held = load(inner)?;
-        held.retain(|one| one.feed != lost.feed);
+        let before = load(inner)?;
+        let others = before.iter().filter(|one| one.feed != lost.feed);
         let mut batch = WriteBatch::default();
-        let over = (held.len() + 1).saturating_sub(LOST_MAX);
-        for old in held.iter().take(over) {
+        let over = (others.clone().count() + 1).saturating_sub(LOST_MAX);
+        for old in others.take(over) {
             batch.delete_cf(meta, key(&old.feed));
         }
         let name = lost.name.as_bytes();
@@ -52,7 +53,8 @@ impl Store {
         batch.put_cf(meta, key(&lost.feed), note);
         // Crash: before, the set is held; after, it is noted, and dropped when it is said
         // to be once more.
-        inner.write_synced(batch, "noting that a set was lost")
+        inner.write_synced(batch, "noting that a set was lost")?;
+        Ok(before)
     }
 
     /// The sets that were lost and are not held again, the one lost first first.
@@ -70,6 +72,7 @@ fn key(feed: &FeedId) -> Vec<u8> {
     [PREFIX, feed.0.as_bytes()].concat()
 }
 
+/// ⚠ What cannot be read is left out: a note for people keeps no set from being dropped.
 fn load(inner: &Inner) -> Result<Vec<LostSet>> {
     let mut lost = Vec::new();
     let mut end = PREFIX.to_vec();
@@ -77,7 +80,7 @@ fn load(inner: &Inner) -> Result<Vec<LostSet>> {
     end.resize(PREFIX.len().saturating_add(64), 0xff);
     inner.scan(Family::Meta, PREFIX, &end, |key, note| {
         let feed = key.strip_prefix(PREFIX).unwrap_or_default();
-        lost.push(read(feed, note).ok_or_else(|| StoreError::corrupt("a set that was lost"))?);
+        lost.extend(read(feed, note));
         Ok(true)
     })?;
     lost.sort_by_key(|one| one.at);

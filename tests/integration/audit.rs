@@ -51,15 +51,7 @@ fn every_command_of_an_administrator_is_one_signed_leaf() {
     }
     let file = world.write("many.txt", many).display().to_string();
     north.run(&["lookup", "--file", &file]).expect(&[0]);
-    let line = [
-        "retract",
-        "--set",
-        "confirmed",
-        "#3",
-        "--reason",
-        "wrong",
-        "--yes",
-    ];
+    let line = ["retract", "confirmed#3", "--reason", "wrong", "--yes"];
     north.json(&line);
     let basis = ["--basis", "Court order 2026/114", "--yes"];
     north.json(&[&["erase", "--set", "confirmed", "#4"][..], &basis].concat());
@@ -92,6 +84,7 @@ fn every_command_of_an_administrator_is_one_signed_leaf() {
     let erased = &acts(north, &["--act", "erase"])[0];
     assert_eq!(list(erased, "details")[0]["text"], "Court order 2026/114");
     assert!(acts(north, &["--until", "2026-01-01"]).is_empty());
+    north.run(&["audit", "--act", "nosuch"]).expect(&[2]);
     assert_eq!(acts(north, &["--since", "1h", "--last", "2"]).len(), 2);
     assert_audit_sound(north);
     for member in world.members() {

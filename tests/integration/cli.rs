@@ -268,6 +268,23 @@ fn a_reader_that_goes_away_ends_a_command_quietly() {
 }
 
 #[test]
+fn a_node_that_starts_waits_for_a_command_that_has_the_store() {
+    let world = World::new(&["northstar"]);
+    let member = world.member("northstar");
+    let lock = member.folder().join("data/lock");
+    let lock = std::fs::File::options().write(true).open(lock).unwrap();
+    lock.try_lock().unwrap();
+    let said = || std::fs::read_to_string(member.log_file()).unwrap_or_default();
+    member.spawn();
+    until_true("the node to wait", || {
+        said().contains("another process has the store")
+    });
+    assert!(member.runs());
+    lock.unlock().unwrap();
+    member.wait_ready();
+}
+
+#[test]
 fn every_error_says_what_to_do_next() {
     let world = World::new(&["northstar"]);
     let member = world.member("northstar");

@@ -249,6 +249,31 @@ fn a_scan_finds_what_is_known_and_accounts_for_everything_else() {
     reader
         .run(&["scan", &unknown, &missing, "--json"])
         .expect(&[3]);
+    // Nobody reads on: what was known by then is said all the same.
+    for (line, code) in [(&[&folder][..], 10), (&[&unknown, "--all"], 1)] {
+        let mut child = Command::new(binary())
+            .args(["--config", &shown(&reader.config()), "scan"])
+            .args(line)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{line:?}");
+    }
+    // A file or a pipe gets whole names.
+    let inner = format!("{folder}/inner/known.bin");
+    let printed = reader
+        .run(&["scan", &inner, &unknown, &inner, "--all"])
+        .expect(&[10]);
+    let mut named: Vec<&str> = printed
+        .stdout
+        .lines()
+        .filter_map(|line| line.split_once("  ").map(|(name, _)| name.trim_end()))
+        .filter(|name| name.starts_with('/'))
+        .collect();
+    named.sort_unstable();
+    assert_eq!(named, [&inner, &inner, &unknown]);
     // Hashes in place of files.
     let hashes = "SHA256:00\nMD5:900150983cd24fb0d6963f7d28e17f72\n";
     let call = reader.call().stdin(hashes);

@@ -16,7 +16,7 @@ use super::{Refused, note_refused};
 use crate::cli::Context;
 use crate::cli::client::{Client, connect_or_embed_for_bundles, failed};
 use crate::cli::error::{CliError, Exit};
-use crate::cli::output::{Progress, counted, stamp, table};
+use crate::cli::output::{Progress, counted, fitted, stamp, table};
 
 /// Pieces that wait for the node: it asks for a few at a time.
 const WAITING: usize = 4;
@@ -141,8 +141,13 @@ fn print(summary: &Summary, context: &Context) -> Result<(), CliError> {
     if !summary.sets.is_empty() {
         let mut shown = table(&["SET", "LEAVES", "NEW", "HELD", "OUTCOME"], &[1, 2, 3]);
         for set in &summary.sets {
+            let unnamed = set.set == set.feed;
             shown.add_row([
-                set.set.clone(),
+                if unnamed {
+                    fitted(&set.set, 17)
+                } else {
+                    set.set.clone()
+                },
                 set.size.saturating_sub(set.from).to_string(),
                 set.stored.to_string(),
                 set.held.to_string(),
@@ -150,6 +155,13 @@ fn print(summary: &Summary, context: &Context) -> Result<(), CliError> {
             ]);
         }
         context.output.table(&shown)?;
+    }
+    // ⚠ What is held is skipped, damaged or not.
+    if summary.sets.iter().any(|set| set.held > 0) {
+        let shown = &summary.file;
+        context.output.line(format_args!(
+            "what is held already was not read again; hashpact bundle show {shown} checks it"
+        ))?;
     }
     note_refused(&summary.refused);
     note_refused(summary.sets.iter().flat_map(|set| &set.refused));

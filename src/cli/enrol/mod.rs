@@ -24,6 +24,10 @@ pub enum EnrolCommand {
     ///
     /// Send the request to the administrators, and read its fingerprint, twelve
     /// words, out to them over another channel.
+    #[command(override_usage = "\
+hashpact enrol request [OPTIONS] --coalition <NAME> --genesis <DIGEST>
+                              --member <SLUG> --contact-name <TEXT>
+                              --contact-email <ADDRESS>")]
     Request(Box<InitArgs>),
     /// Go on once the administrators have published the roster with this member
     Accept(accept::AcceptArgs),

@@ -225,8 +225,12 @@ fn print(context: &Context, args: &InitArgs, made: &Made) -> Result<(), CliError
     }
     if args.identity_key.is_none() {
         output.line("")?;
-        output.line("keys/identity.key speaks for the member. Keep a copy offline; the node")?;
-        output.line("needs it only for retractions of many entries at once.")?;
+        output
+            .line("keys/identity.key speaks for the member. Keep a copy offline. The node signs")?;
+        output
+            .line("new node cards with it: when one runs out, and for every new key. So it does")?;
+        output
+            .line("retractions and erasures of many entries, ends of many grants, new epochs.")?;
     }
     output.line("")?;
     output.line(format_args!(
@@ -235,9 +239,11 @@ fn print(context: &Context, args: &InitArgs, made: &Made) -> Result<(), CliError
     ))?;
     output.line("      fingerprint out to them over another channel. When they have agreed:")?;
     output.line(format_args!(
-        "      hashpact --config {} enrol accept --genesis DIGEST --address HOST:PORT",
+        "      hashpact --config {} enrol accept \\",
         made.config
     ))?;
+    output.line(format_args!("        --genesis {} \\", args.genesis))?;
+    output.line("        --address HOST:PORT (or --roster FILE)")?;
     output.json(made)
 }
 

@@ -154,6 +154,13 @@ pub fn run(args: &ScanArgs, context: &Context) -> Result<(), CliError> {
     }
 }
 
+/// In the order they were found in: threads end in any. Lines of hashes, which have no
+/// place, keep theirs.
+fn in_order<T, K>(mut waiting: Vec<(u64, T, K)>) -> Vec<(u64, T, K)> {
+    waiting.sort_by_key(|(at, _, _)| *at);
+    waiting
+}
+
 /// How a scan ends whose reader went away: what was known by then is said, and that
 /// nothing is known is never said of what was not looked at.
 const fn broken_off(known: u64) -> Exit {
@@ -254,9 +261,7 @@ impl Scan<'_> {
     /// Asks for what waits, prints it and then notes it as done.
     fn ask(&mut self) -> Result<(), CliError> {
         self.signals = 0;
-        // Threads end in any order; a sort that is stable keeps lines of hashes in theirs.
-        let mut waiting = std::mem::take(&mut self.waiting);
-        waiting.sort_by_key(|(at, _, _)| *at);
+        let waiting = in_order(std::mem::take(&mut self.waiting));
         let (items, keys): (Vec<Item>, Vec<Option<Key>>) = waiting
             .into_iter()
             .map(|(_, item, key)| (item, key))
@@ -329,6 +334,13 @@ impl Scan<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_hashed_together_is_asked_for_in_the_order_it_was_found() {
+        let hashed = vec![(2, "c", ()), (0, "a", ()), (1, "b", ()), (0, "a2", ())];
+        let names = in_order(hashed).into_iter().map(|(_, name, ())| name);
+        assert_eq!(names.collect::<Vec<_>>(), ["a", "a2", "b", "c"]);
+    }
 
     #[test]
     fn a_scan_that_nobody_reads_on_never_says_that_nothing_is_known() {

@@ -370,7 +370,9 @@ impl Desk {
         if let Some(no) = store.feed_no(&self.feed) {
             store.set_feed_status(no, FeedStatus::Silent)?;
             // First: a crash in between has it said once too often, not never.
-            self.node.note_lost(&store.feed(no)?)?;
+            if let Err(error) = self.node.note_lost(&store.feed(no)?) {
+                tracing::error!(%error, code = error.code(), "noting that a set was lost");
+            }
             store.drop_feed(no)?;
         }
         self.tell(Done::Dropped { feed: self.feed });

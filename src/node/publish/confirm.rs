@@ -72,13 +72,13 @@ impl Awaited {
                 format!(" (asked: {missing})")
             };
             return format!(
-                "no peer has said yet which head of it it holds{of}; connect to a peer, or \
+                "no peer has said yet which head of this set it holds{of}; connect to a peer, or \
                  `hashpact set confirm-head` if none can be reached"
             );
         }
         let wait_s = self.wait_ms / 1_000;
         format!(
-            "after a start all peers are asked which head of it they hold; waiting for {missing}, \
+            "after a start all peers are asked which head of this set they hold; waiting for {missing}, \
              at most {wait_s} s from the first answer (publish.confirm_wait_s)"
         )
     }

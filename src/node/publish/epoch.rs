@@ -79,8 +79,8 @@ impl Publisher {
         if !keys.contains(&self.feed_key.load().public()) {
             return Ok(Some(Gate::Closed(format!(
                 "the roster revoked a key of it and opened epoch {epoch}, for which this node's \
-                 feed key may not sign: put a new feed key in place, publish a node card with \
-                 it, and start the node again"
+                 feed key may not sign: `hashpact keys rotate feed` makes a new one and publishes \
+                 the node card that names it"
             ))));
         }
         if feed.stored < named.last_good_size {
