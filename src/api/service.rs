@@ -24,7 +24,8 @@ use crate::error::{lost, misuse, nobody, refused, status};
 use crate::export::Exports;
 use crate::recorded::{self, Asked, recorded};
 use crate::{
-    audit, bundle, erase, export, import, looking, opinions, past, policy, proving, retract, sets, wire,
+    audit, bundle, erase, export, import, looking, opinions, past, policy, proving, retract, sets,
+    wire,
 };
 
 /// What the node cannot know of the process it runs in.

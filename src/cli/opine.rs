@@ -3,7 +3,6 @@
 use clap::{Args, ValueEnum};
 use hashpact_api::wire;
 use hashpact_api::wire::opine_request::About;
-use hashpact_core::id::Slug;
 use hashpact_core::leaf::{REASONS, Stance};
 use hashpact_core::signal::{Signal, SignalKind};
 use serde::Serialize;
@@ -12,7 +11,7 @@ use super::Context;
 use super::client::connect_or_embed;
 use super::error::CliError;
 use super::output::{note, table};
-use super::values::own_set;
+use super::values::SetReference;
 
 /// Say what this member thinks of an entry; the others see it with every match
 ///
@@ -53,8 +52,8 @@ pub struct OpineArgs {
     #[arg(long)]
     pub withdraw: bool,
     /// The own set of opinions to write to [default: the only one]
-    #[arg(long, value_name = "SET", value_parser = own_set)]
-    pub set: Option<Slug>,
+    #[arg(long, value_name = "SET")]
+    pub set: Option<SetReference>,
     /// List the reasons that there are, and do nothing else
     #[arg(long, conflicts_with_all = ["subject", "stance", "reason", "withdraw"])]
     pub reasons: bool,
@@ -113,6 +112,9 @@ pub fn run(args: &OpineArgs, context: &Context) -> Result<(), CliError> {
     let Some(subject) = args.subject.as_deref().filter(|_| !args.reasons) else {
         return list_reasons(context);
     };
+    let client = connect_or_embed(context)?;
+    let own = &client.config().member.slug;
+    let set = args.set.as_ref().map(|set| set.own(own)).transpose()?;
     let request = wire::OpineRequest {
         about: Some(about(subject)?),
         kind: args.kind.map(SignalKind::number).unwrap_or_default(),
@@ -124,9 +126,8 @@ pub fn run(args: &OpineArgs, context: &Context) -> Result<(), CliError> {
         confidence: Some(args.confidence),
         note: args.note.clone(),
         withdraw: args.withdraw,
-        set: args.set.as_ref().map(Slug::to_string).unwrap_or_default(),
+        set: set.map(|set| set.to_string()).unwrap_or_default(),
     };
-    let client = connect_or_embed(context)?;
     let said = client.call(client.node().opine(request))?;
     report(said, args, context)
 }

@@ -288,6 +288,12 @@ impl Snapshot {
         found(relay == publisher || onward)
     }
 
+    /// Whether a member sees members, reachability and versions.
+    #[must_use]
+    pub fn may_observe(&self, member: MemberNumber) -> bool {
+        self.is_active_with(member, Role::Observe)
+    }
+
     /// Whether this node serves leaves of a feed of `publisher` to `caller`: the
     /// caller may read them, and this node is their publisher, or may relay, or
     /// gives the publisher back its own.

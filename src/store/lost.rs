@@ -132,7 +132,7 @@ mod tests {
             kind: FeedKind::HashSet,
         };
         let no = store.create_feed(&feed).unwrap();
-        assert_eq!(store.lost().unwrap(), [first.clone()]);
+        assert_eq!(store.lost().unwrap(), std::slice::from_ref(&first));
         store.drop_feed(no).unwrap();
         let again = lost("west/links", 9);
         store.note_lost(&again).unwrap();

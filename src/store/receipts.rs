@@ -95,6 +95,12 @@ pub enum NotActedOn {
     Waiting(Reason),
 }
 
+/// There was nothing of it before: older programs, which do not know of receipts, refuse
+/// the store from here on.
+pub(crate) fn migrate(inner: &Inner) -> Result<()> {
+    inner.cf(Family::Receipts).map(drop)
+}
+
 impl Store {
     /// Keeps the newest word of a node, with `history` how far it got when as well.
     ///

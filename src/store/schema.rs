@@ -16,6 +16,8 @@ const MIGRATIONS: &[Migration] = &[
     crate::opinions::migrate,
     // Mutes and the policy are kept.
     crate::mutes::migrate,
+    // Receipts are kept by themselves.
+    crate::receipts::migrate,
 ];
 
 /// The schema that this program writes.

@@ -250,10 +250,13 @@ fn a_scan_finds_what_is_known_and_accounts_for_everything_else() {
         .run(&["scan", &unknown, &missing, "--json"])
         .expect(&[3]);
     // Nobody reads on: what was known by then is said all the same.
-    for (line, code) in [(&[&folder][..], 10), (&[&unknown, "--all"], 1)] {
+    for (line, code) in [
+        (vec![folder.as_str()], 10),
+        (vec![unknown.as_str(), "--all"], 1),
+    ] {
         let mut child = Command::new(binary())
             .args(["--config", &shown(&reader.config()), "scan"])
-            .args(line)
+            .args(&line)
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::null())
             .spawn()

@@ -141,9 +141,10 @@ pub fn run(args: &LookupArgs, context: &Context) -> Result<(), CliError> {
 /// A look-up whose reader went away has not asked for everything: 0 is for what is
 /// known by then.
 fn closed(error: CliError, known: u64) -> CliError {
-    match error {
-        CliError::OutputClosed if known == 0 => CliError::Quiet(Exit::Partial),
-        error => error,
+    if known == 0 && matches!(error, CliError::OutputClosed) {
+        CliError::Quiet(Exit::Partial)
+    } else {
+        error
     }
 }
 

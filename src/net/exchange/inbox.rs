@@ -115,6 +115,7 @@ fn units(announcement: &Announcement) -> u32 {
         | Announcement::DocumentEvidence(bytes) => bytes.len(),
         Announcement::GrantEnded(ended) => weight(&ended.head).saturating_add(ended.leaf.len()),
         Announcement::Head(head) => weight(head),
+        Announcement::Overdue(counts) => counts.len().saturating_mul(16),
         Announcement::Roster { .. } | Announcement::SnapshotEnd | Announcement::Alive { .. } => 0,
     };
     u32::try_from(bytes.div_ceil(UNIT_BYTES))
