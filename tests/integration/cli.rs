@@ -166,7 +166,7 @@ impl Printer<'_> {
         );
         let whole = whole.replace(&folder, "/world");
         if !line.contains(&"--json") && line[0] != "export" {
-            let long = whole.lines().find(|line| line.chars().count() > WIDTH + 40);
+            let long = whole.lines().find(|line| line.chars().count() > WIDTH + 60);
             assert_eq!(long, None, "hashpact {}", line.join(" "));
         }
         snapshot(&format!("prints-{name}"), &redacted(&whole));

@@ -159,6 +159,7 @@ impl Node {
     /// of the member's card. Without one none is made.
     pub fn use_receipt_keys(&self, keys: Vec<SecretKey<ReceiptKey>>) {
         self.receipts().state().keys = keys;
+        metrics::gauge!("hashpact_receipts_open").set(0.0);
     }
 
     /// Sets after how long a receipt is overdue.
