@@ -24,6 +24,7 @@ mod access;
 mod asking;
 mod audit;
 mod bundle;
+mod calling;
 mod changes;
 mod codec;
 mod convert;

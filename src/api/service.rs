@@ -11,7 +11,7 @@ use hashpact_core::id::{Slug, UnixMillis};
 use hashpact_core::leaf::audit::Act;
 use hashpact_node::bundle::Bundles;
 use hashpact_node::caller::Caller;
-use hashpact_node::{Node, NodeError, RosterDocuments};
+use hashpact_node::{Node, RosterDocuments};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -20,9 +20,9 @@ use tracing::info;
 use crate::asking::Asking;
 use crate::changes::Watchers;
 use crate::convert;
-use crate::error::{lost, misuse, nobody, refused, status};
+use crate::error::{lost, misuse, nobody, refused};
 use crate::export::Exports;
-use crate::recorded::{self, Asked, recorded};
+use crate::recorded::{self, Asked};
 use crate::{
     audit, bundle, erase, export, import, looking, opinions, past, policy, proving, retract, sets,
     wire,
@@ -95,36 +95,6 @@ impl NodeService {
         wire::node_server::NodeServer::new(self)
             .max_decoding_message_size(crate::MESSAGE_MAX_BYTES)
             .max_encoding_message_size(crate::MESSAGE_MAX_BYTES)
-    }
-
-    /// Calls the node on a thread that may wait for disk.
-    pub(crate) async fn call<T: Send + 'static>(
-        &self,
-        what: &'static str,
-        work: impl FnOnce(&Node) -> Result<T, NodeError> + Send + 'static,
-    ) -> Result<T, Status> {
-        let node = Arc::clone(&self.node);
-        let task = tokio::task::spawn_blocking(move || work(&node));
-        let done = task.await.map_err(|_| lost(what))?;
-        done.map_err(|error| status(&error))
-    }
-
-    /// As [`call`](Self::call), recorded in the audit feed.
-    pub(crate) async fn act<T: Send + 'static>(
-        &self,
-        what: &'static str,
-        act: Act,
-        work: impl FnOnce(&Node, &mut Act) -> Result<T, NodeError> + Send + 'static,
-    ) -> Result<T, Status> {
-        self.call(what, move |node| recorded(node, act, |act| work(node, act)))
-            .await
-    }
-
-    /// The full name of an own set, which need not exist.
-    pub(crate) fn own_set(&self, text: &str) -> Result<(Slug, String), Status> {
-        let set = convert::own_set(&self.node, text).map_err(|error| status(&error))?;
-        let name = format!("{}/{set}", self.node.member_slug());
-        Ok((set, name))
     }
 }
 
@@ -435,11 +405,8 @@ impl wire::node_server::Node for NodeService {
         &self,
         _request: Request<wire::FeedsRequest>,
     ) -> Result<Response<wire::FeedsResponse>, Status> {
-        let held = self.call("feeds", |node| Ok((node.feeds(), node.lost_sets()?)));
-        let (feeds, lost) = held.await?;
-        let feeds = feeds.into_iter().map(crate::status::feed).collect();
-        let lost = lost.into_iter().map(crate::status::lost).collect();
-        Ok(Response::new(wire::FeedsResponse { feeds, lost }))
+        let held = self.call("feeds", crate::status::feeds).await?;
+        Ok(Response::new(held))
     }
 
     async fn quarantine(

@@ -77,7 +77,7 @@ pub(crate) fn peer(node: &Node, peer: PeerView) -> wire::Peer {
 }
 
 /// A feed.
-pub(crate) fn feed(feed: FeedView) -> wire::Feed {
+fn feed(feed: FeedView) -> wire::Feed {
     wire::Feed {
         name: feed.name,
         feed_id: feed.id.as_bytes().to_vec().into(),
@@ -122,8 +122,17 @@ pub(crate) fn preview(
     })
 }
 
+/// The feeds that are held, and the sets that were lost. Blocking.
+pub(crate) fn feeds(node: &Node) -> Result<wire::FeedsResponse, NodeError> {
+    let sets = node.lost_sets()?;
+    Ok(wire::FeedsResponse {
+        feeds: node.feeds().into_iter().map(feed).collect(),
+        lost: sets.into_iter().map(lost).collect(),
+    })
+}
+
 /// A set that this member may not read any longer.
-pub(crate) fn lost(lost: LostSet) -> wire::LostSet {
+fn lost(lost: LostSet) -> wire::LostSet {
     wire::LostSet {
         name: lost.name,
         feed_id: lost.feed.as_bytes().to_vec().into(),
