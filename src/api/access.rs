@@ -80,6 +80,34 @@ pub(crate) fn needed(path: &str) -> Option<Role> {
     call.map(|(_, role)| *role)
 }
 
+/// What a node answers that only witnesses: it holds no hashes, and publishes none.
+pub(crate) const WITNESS_CALLS: &[&str] = &[
+    "/hashpact.node.v1.Node/Status",
+    "/hashpact.node.v1.Node/Peers",
+    "/hashpact.node.v1.Node/Feeds",
+    "/hashpact.node.v1.Node/Verify",
+    "/hashpact.node.v1.Node/ImportRoster",
+    "/hashpact.node.v1.Node/ShowRoster",
+    "/hashpact.node.v1.Node/Audit",
+    "/hashpact.node.v1.Node/VerifyAudit",
+    "/hashpact.node.v1.Node/Record",
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+];
+
+/// Refuses what a node does not do that only witnesses.
+pub(crate) fn witness_does(path: &str) -> Result<(), Status> {
+    if WITNESS_CALLS.contains(&path) {
+        return Ok(());
+    }
+    counter!("hashpact_api_refused_total", "code" => "only_witnesses").increment(1);
+    Err(Status::unimplemented(
+        "this node only witnesses (hashpact witness): it holds no hashes; ask another node of \
+         the member",
+    ))
+}
+
 /// Lets a caller in, or says why not.
 pub(crate) fn admit(caller: &Caller, path: &str) -> Result<(), Status> {
     let refused = |code: &'static str| {
@@ -103,17 +131,22 @@ pub(crate) fn admit(caller: &Caller, path: &str) -> Result<(), Status> {
 /// whoever is at the other end.
 pub(crate) struct Doorkeeper<C> {
     caller_of: fn(&C) -> Caller,
+    /// The node behind it does nothing but witness.
+    only_witnesses: bool,
 }
 
 impl<C> Doorkeeper<C> {
-    pub(crate) const fn new(caller_of: fn(&C) -> Caller) -> Self {
-        Self { caller_of }
+    pub(crate) const fn new(caller_of: fn(&C) -> Caller, only_witnesses: bool) -> Self {
+        Self {
+            caller_of,
+            only_witnesses,
+        }
     }
 }
 
 impl<C> Clone for Doorkeeper<C> {
     fn clone(&self) -> Self {
-        Self::new(self.caller_of)
+        Self::new(self.caller_of, self.only_witnesses)
     }
 }
 
@@ -124,6 +157,7 @@ impl<S, C> Layer<S> for Doorkeeper<C> {
         Kept {
             inner,
             caller_of: self.caller_of,
+            only_witnesses: self.only_witnesses,
             connection: PhantomData,
         }
     }
@@ -133,6 +167,7 @@ impl<S, C> Layer<S> for Doorkeeper<C> {
 pub(crate) struct Kept<S, C> {
     inner: S,
     caller_of: fn(&C) -> Caller,
+    only_witnesses: bool,
     connection: PhantomData<fn(&C)>,
 }
 
@@ -141,6 +176,7 @@ impl<S: Clone, C> Clone for Kept<S, C> {
         Self {
             inner: self.inner.clone(),
             caller_of: self.caller_of,
+            only_witnesses: self.only_witnesses,
             connection: PhantomData,
         }
     }
@@ -162,6 +198,10 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let caller = request.extensions().get::<C>().map(self.caller_of);
         let admitted = match &caller {
+            Some(caller) if self.only_witnesses => {
+                let path = request.uri().path();
+                witness_does(path).and_then(|()| admit(caller, path))
+            }
             Some(caller) => admit(caller, request.uri().path()),
             // No door of ours makes such a connection.
             None => Err(nobody()),
@@ -275,6 +315,28 @@ mod tests {
                     assert_eq!(status.code(), Code::PermissionDenied);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_node_that_only_witnesses_answers_nothing_about_hashes() {
+        for path in WITNESS_CALLS {
+            assert!(needed(path).is_some(), "{path}");
+        }
+        for (path, _) in CALLS {
+            let does = witness_does(path);
+            assert_eq!(does.is_ok(), WITNESS_CALLS.contains(path), "{path}");
+        }
+        for name in [
+            "Lookup",
+            "Match",
+            "Import",
+            "Export",
+            "WatchChanges",
+            "CreateSet",
+        ] {
+            let path = format!("/hashpact.node.v1.Node/{name}");
+            assert_eq!(witness_does(&path).unwrap_err().code(), Code::Unimplemented);
         }
     }
 

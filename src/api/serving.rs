@@ -80,6 +80,7 @@ pub(crate) fn served<C: Clone + Send + Sync + 'static>(
     caller_of: fn(&C) -> Caller,
     limits: DoorLimits,
 ) -> Result<Served<C>, ApiError> {
+    let only_witnesses = service.node().witnessing().is_some_and(|w| w.only());
     let (reporter, health) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(crate::DESCRIPTORS)
@@ -103,7 +104,7 @@ pub(crate) fn served<C: Clone + Send + Sync + 'static>(
     }
     let router = server
         .layer(Refusals::new(service.node(), caller_of))
-        .layer(Doorkeeper::new(caller_of))
+        .layer(Doorkeeper::new(caller_of, only_witnesses))
         .add_service(service.server())
         .add_service(health)
         .add_service(reflection);

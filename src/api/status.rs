@@ -2,6 +2,7 @@
 
 use hashpact_core::id::{Slug, UnixMillis};
 use hashpact_core::leaf::audit::Act;
+use hashpact_core::witness::judge::Judged;
 use hashpact_node::model::{FeedView, PeerView};
 use hashpact_node::{LostSet, Node, NodeError};
 
@@ -77,8 +78,18 @@ pub(crate) fn peer(node: &Node, peer: PeerView) -> wire::Peer {
 }
 
 /// A feed.
-fn feed(feed: FeedView) -> wire::Feed {
+fn feed(node: &Node, feed: FeedView) -> wire::Feed {
+    let judged = feed.judged.as_ref();
+    let quorum = judged.and_then(|judged| judged.quorum);
     wire::Feed {
+        witnesses: judged.map_or_else(Vec::new, |judged| witnesses(node, judged)),
+        witness_threshold: judged
+            .and_then(|judged| u32::try_from(judged.threshold?).ok())
+            .unwrap_or(0),
+        witness_quorum: quorum.unwrap_or(0),
+        witness_quorum_ms: judged.map_or(0, |judged| judged.quorum_at.0),
+        stale: judged.is_some_and(|judged| judged.stale),
+        cosigned: feed.cosigned.unwrap_or(0),
         name: feed.name,
         feed_id: feed.id.as_bytes().to_vec().into(),
         publisher: feed.publisher,
@@ -126,7 +137,11 @@ pub(crate) fn preview(
 pub(crate) fn feeds(node: &Node) -> Result<wire::FeedsResponse, NodeError> {
     let sets = node.lost_sets()?;
     Ok(wire::FeedsResponse {
-        feeds: node.feeds().into_iter().map(feed).collect(),
+        feeds: node
+            .feeds()
+            .into_iter()
+            .map(|view| feed(node, view))
+            .collect(),
         lost: sets.into_iter().map(lost).collect(),
     })
 }
@@ -138,6 +153,21 @@ fn lost(lost: LostSet) -> wire::LostSet {
         feed_id: lost.feed.as_bytes().to_vec().into(),
         lost_ms: lost.at.0,
     }
+}
+
+/// Who stands where.
+fn witnesses(node: &Node, judged: &Judged) -> Vec<wire::FeedWitness> {
+    let stands = judged.witnesses.iter();
+    let stands = stands.map(|(number, stand)| {
+        let member = node.membership().member(*number);
+        wire::FeedWitness {
+            member: member.map_or_else(|| number.to_string(), |member| member.slug.to_string()),
+            size: stand.map_or(0, |stand| stand.size),
+            cosigned_ms: stand.map_or(0, |stand| stand.at.0),
+            fresh: stand.is_some_and(|stand| stand.fresh),
+        }
+    });
+    stands.collect()
 }
 
 /// What the process holds in memory, where the system says so; else 0.

@@ -80,6 +80,7 @@ pub(crate) fn node(folder: &TempDir) -> Arc<Node> {
         identity_key: Some(SecretKey::from_seed(&[2; 32])),
         clock: Clock::manual(NOW),
         connects: false,
+        witness: None,
         near_index: true,
         audit: hashpact_node::audit::AuditSettings::default(),
     })

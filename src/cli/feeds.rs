@@ -3,6 +3,7 @@
 use clap::Args;
 use data_encoding::HEXLOWER;
 use hashpact_api::wire;
+use hashpact_core::witness::judge::PREVENTION_MIN;
 use serde::Serialize;
 
 use super::Context;
@@ -12,6 +13,8 @@ use super::output::{count, counted, stamp, table, time};
 use super::values::SetReference;
 
 /// List the feeds that the node holds: entries, leaves, lag, state
+///
+/// With a SET also where the witnesses stand: which size each has cosigned, and when.
 #[derive(Debug, Args)]
 pub struct FeedsArgs {
     /// Only this set's feed: SET of this member, or MEMBER/SET
@@ -37,6 +40,21 @@ struct FeedObject {
     from_peer: String,
     updated: Option<String>,
     last_error_code: String,
+    stale: bool,
+    witness_threshold: u32,
+    witness_quorum: u64,
+    witness_quorum_at: Option<String>,
+    witnesses: Vec<WitnessObject>,
+    cosigned: u64,
+}
+
+/// Where one witness stands with a feed.
+#[derive(Serialize)]
+struct WitnessObject {
+    member: String,
+    size: u64,
+    cosigned_at: Option<String>,
+    fresh: bool,
 }
 
 #[derive(Serialize)]
@@ -80,6 +98,9 @@ pub fn run(args: &FeedsArgs, context: &Context) -> Result<(), CliError> {
             .line("no feeds; hashpact set create makes one")?;
     } else if !feeds.is_empty() {
         print(&feeds, context)?;
+        if let (Some(_), [feed]) = (&args.set, feeds.as_slice()) {
+            print_witnesses(feed, context)?;
+        }
     }
     for lost in &lost {
         let (name, when) = (&lost.name, time(lost.lost_ms));
@@ -120,6 +141,12 @@ fn print(feeds: &[wire::Feed], context: &Context) -> Result<(), CliError> {
         let line = format_args!("  ! {name}: {entries} in quarantine, not matched");
         context.output.line(line)?;
     }
+    for feed in feeds.iter().filter(|feed| feed.stale) {
+        let name = &feed.name;
+        context.output.line(format_args!(
+            "  ! {name}: STALE: no witness has cosigned it for 30 minutes"
+        ))?;
+    }
     for feed in feeds.iter().filter(|feed| !feed.last_error_code.is_empty()) {
         let (name, code) = (&feed.name, &feed.last_error_code);
         let line = if feed.state == "caught up" {
@@ -130,6 +157,52 @@ fn print(feeds: &[wire::Feed], context: &Context) -> Result<(), CliError> {
         context.output.line(line)?;
     }
     Ok(())
+}
+
+/// Who stands at which size, and when each said so last.
+fn print_witnesses(feed: &wire::Feed, context: &Context) -> Result<(), CliError> {
+    if feed.witnesses.is_empty() {
+        let line = "  no witnesses: forks are found by readers that compare heads";
+        return context.output.line(line);
+    }
+    context.output.line("")?;
+    let mut shown = table(&["WITNESS", "SIZE", "COSIGNED", "FRESH"], &[1]);
+    for witness in &feed.witnesses {
+        let size = match witness.size {
+            0 => "nothing".to_owned(),
+            size => count(size),
+        };
+        let at = match witness.cosigned_ms {
+            0 => String::new(),
+            at => time(at),
+        };
+        let fresh = if witness.fresh { "yes" } else { "no" };
+        shown.add_row([witness.member.clone(), size, at, fresh.to_owned()]);
+    }
+    context.output.table(&shown)?;
+    let (threshold, quorum) = (feed.witness_threshold, count(feed.witness_quorum));
+    let line = match (threshold, feed.witness_quorum) {
+        (0, _) => "  none of them has a key on its card yet".to_owned(),
+        (_, 0) => format!("  {threshold} are a quorum; it has cosigned nothing yet"),
+        (_, _) => format!("  {threshold} are a quorum; it stands at {quorum} leaves"),
+    };
+    context.output.line(line)?;
+    let witnesses = feed.witnesses.len();
+    if witnesses < PREVENTION_MIN {
+        context.output.line(format_args!(
+            "  detection only: {witnesses} witnesses; from {PREVENTION_MIN} on forks are prevented"
+        ))?;
+    }
+    Ok(())
+}
+
+fn witness(witness: wire::FeedWitness) -> WitnessObject {
+    WitnessObject {
+        member: witness.member,
+        size: witness.size,
+        cosigned_at: stamp(witness.cosigned_ms),
+        fresh: witness.fresh,
+    }
 }
 
 /// Leaves under the newest head that look-ups do not answer from.
@@ -155,5 +228,11 @@ fn object(feed: wire::Feed) -> FeedObject {
         from_peer: feed.from_peer,
         updated: stamp(feed.updated_ms),
         last_error_code: feed.last_error_code,
+        stale: feed.stale,
+        witness_threshold: feed.witness_threshold,
+        witness_quorum: feed.witness_quorum,
+        witness_quorum_at: stamp(feed.witness_quorum_ms),
+        witnesses: feed.witnesses.into_iter().map(witness).collect(),
+        cosigned: feed.cosigned,
     }
 }

@@ -55,6 +55,7 @@ pub mod status;
 pub(crate) mod trial;
 pub mod values;
 pub mod verify;
+pub mod witness;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -110,6 +111,7 @@ enum Command {
     #[command(alias = "enroll")]
     Enrol(enrol::EnrolArgs),
     Run(run::RunArgs),
+    Witness(witness::WitnessArgs),
     Status(status::StatusArgs),
     Peers(peers::PeersArgs),
     Preview(preview::PreviewArgs),
@@ -261,13 +263,14 @@ fn words(matches: &ArgMatches) -> Vec<String> {
 
 fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
     // `run` logs as its configuration says.
-    if !matches!(command, Command::Run(_)) {
+    if !matches!(command, Command::Run(_) | Command::Witness(_)) {
         context.start_logging()?;
     }
     match command {
         Command::Init(args) => init::run(*args, context),
         Command::Enrol(args) => enrol::run(args, context),
         Command::Run(args) => run::run(args, context),
+        Command::Witness(args) => witness::run(&args, context),
         Command::Status(args) => status::run(args, context),
         Command::Peers(args) => peers::run(&args, context),
         Command::Feeds(args) => feeds::run(&args, context),

@@ -17,6 +17,7 @@ use hashpact_net::tls::Credentials;
 use hashpact_node::audit::AuditSettings;
 use hashpact_node::clock::Clock;
 use hashpact_node::removed::RemovedMembers;
+use hashpact_node::witnessing::WitnessOptions;
 use hashpact_node::{Node, NodeError, NodeOptions, RosterDocuments};
 use hashpact_store::{StoreError, StoreOptions};
 
@@ -41,10 +42,23 @@ const LOCK_LOOK: Duration = Duration::from_millis(100);
 /// A key that cannot be read, named by its key in the configuration; a store that
 /// is in use or damaged; a roster file that is refused.
 pub fn open_node(config: &Config, connects: bool) -> Result<Arc<Node>, CliError> {
+    open_as(config, connects, false)
+}
+
+/// The same for a node that only witnesses: nothing of others is pulled, and nothing is
+/// kept ready for look-ups.
+///
+/// # Errors
+/// As [`open_node`].
+pub fn open_witness(config: &Config) -> Result<Arc<Node>, CliError> {
+    open_as(config, true, true)
+}
+
+fn open_as(config: &Config, connects: bool, only: bool) -> Result<Arc<Node>, CliError> {
     let began = Instant::now();
     let mut waits = false;
     let node = loop {
-        match Node::open(options(config, connects)?) {
+        match Node::open(options(config, connects, only)?) {
             Err(error) if connects && is_locked(&error) && began.elapsed() < LOCK_WAIT => {
                 if !std::mem::replace(&mut waits, true) {
                     tracing::warn!(
@@ -79,7 +93,7 @@ const fn is_locked(error: &NodeError) -> bool {
 }
 
 /// What the node is opened with.
-fn options(config: &Config, connects: bool) -> Result<NodeOptions, CliError> {
+fn options(config: &Config, connects: bool, only: bool) -> Result<NodeOptions, CliError> {
     let clock = Clock::system();
     let keys = &config.keys;
     let feed_key = keyfile::load(&keys.feed).map_err(|error| key_error("feed", &error))?;
@@ -87,6 +101,7 @@ fn options(config: &Config, connects: bool) -> Result<NodeOptions, CliError> {
     let identity_key = identity_key
         .transpose()
         .map_err(|error| key_error("identity", &error))?;
+    let witness_key = super::keys::witness_key(config)?;
     private_folder(&config.node.data_dir, "node.data_dir")?;
     private_folder(&config.node.sign_state_dir, "node.sign_state_dir")?;
     Ok(NodeOptions {
@@ -102,7 +117,8 @@ fn options(config: &Config, connects: bool) -> Result<NodeOptions, CliError> {
         identity_key,
         clock,
         connects,
-        near_index: connects,
+        witness: witness_key.map(|key| WitnessOptions { key, only }),
+        near_index: connects && !only,
         audit: audit_settings(config),
     })
 }

@@ -30,7 +30,7 @@ use super::doors::Doors;
 use super::error::CliError;
 use super::keys::{EVERY, Keeper};
 use super::logging;
-use super::open::{credentials, exchange_options, open_node};
+use super::open::{credentials, exchange_options, open_node, open_witness};
 use super::policy::keep::PolicyKeeper;
 use crate::config::Config;
 
@@ -62,7 +62,31 @@ pub struct RunArgs {
 /// # Errors
 /// When the configuration is wrong, or the node cannot start.
 pub fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
+    run_as(args.until_stdin_closes, context, Kind::Whole)
+}
+
+/// What a node is run for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// All that its member does.
+    Whole,
+    /// Witnessing alone.
+    Witness,
+}
+
+/// Runs a node of either kind.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn run_as(
+    until_stdin_closes: bool,
+    context: &Context,
+    kind: Kind,
+) -> Result<(), CliError> {
     let config = context.config()?;
+    if kind == Kind::Witness {
+        super::witness::check(&config)?;
+    }
     logging::start(config.log.format, &config.log.level)?;
     let metrics = record_metrics()?;
     let runtime = Runtime::new().map_err(CliError::failed)?;
@@ -73,8 +97,9 @@ pub fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
     let folder = context.config_path.parent().map(Path::to_path_buf);
     let folder = folder.unwrap_or_default();
     let ended = runtime.block_on(async {
-        let mut signals = Signals::new(args.until_stdin_closes)?;
-        let Some(running) = start(&config, digest, folder, metrics, &mut signals).await? else {
+        let mut signals = Signals::new(until_stdin_closes)?;
+        let started = start(&config, (digest, folder), kind, metrics, &mut signals);
+        let Some(running) = started.await? else {
             return Ok(());
         };
         running.until_told(&config, &mut signals).await
@@ -96,8 +121,8 @@ struct Running {
 /// before that.
 async fn start(
     config: &Config,
-    digest: Digest,
-    folder: PathBuf,
+    (digest, folder): (Digest, PathBuf),
+    kind: Kind,
     metrics: PrometheusHandle,
     signals: &mut Signals,
 ) -> Result<Option<Running>, CliError> {
@@ -114,7 +139,10 @@ async fn start(
     };
     let doors = Doors::bind(config).await?;
     let opening = config.clone();
-    let opened = tokio::task::spawn_blocking(move || open_node(&opening, true));
+    let opened = tokio::task::spawn_blocking(move || match kind {
+        Kind::Whole => open_node(&opening, true),
+        Kind::Witness => open_witness(&opening),
+    });
     let node = tokio::select! {
         opened = opened => opened.map_err(CliError::failed)??,
         () = signals.stop() => return Ok(None),
@@ -163,6 +191,7 @@ async fn start(
     tracing::info!(
         member = %config.member.slug,
         node = %config.node.name,
+        witness = node.witnessing().map(|witness| if witness.only() { "only" } else { "also" }),
         software = SOFTWARE,
         federation = config.federation.listen.map(tracing::field::display),
         http = config.api.http_listen.map(tracing::field::display),

@@ -92,7 +92,12 @@ fn progress(status: &wire::StatusResponse, feeds: &[wire::Feed], running: bool) 
     }
     let others = feeds.iter().filter(|feed| !feed.own);
     // Of a set that may not be read any more nothing is to come.
-    let done = |state: &str| matches!(state, "caught up" | "frozen" | "silent" | "dropping");
+    let done = |state: &str| {
+        matches!(
+            state,
+            "caught up" | "frozen" | "silent" | "dropping" | "cosigned" | "recorded"
+        )
+    };
     let behind = others.filter(|feed| !done(&feed.state));
     match behind.count() {
         0 => Progress::CaughtUp,

@@ -175,6 +175,7 @@ impl Trial {
             identity_key: Some(SecretKey::from_seed(&seat.identity.seed())),
             clock: Clock::system(),
             connects: false,
+            witness: None,
             near_index: true,
             audit: hashpact_node::audit::AuditSettings::default(),
         })

@@ -147,6 +147,8 @@ pub struct Keys {
     pub feed: PathBuf,
     /// Signs receipts.
     pub receipt: PathBuf,
+    /// Cosigns heads; `None` for a node that is no witness.
+    pub witness: Option<PathBuf>,
     /// The TLS key, P-256 or Ed25519.
     pub tls_key: PathBuf,
     /// A certificate around the TLS key; without one the node makes its own.

@@ -136,6 +136,7 @@ fn keys(section: Section<'_, '_>, files: Files) -> Option<Keys> {
     let identity = section.path("identity");
     let feed = section.path_or("feed", "keys/feed.key");
     let receipt = section.path_or("receipt", "keys/receipt.key");
+    let witness = section.path("witness");
     let tls_key = section.path_or("tls_key", "keys/tls.key");
     let tls_certificate = section.path("tls_certificate");
     if files == Files::Check {
@@ -143,6 +144,7 @@ fn keys(section: Section<'_, '_>, files: Files) -> Option<Keys> {
             ("identity", &identity),
             ("feed", &feed),
             ("receipt", &receipt),
+            ("witness", &witness),
             ("tls_key", &tls_key),
         ];
         for (name, path) in secrets {
@@ -159,6 +161,7 @@ fn keys(section: Section<'_, '_>, files: Files) -> Option<Keys> {
         identity,
         feed: feed?,
         receipt: receipt?,
+        witness,
         tls_key: tls_key?,
         tls_certificate,
     })

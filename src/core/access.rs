@@ -219,6 +219,12 @@ impl Snapshot {
         self.is_active_with(member, Role::Witness)
     }
 
+    /// Whether a member reads feeds at all, and so can serve what it holds of others.
+    #[must_use]
+    pub fn may_subscribe(&self, member: MemberNumber) -> bool {
+        self.is_active_with(member, Role::Subscribe)
+    }
+
     /// Whether `caller` may read the leaves of a feed of `publisher`; `grants` is
     /// `None` where the feed does not exist.
     ///

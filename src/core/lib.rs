@@ -62,6 +62,7 @@ pub mod standing;
 pub mod suspension;
 mod text;
 pub mod verified;
+pub mod witness;
 
 /// Protobuf messages of what is signed, as generated.
 ///

@@ -11,7 +11,7 @@ use hashpact_core::card::{
 };
 use hashpact_core::envelope::EnvelopeDraft;
 use hashpact_core::id::{Digest, UnixMillis};
-use hashpact_core::keys::{Feed, PublicKey, Receipt};
+use hashpact_core::keys::{Feed, PublicKey, Receipt, Witness};
 use hashpact_core::limits::DAY_MS;
 
 use crate::error::NodeError;
@@ -31,10 +31,12 @@ pub struct OwnNode {
     pub feed_keys: Vec<PublicKey<Feed>>,
     /// Its receipt keys.
     pub receipt_keys: Vec<PublicKey<Receipt>>,
+    /// Its witness key; `None` leaves on the card what stands there.
+    pub witness_key: Option<PublicKey<Witness>>,
 }
 
 impl OwnNode {
-    /// The entry on the card: sets and witness keys stay as they were.
+    /// The entry on the card: sets stay as they were.
     fn entry(&self, before: &CardNode) -> CardNode {
         let scope = before.feed_keys.last().map(|key| key.sets.clone());
         let scope = scope.unwrap_or(SetScope::All);
@@ -48,7 +50,9 @@ impl OwnNode {
             endpoints: self.endpoints.clone(),
             tls_keys: self.tls_keys.clone(),
             feed_keys: self.feed_keys.iter().map(listed).collect(),
-            witness_keys: before.witness_keys.clone(),
+            witness_keys: self
+                .witness_key
+                .map_or_else(|| before.witness_keys.clone(), |key| vec![key]),
             receipt_keys: self.receipt_keys.clone(),
         }
     }

@@ -17,6 +17,8 @@ pub enum Change {
     Suspension,
     /// A feed has a new head that this node serves.
     Head(FeedId),
+    /// A member showed the head that this node has cosigned: it may be told of that.
+    Cosigned(FeedId, MemberNumber),
     /// Who may read what: grants, members, suspensions, the deny list.
     Access,
     /// Fork evidence was stored.

@@ -34,9 +34,11 @@ pub mod publish;
 pub mod quarantine;
 pub mod receipts;
 pub mod removed;
+pub mod witnessing;
 
 mod export;
 mod handed_in;
+mod judging;
 mod node;
 mod re_anchor;
 mod sign_state;

@@ -6,6 +6,7 @@ use hashpact_core::leaf::{
 };
 use hashpact_core::policy::Verdict;
 use hashpact_core::signal::{Signal, SignalKind};
+use hashpact_core::witness::judge::Judged;
 pub use hashpact_store::quarantine::{Decision, Reason};
 pub use hashpact_store::{IndexKey, Room, Space};
 
@@ -455,6 +456,10 @@ pub struct FeedView {
     pub from_peer: String,
     /// When that last changed.
     pub updated: UnixMillis,
+    /// Where it stands with its witnesses.
+    pub judged: Option<Judged>,
+    /// The size that this node itself has cosigned last, as a witness.
+    pub cosigned: Option<u64>,
     /// The code of what was refused last; empty when nothing was.
     pub last_error: String,
     /// Leaves that somebody left out without reason.

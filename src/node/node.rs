@@ -23,6 +23,7 @@ use crate::changes::Following;
 use crate::clock::Clock;
 use crate::error::NodeError;
 use crate::hub::Hub;
+use crate::judging::Judging;
 use crate::membership::Membership;
 use crate::model::{
     Erased, Erasure, ExchangeView, ExportedEntry, Grantee, Match, MatchOptions, Matched, Retracted,
@@ -33,6 +34,7 @@ use crate::policy::Desk;
 use crate::publish::{Import, Publisher, PublisherParts};
 use crate::quarantine::SaidState;
 use crate::receipts::Receipts;
+use crate::witnessing::{WitnessOptions, Witnessing};
 use crate::{export, matching, re_anchor, removed, sign_state, views};
 
 /// What a node is opened with.
@@ -67,6 +69,8 @@ pub struct NodeOptions {
     pub near_index: bool,
     /// When segments of the audit feed are sealed, and when they go.
     pub audit: AuditSettings,
+    /// With what it witnesses.
+    pub witness: Option<WitnessOptions>,
 }
 
 /// A member as answers name it.
@@ -109,6 +113,7 @@ pub struct Node {
     following: Following,
     pub(crate) counted: crate::mass::versions::Counted,
     receipts: Receipts,
+    pub(crate) witnessing: (Option<Arc<Witnessing>>, Judging),
 }
 
 impl Node {
@@ -156,6 +161,7 @@ impl Node {
         let near_frames = index(hashpact_store::FRAME_KIND)?;
         let following = Following::new(&store);
         let desk = Arc::new(Desk::open(&store, options.clock.now())?);
+        let witnessing = Witnessing::of(&options.sign_state_dir, options.witness)?;
         let node = Arc::new(Self {
             store,
             membership,
@@ -178,6 +184,7 @@ impl Node {
             following,
             counted: <_>::default(),
             receipts: Receipts::default(),
+            witnessing: (witnessing, Judging::default()),
         });
         node.follow_roster()?;
         node.settle_all()?;

@@ -12,9 +12,10 @@ use crate::expiry;
 use crate::model::Status;
 use crate::node::Node;
 use crate::views;
+use crate::words::name_of;
 
 /// Witnesses below which forks are found but not prevented.
-const WITNESSES_FOR_PREVENTION: usize = 4;
+const WITNESSES_FOR_PREVENTION: usize = hashpact_core::witness::judge::PREVENTION_MIN;
 
 impl Node {
     /// The node at a glance. Blocking.
@@ -57,6 +58,7 @@ impl Node {
         self.add_closed_sets(&mut status);
         self.add_quarantine(&mut status, &feeds)?;
         self.add_space(&mut status)?;
+        self.add_stale(&mut status, &feeds)?;
         if let Some(expires) = self.certificate_expires() {
             let now = self.clock().now();
             let said = expiry::notice("the TLS certificate", expires, now);
@@ -154,6 +156,25 @@ impl Node {
             status.notices.push(format!(
                 "in quarantine, not matched: {}; `hashpact quarantine list` shows them",
                 reasons.join(", ")
+            ));
+        }
+        Ok(())
+    }
+
+    /// Feeds of which no witness has spoken lately.
+    fn add_stale(&self, status: &mut Status, feeds: &[FeedInfo]) -> Result<(), NodeError> {
+        let mut stale = Vec::new();
+        for feed in feeds {
+            if self.is_stale(feed)? {
+                stale.push(name_of(feed));
+            }
+        }
+        if let Some(first) = stale.first() {
+            let feeds = stale.len();
+            status.notices.push(format!(
+                "ALARM: {feeds} feeds are STALE, {first} among them: no witness has cosigned them \
+                 for 30 minutes, so this node may be shown an old state; they are not served on \
+                 (hashpact feeds SET)"
             ));
         }
         Ok(())

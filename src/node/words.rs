@@ -1,5 +1,7 @@
 //! What the node's feeds look like, and what is wrong with them in words.
 
+use hashpact_core::id::{FeedId, UnixMillis};
+use hashpact_core::witness::Cosigned;
 use hashpact_store::{FeedInfo, FeedStatus, FindingKind};
 
 use crate::error::NodeError;
@@ -47,6 +49,7 @@ impl Node {
             .iter()
             .map(|feed| self.feed_view(feed))
             .collect();
+        feeds.extend(self.witnessed_views());
         feeds.sort_by(|a, b| b.own.cmp(&a.own).then_with(|| a.name.cmp(&b.name)));
         feeds
     }
@@ -74,9 +77,60 @@ impl Node {
             state: self.feed_state(feed, pull.state),
             from_peer: pull.from.unwrap_or_default(),
             updated: pull.updated,
+            judged: self.judged(feed).ok(),
+            cosigned: self.cosigned(&feed.id),
             last_error: pull.last_error,
             missing: feed.missing,
         }
+    }
+
+    fn cosigned(&self, feed: &FeedId) -> Option<u64> {
+        let said = self.witnessing()?.said(feed)?;
+        Some(said.cosigned.size)
+    }
+
+    /// Feeds that this node cosigns and does not hold: it knows their sizes, no more.
+    fn witnessed_views(&self) -> Vec<FeedView> {
+        let Some(witnessing) = self.witnessing() else {
+            return Vec::new();
+        };
+        let mut recorded = witnessing.recorded();
+        recorded.retain(|(feed, _)| self.store().feed_no(feed).is_none());
+        let view = |(feed, cosigned): (FeedId, Cosigned)| {
+            let said = witnessing.said(&feed);
+            let publisher = self.membership().member(cosigned.publisher);
+            FeedView {
+                id: feed,
+                name: feed.0.short(),
+                publisher: publisher.map_or_else(
+                    || format!("member {}", cosigned.publisher),
+                    |m| m.slug.to_string(),
+                ),
+                own: false,
+                epoch: cosigned.epoch,
+                stored: 0,
+                indexed: 0,
+                head: cosigned.size,
+                root: Some(cosigned.root),
+                live_entries: 0,
+                quarantined: 0,
+                // What is recorded is signed once its peers have been heard.
+                state: if said.is_some() {
+                    "cosigned"
+                } else {
+                    "recorded"
+                },
+                from_peer: String::new(),
+                updated: said
+                    .as_ref()
+                    .map_or_else(UnixMillis::default, |said| said.at),
+                judged: None,
+                cosigned: said.map(|said| said.cosigned.size),
+                last_error: String::new(),
+                missing: 0,
+            }
+        };
+        recorded.into_iter().map(view).collect()
     }
 
     fn feed_state(&self, feed: &FeedInfo, pull: &'static str) -> &'static str {

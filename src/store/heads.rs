@@ -175,6 +175,20 @@ impl Store {
         }
     }
 
+    /// The first head that is kept of a feed: of its first epoch, the smallest.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn oldest_head(&self, no: FeedNo) -> Result<Option<Head>> {
+        let mut oldest = None;
+        self.inner.scan_feed(Family::Heads, no, |key, record| {
+            let (_, epoch, size) = keys::read_head(key)?;
+            oldest = Some(Head::read(epoch, size, record)?);
+            Ok(false)
+        })?;
+        Ok(oldest)
+    }
+
     /// The heads kept of a feed, newest first, at most `limit`.
     ///
     /// # Errors

@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cosigned;
 pub mod sign_state;
 
 mod anchor;

@@ -279,8 +279,10 @@ fn sighup_reads_the_certificate_again_and_is_recorded() {
         reloads().iter().any(|act| act["via"] == "signal")
     });
     assert_eq!(reloads()[0]["outcome"], "ok");
-    let log = fs::read_to_string(north.log_file()).unwrap();
-    assert!(log.contains("the TLS certificate was read again"), "{log}");
+    until_true("the log says it", || {
+        let log = fs::read_to_string(north.log_file()).unwrap();
+        log.contains("the TLS certificate was read again")
+    });
     assert!(north.runs());
 }
 

@@ -43,6 +43,7 @@ mod scan;
 mod secrets;
 #[path = "../../src/skipped.rs"]
 mod skipped;
+mod witness;
 mod world;
 
 /// The checkout that the tests run in, asked when they run: a target directory may

@@ -7,28 +7,34 @@ use crate::world::{Member, World, until_true};
 
 /// What counts something that does not happen in a quiet exchange: named in the docs,
 /// and in the code by the first test.
-const RARE: [&str; 21] = [
+const RARE: [&str; 27] = [
     "hashpact_api_connections",
     "hashpact_api_handshakes_total",
     "hashpact_api_refused_total",
     "hashpact_audit_failures_total",
+    "hashpact_cosigned_total",
     "hashpact_equivocations_total",
     "hashpact_erased_payloads_total",
+    "hashpact_feed_stale",
+    "hashpact_feed_witnesses_fresh",
     "hashpact_forks_total",
     "hashpact_grants_ended_for_many_total",
     "hashpact_mass_retractions_total",
     "hashpact_no_room_leaves_total",
     "hashpact_over_growth_leaves_total",
     "hashpact_policy_loads_total",
-    "hashpact_receipts_open",
     "hashpact_pull_failures_total",
     "hashpact_receipts_older_total",
+    "hashpact_receipts_open",
     "hashpact_receipts_overdue",
     "hashpact_refilled_leaves_total",
     "hashpact_refusals_total",
     "hashpact_rejections_total",
     "hashpact_reverse_connections",
     "hashpact_verify_failures_total",
+    "hashpact_witnessed_feeds",
+    "hashpact_witnessed_feeds_behind",
+    "hashpact_witnessed_feeds_forked",
 ];
 
 /// Names of metrics in the docs: `hashpact_name`, `hashpact_name{label}`,

@@ -97,6 +97,7 @@ pub(super) fn run(args: &CoalitionArgs, context: &Context) -> Result<(), CliErro
         rounds: args.rounds,
         entries: args.entries,
         keep_trace: false,
+        witnesses: 0,
     };
     say(format!(
         "{} members, {} of them listen; seed {}",

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use hashpact_core::id::{CoalitionName, Digest, Slug};
-use hashpact_core::keys::{Feed, Identity, Receipt, SecretKey};
+use hashpact_core::keys::{Feed, Identity, Receipt, SecretKey, Witness};
+use hashpact_core::roster::Role;
 use hashpact_node::clock::Clock;
 use serde::Serialize;
 
@@ -97,6 +98,13 @@ pub struct InitArgs {
     pub tls_key_kind: TlsKeyKind,
 }
 
+impl InitArgs {
+    /// Whether the member asks to be a witness, and so needs a key for it.
+    fn is_witness(&self) -> bool {
+        self.roles.iter().any(|role| role.role() == Role::Witness)
+    }
+}
+
 /// Algorithms of TLS keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum TlsKeyKind {
@@ -125,6 +133,7 @@ const IDENTITY_KEY: &str = "keys/identity.key";
 const FEED_KEY: &str = "keys/feed.key";
 const RECEIPT_KEY: &str = "keys/receipt.key";
 const TLS_KEY: &str = "keys/tls.key";
+const WITNESS_KEY: &str = "keys/witness.key";
 const DATA: &str = "data";
 const SIGN_STATE: &str = "sign-state";
 /// Words of a fingerprint in a line.
@@ -177,6 +186,10 @@ fn make(
     };
     let feed: SecretKey<Feed> = files.key(&args.dir.join(FEED_KEY))?;
     let receipt: SecretKey<Receipt> = files.key(&args.dir.join(RECEIPT_KEY))?;
+    let witness = args.is_witness();
+    let witness: Option<SecretKey<Witness>> = witness
+        .then(|| files.key(&args.dir.join(WITNESS_KEY)))
+        .transpose()?;
     let kind = match args.tls_key_kind {
         TlsKeyKind::P256 => TlsKind::P256,
         TlsKeyKind::Ed25519 => TlsKind::Ed25519,
@@ -189,6 +202,7 @@ fn make(
         identity: &identity,
         feed: &feed,
         receipt: &receipt,
+        witness: witness.as_ref(),
         tls: &tls,
     };
     let request = request::make(args, &keys, now)?;

@@ -4,7 +4,7 @@ use hashpact_core::card::{Contact, Endpoint, FeedKey, Node, NodeCard, SetScope};
 use hashpact_core::enrol::{EnrolmentRequest, VerifiedRequest};
 use hashpact_core::envelope::Envelope;
 use hashpact_core::id::UnixMillis;
-use hashpact_core::keys::{Feed, Identity, Receipt, SecretKey};
+use hashpact_core::keys::{Feed, Identity, Receipt, SecretKey, Witness};
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::reject::Rejection;
 use hashpact_core::roster::Role;
@@ -20,6 +20,7 @@ pub(super) struct NodeKeys<'a> {
     pub(super) identity: &'a SecretKey<Identity>,
     pub(super) feed: &'a SecretKey<Feed>,
     pub(super) receipt: &'a SecretKey<Receipt>,
+    pub(super) witness: Option<&'a SecretKey<Witness>>,
     pub(super) tls: &'a Credentials,
 }
 
@@ -88,7 +89,7 @@ fn card(args: &InitArgs, keys: &NodeKeys<'_>, now: UnixMillis) -> Result<Envelop
                 key: keys.feed.public(),
                 sets: SetScope::All,
             }],
-            witness_keys: Vec::new(),
+            witness_keys: keys.witness.map(SecretKey::public).into_iter().collect(),
             receipt_keys: vec![keys.receipt.public()],
         }],
         contact: Contact {
@@ -99,6 +100,9 @@ fn card(args: &InitArgs, keys: &NodeKeys<'_>, now: UnixMillis) -> Result<Envelop
     };
     let mut draft = card.to_envelope().map_err(refused)?;
     draft.sign(keys.identity).sign(keys.feed).sign(keys.receipt);
+    if let Some(witness) = keys.witness {
+        draft.sign(witness);
+    }
     let possession = keys.tls.sign(&draft.to_sign()).map_err(CliError::failed)?;
     let spki = keys.tls.spki_der().map_err(CliError::failed)?;
     draft.add_tls(&spki, &possession).map_err(refused)?;

@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 
-use super::{FEED_KEY, IDENTITY_KEY, InitArgs, ListenArg, RECEIPT_KEY, TLS_KEY};
+use super::{FEED_KEY, IDENTITY_KEY, InitArgs, ListenArg, RECEIPT_KEY, TLS_KEY, WITNESS_KEY};
 use crate::cli::values::BootstrapPeer;
 
 /// Every key there is, explained.
@@ -81,8 +81,9 @@ fn value(section: &str, key: &str, args: &InitArgs) -> Option<Value> {
         },
         ("keys", "feed") => quoted(FEED_KEY),
         ("keys", "receipt") => quoted(RECEIPT_KEY),
+        ("keys", "witness") if args.is_witness() => quoted(WITNESS_KEY),
         ("keys", "tls_key") => quoted(TLS_KEY),
-        ("keys" | "api", "tls_certificate") => return Some(Value::Absent),
+        ("keys", "witness") | ("keys" | "api", "tls_certificate") => return Some(Value::Absent),
         ("federation", "listen") => address(args.listen),
         ("federation", "outbound_only") => args.advertise.is_empty().to_string(),
         ("federation", "proxy") => match &args.proxy {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use hashpact_core::card::NodeCard;
 use hashpact_core::envelope::{Envelope, EnvelopeDraft};
-use hashpact_core::keys::{Feed, Identity, Purpose, Receipt, SecretKey};
+use hashpact_core::keys::{Feed, Identity, Purpose, Receipt, SecretKey, Witness};
 use hashpact_core::reject::Rejection;
 use hashpact_net::Credentials;
 use hashpact_node::clock::Clock;
@@ -44,6 +44,7 @@ pub(in crate::cli) struct NodeKeys {
     pub(in crate::cli) tls: Pair<Credentials>,
     pub(in crate::cli) feed: Pair<SecretKey<Feed>>,
     pub(in crate::cli) receipt: Pair<SecretKey<Receipt>>,
+    pub(in crate::cli) witness: Option<SecretKey<Witness>>,
 }
 
 impl NodeKeys {
@@ -56,6 +57,7 @@ impl NodeKeys {
             tls: tls(config)?,
             feed: pair("feed", &config.keys.feed)?,
             receipt: pair("receipt", &config.keys.receipt)?,
+            witness: witness_key(config)?,
         })
     }
 
@@ -90,6 +92,9 @@ impl NodeKeys {
         for key in self.receipt.all() {
             draft.sign(key);
         }
+        if let Some(key) = &self.witness {
+            draft.sign(key);
+        }
         for key in self.tls.all() {
             let possession = key.sign(&draft.to_sign()).map_err(CliError::failed)?;
             let spki = key.spki_der().map_err(CliError::failed)?;
@@ -99,6 +104,16 @@ impl NodeKeys {
         }
         Ok(())
     }
+}
+
+/// The witness key, where the configuration names one.
+///
+/// # Errors
+/// A file that cannot be read or used.
+pub(in crate::cli) fn witness_key(config: &Config) -> Result<Option<SecretKey<Witness>>, CliError> {
+    let path = config.keys.witness.as_deref();
+    let load = |path: &Path| keyfile::load(path).map_err(|error| keyed("witness", error));
+    path.map(load).transpose()
 }
 
 fn pair<P: Purpose>(name: &str, path: &Path) -> Result<Pair<SecretKey<P>>, CliError> {

@@ -190,6 +190,7 @@ impl Keeper {
         let keys = &self.config.keys;
         let files = [&keys.tls_key, &keys.feed, &keys.receipt];
         let files = files.into_iter().chain(&keys.tls_certificate);
+        let files = files.chain(&keys.witness);
         let stamps: Stamps = files
             .flat_map(|path| [stamp(path), stamp(&next(path))])
             .collect();
@@ -218,6 +219,7 @@ impl Keeper {
             tls_keys: self.tls_step(&keys, &entry)?,
             feed_keys: self.feed_step(&keys, &entry)?,
             receipt_keys: self.receipt_step(&keys, &entry),
+            witness_key: keys.witness.as_ref().map(SecretKey::public),
         };
         let ended = self.end_rotations(&keys, &own, &entry);
         // A file that cannot be renamed holds no card up.

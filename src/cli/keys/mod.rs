@@ -25,7 +25,7 @@ use super::recorded::recorded;
 use crate::config::Config;
 use crate::keyfile::{self, TlsKind};
 
-pub(in crate::cli) use files::{NodeKeys, recover};
+pub(in crate::cli) use files::{NodeKeys, recover, witness_key};
 pub(in crate::cli) use keeper::{EVERY, Keeper, write_over};
 
 pub(super) use files::next;

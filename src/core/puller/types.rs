@@ -90,7 +90,7 @@ impl Head {
     }
 
     /// Heads are ordered by epoch, then size.
-    pub(super) const fn rank(&self) -> (u32, u64) {
+    pub(crate) const fn rank(&self) -> (u32, u64) {
         (self.epoch, self.size)
     }
 }

@@ -92,6 +92,19 @@ impl Driver {
         more
     }
 
+    /// Whether this node pulls no leaves of others: it is a witness and nothing else, or
+    /// its member reads no feeds.
+    ///
+    /// PROTOCOL 15.5: a witness hears of all feeds, and asks for no leaves.
+    pub(super) fn only_witnesses(&self) -> bool {
+        let only = self.node.witnessing().is_some_and(|witness| witness.only());
+        let own = self.node.membership().own().ok();
+        let reads = own
+            .zip(self.snapshot())
+            .is_none_or(|(own, snapshot)| snapshot.may_subscribe(own));
+        only || !reads
+    }
+
     /// Whether a feed may be pulled at all. Of a feed that is not held yet, who
     /// serves it decides.
     fn may_pull(&self, feed: FeedId, publisher: MemberNumber) -> bool {
@@ -106,7 +119,9 @@ impl Driver {
         }
         match self.grants(feed) {
             Some((held, grants)) => held.own || self.may_read(&held, &grants),
-            None => snapshot.may_publish(publisher),
+            // Its own member's feeds a publisher pulls without a role.
+            None if self.node.membership().own().ok() == Some(publisher) => true,
+            None => snapshot.may_publish(publisher) && !self.only_witnesses(),
         }
     }
 
@@ -120,6 +135,11 @@ impl Driver {
             return true;
         }
         let relay = known.key.0;
+        // A witness shows heads of feeds of which it holds no leaves.
+        let publisher = self.publishers.get(&feed);
+        if publisher != Some(&relay) && !snapshot.may_subscribe(relay) {
+            return false;
+        }
         self.grants(feed).is_none_or(|(held, grants)| {
             relay == held.publisher
                 || snapshot

@@ -217,6 +217,11 @@ impl Telling {
             Some(Change::Overdue) => self.work.push(Work::Overdue),
             Some(Change::Evidence(_)) => self.work.push(Work::Evidence),
             Some(Change::Equivocation) => self.work.push(Work::Equivocations),
+            Some(Change::Cosigned(feed, member)) => {
+                if member == self.teller.to {
+                    self.work.push(Work::Feed(feed));
+                }
+            }
             Some(Change::Access) => self.queue_feeds(),
             None => self.queue_all(),
         }
@@ -263,6 +268,9 @@ impl Telling {
         for feed in self.teller.node.store().feed_ids() {
             self.work.push(Work::Feed(feed));
         }
+        for feed in self.teller.cosigned_feeds() {
+            self.work.push(Work::Feed(feed));
+        }
         self.work.push(Work::Evidence);
     }
 }
@@ -287,20 +295,20 @@ pub(super) fn stored_head(
 }
 
 /// Reads the state and makes announcements of it. Blocking.
-struct Teller {
-    node: Arc<Node>,
+pub(super) struct Teller {
+    pub(super) node: Arc<Node>,
     snapshots: Arc<Snapshots>,
-    to: MemberNumber,
-    told: Told,
+    pub(super) to: MemberNumber,
+    pub(super) told: Told,
 }
 
 /// What this watch told already.
 #[derive(Default)]
-struct Told {
+pub(super) struct Told {
     roster: Option<Digest>,
     cards: HashMap<MemberNumber, Digest>,
     suspensions: HashSet<Digest>,
-    heads: HashMap<FeedId, Digest>,
+    pub(super) heads: HashMap<FeedId, Digest>,
     receipts: ToldReceipts,
     overdue: Option<Vec<(MemberNumber, u64)>>,
     evidence: HashSet<Digest>,
@@ -380,13 +388,13 @@ impl Teller {
         snapshot: Arc<Snapshot>,
         feed: &FeedId,
     ) -> Result<Vec<Announcement>, StoreError> {
-        let Ok(reach) = Reach::of(self.node.store(), snapshot, feed) else {
-            self.told.heads.remove(feed);
-            return Ok(Vec::new());
+        let Ok(reach) = Reach::of(self.node.store(), Arc::clone(&snapshot), feed) else {
+            return Ok(self.cosigned(&snapshot, feed).into_iter().collect());
         };
         let ended = self.grant_ended(&reach)?;
+        let own = self.cosigned_by_watcher(&reach)?;
         let head = self.head(&reach)?;
-        Ok(ended.into_iter().chain(head).collect())
+        Ok(ended.into_iter().chain(own).chain(head).collect())
     }
 
     /// The head that this node has applied, if the member hears of the feed and did
@@ -401,7 +409,7 @@ impl Teller {
         let Some(mut head) = stored_head(self.node.store(), reach, at)? else {
             return Ok(None);
         };
-        let digest = digest_of(&head);
+        let digest = self.what_is_new(reach, &head);
         let known = self.told.heads.insert(feed, digest) == Some(digest);
         head.receipts = self.new_receipts(reach)?;
         if known && head.receipts.is_empty() {
@@ -524,7 +532,13 @@ impl Teller {
         if fork.epoch()? < snapshot.roster().roster().epoch(fork.feed) {
             return Err(Rejection::NotFound);
         }
-        Reach::of(self.node.store(), Arc::clone(snapshot), &fork.feed)?.may_prove(self.to)
+        match Reach::of(self.node.store(), Arc::clone(snapshot), &fork.feed) {
+            Ok(reach) => reach.may_prove(self.to),
+            Err(rejection) => self
+                .knows_of(snapshot, &fork.feed)
+                .then_some(())
+                .ok_or(rejection),
+        }
     }
 }
 
@@ -540,7 +554,7 @@ fn within(list: Vec<Bytes>, count: usize) -> Vec<Bytes> {
 }
 
 /// Tells two states of a head apart, with its cosignatures.
-fn digest_of(head: &Head) -> Digest {
+pub(super) fn digest_of(head: &Head) -> Digest {
     let parts = std::iter::once(&head.note).chain(&head.cosignatures);
     let digests: Vec<u8> = parts.flat_map(|part| Digest::of(part).0).collect();
     Digest::of(&digests)

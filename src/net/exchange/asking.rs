@@ -14,6 +14,7 @@ impl Driver {
             self.node.publisher().peer_said_all(&known.key);
         }
         self.ask_all();
+        self.witness_said_all(peer);
     }
 
     /// Says how the peers stand to own feeds that wait for them.

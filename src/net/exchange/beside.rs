@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use hashpact_core::checkpoint::{self, SignedCheckpoint};
-use hashpact_core::id::FeedId;
+use hashpact_core::id::{FeedId, UnixMillis};
 use hashpact_core::keys::{PublicKey, Witness};
 use hashpact_core::limits::{CLOCK_SKEW_MS, COSIGNATURES_MAX};
 use hashpact_core::note::{Note, SignatureLine};
@@ -115,6 +115,10 @@ impl Driver {
         if announced.cosignatures.is_empty() {
             return;
         }
+        // Who holds no leaves keeps nothing beside them.
+        if self.only_witnesses() {
+            return;
+        }
         let rank = (head.checkpoint.origin.epoch, head.size());
         let (claimed, mut refused) = claimed(announced, &self.known(announced.feed, rank));
         let (said, unverified) = verify(&self.node, &claimed, head);
@@ -146,6 +150,32 @@ impl Driver {
             known.merge(waiting.said.clone());
         }
         known
+    }
+
+    /// This node's own cosignature goes beside the head, where that is held.
+    pub(super) fn beside_own(
+        &mut self,
+        feed: FeedId,
+        rank: (u32, u64),
+        line: Bytes,
+        now: UnixMillis,
+    ) {
+        let Ok(parsed) = SignatureLine::parse(&line) else {
+            return;
+        };
+        if self.node.store().feed_no(&feed).is_none() {
+            return;
+        }
+        let mut said = Said::default();
+        let word = (now.0 / 1_000, line);
+        said.cosignatures.insert(parsed.name, word);
+        match self.keep(feed, rank, said) {
+            Ok(None) => {}
+            Ok(Some(early)) => self.beside.wait(feed, rank, early),
+            Err(error) => {
+                tracing::error!(%error, code = error.code(), "keeping an own cosignature");
+            }
+        }
     }
 
     /// A head took effect: what waited for it is kept beside it.
@@ -183,6 +213,7 @@ impl Driver {
             Err(StoreError::HeadMismatch { .. }) => Ok(None),
             Err(error) => Err(error.into()),
             Ok(()) => {
+                self.node.cosignatures_changed(&feed);
                 self.node.hub().tell(Change::Head(feed));
                 Ok(None)
             }

@@ -462,7 +462,8 @@ async fn relevant(changes: &mut broadcast::Receiver<Change>) {
                 | Change::Evidence(_)
                 | Change::Equivocation
                 | Change::Receipt(_)
-                | Change::Overdue,
+                | Change::Overdue
+                | Change::Cosigned(..),
             ) => {}
             Ok(Change::Roster | Change::Card(_) | Change::Suspension | Change::Access)
             | Err(RecvError::Lagged(_)) => return,

@@ -22,6 +22,7 @@ use hashpact_store::FeedInfo;
 
 use super::beside::Beside;
 use super::bundle::Files;
+use super::cosigning::Cosigning;
 use super::directory::Snapshots;
 use super::epochs::Epochs;
 use super::errand::Errand;
@@ -35,6 +36,9 @@ use super::storing::{self, Pace};
 use super::view::{Board, PeerKey};
 use crate::error::NetError;
 use crate::peer::PeerIdentity;
+
+/// Between looks at which feeds are STALE.
+const STALE_LOOK_MS: u64 = 5_000;
 
 /// What a driver is made of.
 pub(crate) struct Parts {
@@ -99,6 +103,10 @@ pub(crate) struct Driver {
     pub(super) receipts: Receipts,
     /// Feeds that are taken in from bundles.
     pub(super) files: Files,
+    /// What it cosigns; `None` without a witness key.
+    pub(super) cosigning: Option<Cosigning>,
+    /// When it was last looked which feeds are STALE.
+    looked_for_stale: UnixMillis,
 }
 
 impl Driver {
@@ -130,6 +138,8 @@ impl Driver {
             beside: Beside::default(),
             receipts: Receipts::default(),
             files: Files::default(),
+            cosigning: None,
+            looked_for_stale: UnixMillis::default(),
         }
     }
 
@@ -143,14 +153,18 @@ impl Driver {
     }
 
     /// When it wants to be told of the time, by [`tick`](Self::tick).
-    pub(crate) const fn wake(&self) -> Option<UnixMillis> {
-        self.wake
+    pub(crate) fn wake(&self) -> Option<UnixMillis> {
+        let wakes = [self.wake, self.witness_wake()];
+        wakes.into_iter().flatten().min()
     }
 
     /// Tells of the time that it asked for.
     pub(crate) fn tick(&mut self) {
-        self.wake = None;
-        self.tell(Event::Tick);
+        let now = self.node.clock().now();
+        self.witness_tick();
+        if self.wake.take_if(|at| *at <= now).is_some() {
+            self.tell(Event::Tick);
+        }
     }
 
     /// Tells the puller of all that is held.
@@ -164,6 +178,7 @@ impl Driver {
         }
         self.access_changed();
         self.epochs_changed();
+        self.begin_cosigning();
     }
 
     /// Says what the store holds of a feed.
@@ -229,6 +244,7 @@ impl Driver {
             Done::Differs { head } => self.differs(head),
             Done::EpochOpened { feed } => self.epoch_opened(feed),
             Done::Proven { feed } => self.node.hub().tell(Change::Evidence(feed)),
+            Done::Extended { job, answer } => self.extended(job, answer),
             Done::Sought { feed } => self.files.happened(feed, |standing| standing.sought = true),
             Done::Flushed { peer } => self.flushed(peer),
             Done::Dropped { feed } => {
@@ -254,6 +270,7 @@ impl Driver {
         self.reached.remove(&id);
         self.announced.retain(|(peer, _), _| *peer != id);
         self.tell(Event::PeerDown { peer: id });
+        self.tell_witness(hashpact_core::witness::Event::PeerGone { peer: id });
     }
 
     fn pulled(&mut self, job: JobId, pulled: Box<Pulled>) {
@@ -482,7 +499,11 @@ impl Driver {
         match change {
             Some(Change::Head(feed)) => self.receipt_due(&feed),
             Some(
-                Change::Evidence(_) | Change::Equivocation | Change::Receipt(_) | Change::Overdue,
+                Change::Evidence(_)
+                | Change::Equivocation
+                | Change::Receipt(_)
+                | Change::Overdue
+                | Change::Cosigned(..),
             ) => {}
             Some(Change::Suspension | Change::Access) => self.access_changed(),
             Some(Change::Roster | Change::Card(_)) | None => {
@@ -505,9 +526,22 @@ impl Driver {
         self.look_at_room();
         self.leave_due();
         self.keep_receipts();
+        self.tidy_witness();
+        self.look_for_stale();
         self.ask_all();
         self.show();
         self.board.looked();
+    }
+
+    fn look_for_stale(&mut self) {
+        let now = self.node.clock().now();
+        if now.since(self.looked_for_stale) < STALE_LOOK_MS {
+            return;
+        }
+        self.looked_for_stale = now;
+        if let Err(error) = self.node.look_for_stale() {
+            tracing::error!(%error, code = error.code(), "judging feeds");
+        }
     }
 
     /// A feed as the store has it.

@@ -8,6 +8,7 @@ use hashpact_core::id::{FeedId, MemberNumber};
 use hashpact_core::puller::{JobId, PeerId};
 
 use super::{fork, pipeline, storing};
+use crate::types::PullRequest;
 
 /// One thing to do.
 #[derive(Debug)]
@@ -31,6 +32,12 @@ pub(crate) enum Errand {
     AskRoster { peer: PeerId, from: u64 },
     /// Seek the proof of a fork.
     Prove(Box<fork::Case>),
+    /// Ask a peer for a proof without leaves, for the witness.
+    Extend {
+        job: JobId,
+        peer: PeerId,
+        request: PullRequest,
+    },
     /// Take own feeds to the epochs that the roster has opened.
     OpenOwnEpochs,
     /// End the connection to a peer, so that its watch is begun anew.

@@ -255,7 +255,7 @@ fn at_hand(node: &Node, case: &Case, smaller: &Noted, larger: &Noted) -> Option<
 }
 
 /// The card that names the keys.
-fn cards(node: &Node, publisher: MemberNumber) -> Vec<Bytes> {
+pub(super) fn cards(node: &Node, publisher: MemberNumber) -> Vec<Bytes> {
     let state = node.membership().state();
     let newest = state.cards.newest(publisher);
     newest

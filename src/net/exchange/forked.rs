@@ -46,5 +46,6 @@ impl Driver {
             tracing::error!(%error, code = error.code(), "freezing a feed");
         }
         self.desk(feed, storing::Order::Rest);
+        self.witness_forked(feed);
     }
 }

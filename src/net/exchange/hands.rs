@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use hashpact_core::chunk::ProofParts;
 use hashpact_core::id::{FeedId, UnixMillis};
 use hashpact_core::puller::{JobId, PeerId};
 use hashpact_node::hub::Change;
@@ -32,6 +34,8 @@ use super::rejections::Rejections;
 use super::room::Rooms;
 use super::storing::{self, Desk};
 use super::{documents_in, fork, pipeline};
+use crate::client::Peer;
+use crate::types::{PullPart, PullRequest};
 
 /// Between looks at what only time changes: the board, desks that rest, expiries.
 const TIDY: Duration = Duration::from_millis(500);
@@ -208,6 +212,7 @@ impl Hands {
             | Done::EpochOpened { .. }
             | Done::Proven { .. }
             | Done::Sought { .. }
+            | Done::Extended { .. }
             | Done::Flushed { .. } => {}
         }
     }
@@ -268,6 +273,7 @@ impl Hands {
                     let _ = report.send(Inside::Done(Done::Sought { feed })).await;
                 });
             }
+            Errand::Extend { job, peer, request } => self.extend(job, peer, request),
             Errand::OpenOwnEpochs => {
                 self.tasks.spawn(open_own(Arc::clone(&self.node)));
             }
@@ -303,6 +309,20 @@ impl Hands {
             read,
         };
         self.jobs.insert(job, started);
+    }
+
+    /// Asks for a proof, and reports whatever comes: the witness counts its jobs.
+    fn extend(&self, job: JobId, peer: PeerId, request: PullRequest) {
+        let link = self.links.get(peer).cloned();
+        let report = self.report.clone();
+        self.tasks.spawn(async move {
+            let answer = match link {
+                Some(link) => proof(&link, &request).await,
+                None => None,
+            };
+            let done = Done::Extended { job, answer };
+            let _ = report.send(Inside::Done(done)).await;
+        });
     }
 
     fn ask_roster(&self, peer: PeerId, from: u64) {
@@ -365,6 +385,15 @@ fn order_at(desk: &Arc<Desk>, tasks: &TaskTracker, bulk: &Bulk, order: storing::
     if desk.queue_order(order) {
         let desk = Arc::clone(desk);
         tasks.spawn_blocking_on(move || desk.run(), bulk.handle());
+    }
+}
+
+/// The proof that a peer gives, if it gives one.
+async fn proof(link: &Peer, request: &PullRequest) -> Option<ProofParts> {
+    let mut parts = link.pull(request).await.ok()?;
+    match parts.next().await? {
+        Ok(PullPart::Proof(proof)) => Some(proof),
+        Ok(PullPart::Chunk(_)) | Err(_) => None,
     }
 }
 

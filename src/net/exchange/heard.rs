@@ -152,6 +152,7 @@ impl Driver {
         let verified = self.verified(&announced, held.as_ref());
         if let Ok(Some(head)) = &verified {
             self.beside(peer, &announced, head);
+            self.show_witness(peer, &announced, head);
         }
         match verified {
             Ok(None) => {}
@@ -276,7 +277,7 @@ impl Driver {
 
     /// Notes whose a feed is. ⚠ A publisher can sign heads of as many feeds as it
     /// likes, none of which need exist: what one may have takes no room of others.
-    fn remember_publisher(
+    pub(super) fn remember_publisher(
         &mut self,
         feed: FeedId,
         publisher: MemberNumber,

@@ -1,5 +1,6 @@
 //! What the driver's own tasks tell it: links, pulls, stored chunks, heads.
 
+use hashpact_core::chunk::ProofParts;
 use hashpact_core::id::FeedId;
 use hashpact_core::puller::{ChunkId, Head, JobId, PeerId, Span};
 use hashpact_core::reject::Rejection;
@@ -59,6 +60,11 @@ pub(crate) enum Done {
     EpochOpened { feed: FeedId },
     /// A proof of a fork was stored.
     Proven { feed: FeedId },
+    /// What a peer answered to a request for a proof; `None` for nothing.
+    Extended {
+        job: JobId,
+        answer: Option<ProofParts>,
+    },
     /// A proof of a fork was sought, whether one was found or not.
     Sought { feed: FeedId },
     /// A feed and all that was derived from it are gone.

@@ -14,6 +14,7 @@ mod beside;
 mod bulk;
 mod bundle;
 mod busy;
+mod cosigning;
 mod dial;
 pub mod directory;
 mod documents;
@@ -46,6 +47,7 @@ mod start;
 mod storing;
 mod targets;
 mod view;
+mod vouched;
 mod waits;
 
 pub use bulk::Bulk;

@@ -181,6 +181,14 @@ impl Pull {
             Reader::Member(caller) => reach.may_serve(caller)?,
             Reader::Authority => reach.may_hand_over()?,
         }
+        if let Reader::Member(caller) = self.reader
+            && !request.proof_only
+            && !reach.feed.own
+            && caller != reach.feed.publisher
+            && self.is_stale(&reach)?
+        {
+            return Err(Rejection::NotFound.into());
+        }
         let applied = reach.feed.applied.map_or(0, |head| head.size);
         let within = request.from <= request.to
             && request.to <= request.head_size
@@ -190,6 +198,15 @@ impl Pull {
         } else {
             Err(Rejection::NotFound.into())
         }
+    }
+
+    /// PROTOCOL 15.6a: a relay serves no leaves under a head that no witness has cosigned
+    /// for half an hour.
+    fn is_stale(&self, reach: &Reach) -> Result<bool, ServiceError> {
+        self.node.is_stale(&reach.feed).map_err(|error| {
+            tracing::error!(%error, code = error.code(), "judging a feed");
+            ServiceError::Internal
+        })
     }
 
     /// The head asked for is one that the leaves held lead to.

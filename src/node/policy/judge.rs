@@ -4,16 +4,13 @@
 //! A judge is made for one call: policy, mutes and time are those of its beginning.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use hashpact_core::checkpoint;
 use hashpact_core::id::{FeedId, UnixMillis};
-use hashpact_core::note::SignatureLine;
 use hashpact_core::policy::{
     Evaluation, Policy, Question, Verdict, Voice, Witnessed, Word, share_of,
 };
-use hashpact_core::roster::Role;
 use hashpact_core::signal::Signal;
 
 use super::InForce;
@@ -22,10 +19,6 @@ use crate::changes::PresentEntry;
 use crate::error::NodeError;
 use crate::model::{Found, IndexKey, MatchStanding, Matched};
 use crate::node::Node;
-
-/// Heads looked back at for one that the witness threshold stands behind: witnesses sign
-/// one again every 10 minutes.
-const HEADS_MAX: usize = 64;
 
 /// Judges the answers of one call.
 pub struct Judge<'n> {
@@ -221,30 +214,14 @@ impl Judge<'_> {
         }
     }
 
+    /// Up to where a quorum of the witnesses has cosigned; `None` where the roster asks for
+    /// none, or it cannot be known.
     fn witnessed_to(&self, feed: &FeedId) -> Option<u64> {
-        let state = self.node.membership().state();
-        let roster = state.chain.as_ref()?.roster();
-        let need = usize::try_from(roster.witness_threshold).ok();
-        let need = need.filter(|need| *need > 0)?;
-        let witnesses: BTreeSet<String> = roster
-            .active_with(Role::Witness)
-            .map(|member| checkpoint::witness_name(&roster.coalition, &member.slug))
-            .collect();
-        let no = self.node.store().feed_no(feed)?;
-        // What cannot be read is unknown. Of the epoch in force alone: what an earlier one
-        // had witnessed may have been cut off.
-        let applied = self.node.store().feed(no).ok()?.applied?;
-        let heads = self.node.store().heads(no, HEADS_MAX).ok()?;
-        let heads = heads
-            .iter()
-            .filter(|head| head.at().epoch == applied.epoch && head.at().size <= applied.size);
-        let size = heads.into_iter().find_map(|head| {
-            let lines = head.cosignatures.iter();
-            let names = lines.filter_map(|line| Some(SignatureLine::parse(line).ok()?.name));
-            let names: BTreeSet<String> = names.filter(|name| witnesses.contains(name)).collect();
-            (names.len() >= need).then(|| head.at().size)
-        });
-        Some(size.unwrap_or(0))
+        let store = self.node.store();
+        let feed = store.feed(store.feed_no(feed)?).ok()?;
+        let judged = self.node.judged(&feed).ok()?;
+        judged.threshold?;
+        Some(judged.quorum.unwrap_or(0))
     }
 }
 

@@ -201,10 +201,10 @@ impl Node {
             None
         };
         match by {
-            None => self.judged(&feed, index, sort, None),
+            None => self.judged_leaf(&feed, index, sort, None),
             Some(by) => {
                 let sort = self.sort_of(&feed, by)?;
-                self.judged(&feed, by, sort, Some(index))
+                self.judged_leaf(&feed, by, sort, Some(index))
             }
         }
     }
@@ -221,7 +221,7 @@ impl Node {
             name: set.to_string(),
         })?;
         let sort = self.sort_of(&feed, last)?;
-        self.judged(&feed, last, sort, None)
+        self.judged_leaf(&feed, last, sort, None)
     }
 
     fn published(&self, set: &SetName) -> Result<FeedInfo, NodeError> {
@@ -250,7 +250,7 @@ impl Node {
         })
     }
 
-    fn judged(
+    fn judged_leaf(
         &self,
         feed: &FeedInfo,
         index: u64,

@@ -143,6 +143,7 @@ impl Scene {
             identity_key,
             clock: self.clock.clone(),
             connects: false,
+            witness: None,
             near_index,
             audit: self.audit,
         })

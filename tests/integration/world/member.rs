@@ -50,6 +50,15 @@ impl Place {
             more: Vec::new(),
         }
     }
+
+    /// What the node is run with: one that asked for the role alone only witnesses.
+    fn runs(&self) -> &'static str {
+        if self.more.iter().any(|argument| argument == "witness") {
+            "witness"
+        } else {
+            "run"
+        }
+    }
 }
 
 /// A member with one node.
@@ -229,7 +238,7 @@ impl Member {
         let child = command
             .arg("--config")
             .arg(self.config())
-            .arg("run")
+            .arg(self.place.runs())
             .current_dir(&self.folder)
             .env_remove("HASHPACT_CONFIG")
             .env("RUST_BACKTRACE", "1")

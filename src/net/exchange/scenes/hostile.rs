@@ -457,7 +457,11 @@ pub(super) fn ticking() -> Coalition {
 
 /// The same, so many milliseconds ahead as the number says at each moment.
 pub(super) fn ticking_from(ahead: Arc<std::sync::atomic::AtomicU64>) -> Coalition {
-    let coalition = Coalition::new();
+    tick(Coalition::new(), ahead)
+}
+
+/// Lets a coalition's clock run.
+pub(super) fn tick(coalition: Coalition, ahead: Arc<std::sync::atomic::AtomicU64>) -> Coalition {
     let clock = coalition.clock.clone();
     let began = std::time::Instant::now();
     tokio::spawn(async move {

@@ -25,7 +25,10 @@ pub(super) struct Running {
 
 impl Live {
     pub(super) fn new() -> Self {
-        let coalition = Coalition::new();
+        Self::of(Coalition::new())
+    }
+
+    pub(super) fn of(coalition: Coalition) -> Self {
         let clock = coalition.clock.clone();
         let began = std::time::Instant::now();
         tokio::spawn(async move {

@@ -32,6 +32,7 @@ mod room;
 mod serving;
 mod telling;
 mod wire;
+mod witnesses;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -46,7 +47,9 @@ use hashpact_core::checkpoint;
 use hashpact_core::chunk::{self, PinnedHead, VerifiedChunk};
 use hashpact_core::envelope::{Envelope, EnvelopeDraft, PayloadType};
 use hashpact_core::id::{CoalitionName, Digest, FeedId, MemberNumber, Slug, UnixMillis};
-use hashpact_core::keys::{Admin, Feed as FeedSigning, Receipt as ReceiptSigning, SecretKey};
+use hashpact_core::keys::{
+    Admin, Feed as FeedSigning, Receipt as ReceiptSigning, SecretKey, Witness,
+};
 use hashpact_core::leaf::{Basis, Classification, MediaKind, Publish, RetractReason};
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::roster::{MemberStatus, NewMember, Role, Roster, RosterAdmin, RosterChain};
@@ -56,6 +59,7 @@ use hashpact_node::clock::Clock;
 use hashpact_node::model::{
     Grantee, MatchStanding, NewEntry, NewSet, Retraction, Selector, SetSource,
 };
+use hashpact_node::witnessing::WitnessOptions;
 use hashpact_node::{Node, NodeOptions};
 use hashpact_store::{FeedInfo, FeedKind, Head, NewFeed, StoreOptions};
 use tempfile::TempDir;
@@ -74,7 +78,11 @@ pub(crate) const NORTH: u32 = 1;
 pub(crate) const SOUTH: u32 = 2;
 pub(crate) const WITNESS: u32 = 3;
 pub(crate) const WEST: u32 = 4;
-const SLUGS: [&str; 4] = ["north", "south", "witness", "west"];
+/// Those of a coalition without more witnesses are the first four.
+const SLUGS: [&str; 7] = [
+    "north", "south", "witness", "west", "second", "third", "fourth",
+];
+const FEW: usize = 4;
 
 pub(crate) fn number(number: u32) -> MemberNumber {
     MemberNumber::new(number).unwrap()
@@ -86,6 +94,14 @@ fn slug(text: &str) -> Slug {
 
 fn admin() -> SecretKey<Admin> {
     SecretKey::from_seed(&[1; 32])
+}
+
+pub(crate) const fn is_witness(member: u32) -> bool {
+    member == WITNESS || member > 4
+}
+
+pub(crate) fn witness_key(member: u32) -> SecretKey<Witness> {
+    SecretKey::from_seed(&key_seed(member, 9))
 }
 
 fn key_seed(member: u32, purpose: u8) -> [u8; 32] {
@@ -112,10 +128,21 @@ pub(crate) struct Coalition {
     pub(crate) credentials: Vec<Credentials>,
     rosters: Vec<Bytes>,
     cards: Vec<Bytes>,
+    /// Witnesses have keys on their cards, and their nodes do nothing else.
+    witnessed: bool,
 }
 
 impl Coalition {
     pub(crate) fn new() -> Self {
+        Self::of(FEW, false)
+    }
+
+    /// The same with four witnesses that have keys: 3, 5, 6, 7.
+    pub(crate) fn witnessed() -> Self {
+        Self::of(SLUGS.len(), true)
+    }
+
+    fn of(members: usize, witnessed: bool) -> Self {
         let coalition = CoalitionName::parse(COALITION).unwrap();
         let admins = vec![RosterAdmin {
             name: "ada".to_owned(),
@@ -126,8 +153,8 @@ impl Coalition {
         let genesis = envelope.payload_digest();
         let chain = RosterChain::begin(envelope, &genesis, NOW).unwrap();
         let mut second = Roster::after(chain.current(), genesis, NOW, 365 * DAY_MS);
-        for (member, name) in (1..).zip(SLUGS) {
-            let roles = if member == WITNESS {
+        for (member, name) in (1..).zip(SLUGS).take(members) {
+            let roles = if is_witness(member) {
                 vec![Role::Witness]
             } else {
                 vec![Role::Publish, Role::Subscribe]
@@ -148,8 +175,9 @@ impl Coalition {
             credentials: Vec::new(),
             rosters: vec![first, signed(&second)],
             cards: Vec::new(),
+            witnessed,
         };
-        for (member, _) in (1..).zip(SLUGS) {
+        for (member, _) in (1..).zip(SLUGS).take(members) {
             made.add_card(member);
         }
         made
@@ -230,11 +258,18 @@ impl Coalition {
                 phone: String::new(),
             },
         };
+        let cosigns = self.witnessed && is_witness(member);
+        if cosigns {
+            card.nodes[0].witness_keys = vec![witness_key(member).public()];
+        }
         change(&mut card);
         let mut draft = card.to_envelope().unwrap();
         let identity = SecretKey::<hashpact_core::keys::Identity>::from_seed(&key_seed(member, 2));
         draft.sign(&identity).sign(&feed_key);
         draft.sign(&receipt_key(member));
+        if cosigns {
+            draft.sign(&witness_key(member));
+        }
         sign(&mut draft);
         let possession = credentials.sign(&draft.to_sign()).unwrap();
         draft
@@ -296,6 +331,10 @@ impl Coalition {
             identity_key: Some(SecretKey::from_seed(&key_seed(member, 2))),
             clock: self.clock.clone(),
             connects: false,
+            witness: (self.witnessed && is_witness(member)).then(|| WitnessOptions {
+                key: witness_key(member),
+                only: true,
+            }),
             near_index: false,
             audit: hashpact_node::audit::AuditSettings::default(),
         })

@@ -3,6 +3,9 @@
 
 use std::sync::Arc;
 
+use hashpact_core::chunk::ProofParts;
+use hashpact_core::puller::JobId;
+
 use super::sessions::{CALLEE, CALLER, SessionId};
 use super::world::{Due, World};
 use crate::error::NetError;
@@ -65,6 +68,8 @@ pub(crate) enum Waiting {
     Pull(Box<Order>),
     /// The proof of a fork, and whom else to ask.
     Proof(Box<Search>, Vec<SessionId>),
+    /// A proof for the witness, once it came.
+    Extension(JobId, Option<ProofParts>),
 }
 
 /// A pull that is answered.
@@ -407,6 +412,13 @@ impl World {
                     search.answered(part);
                 }
             }
+            Waiting::Extension(_, answer) => {
+                let part = codec::decoded::<wire::PullItem>(bytes)
+                    .and_then(|part| convert::pull_part(part, true));
+                if let Ok(Some(PullPart::Proof(proof))) = part {
+                    *answer = Some(proof);
+                }
+            }
         }
     }
 
@@ -509,6 +521,9 @@ impl World {
                 });
             }
             Waiting::Proof(search, rest) => self.seek_proof(who.at, *search, rest),
+            Waiting::Extension(job, answer) => {
+                running.driver.take(Done::Extended { job, answer });
+            }
         }
     }
 
@@ -574,6 +589,10 @@ impl World {
                     running.driver.take(Done::PullFailed { job, error });
                 }
                 Some((_, Waiting::Proof(search, rest))) => self.seek_proof(at, *search, rest),
+                Some((_, Waiting::Extension(job, _))) => {
+                    let answer = None;
+                    running.driver.take(Done::Extended { job, answer });
+                }
                 Some(_) | None => {}
             }
         }

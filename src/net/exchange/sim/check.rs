@@ -63,7 +63,7 @@ impl World {
         Ok(match (reads, got) {
             (false, None) => None,
             (false, Some(_)) => Some(format!("holds {name}, which it may not read")),
-            (true, got) if got == wanted => None,
+            (true, got) if got == wanted => self.lacks_quorum(node, set, got)?,
             (true, got) => {
                 let size = |head: Option<HeadRef>| head.map_or(0, |head| head.size);
                 Some(format!("{name} at {} of {}", size(got), size(wanted)))
@@ -95,6 +95,24 @@ impl World {
             let (name, wanted) = (&set.name, wanted.size);
             format!("its publisher has a receipt of {size} of {wanted} leaves of {name}")
         }))
+    }
+
+    /// Where there are witnesses, a quorum of them has cosigned what is held.
+    fn lacks_quorum(
+        &self,
+        node: &Node,
+        set: &SimSet,
+        held: Option<HeadRef>,
+    ) -> Result<Option<String>, SimError> {
+        let (Some(held), Some(no)) = (held, node.store().feed_no(&set.feed)) else {
+            return Ok(None);
+        };
+        if self.coalition.witness_key(2).is_none() {
+            return Ok(None);
+        }
+        let feed = node.store().feed(no)?;
+        let reached = node.witness_quorum(&feed, held.size)?;
+        Ok((!reached).then(|| format!("no quorum for {} at {}", set.name, held.size)))
     }
 
     /// Recomputes every store from its leaves.

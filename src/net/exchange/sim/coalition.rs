@@ -5,7 +5,7 @@ use bytes::Bytes;
 use hashpact_core::card::{Contact, Endpoint, FeedKey, Node as CardNode, NodeCard, SetScope};
 use hashpact_core::envelope::{Envelope, PayloadType, TlsKey};
 use hashpact_core::id::{CoalitionName, Digest, MemberNumber, Slug, UnixMillis};
-use hashpact_core::keys::{Admin, Feed, Identity, Purpose, Receipt, SecretKey};
+use hashpact_core::keys::{Admin, Feed, Identity, Purpose, Receipt, SecretKey, Witness};
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::roster::{NewMember, Role, Roster, RosterAdmin, RosterChain};
 use hashpact_core::suspension::Suspension;
@@ -26,6 +26,8 @@ const THRESHOLD: usize = 2;
 /// Keys, and every document that was published.
 pub(crate) struct Coalition {
     seed: u64,
+    /// Members from the second on that are witnesses as well.
+    witnesses: u32,
     pub(crate) genesis: Digest,
     chain: RosterChain,
     pub(crate) rosters: Vec<Bytes>,
@@ -44,7 +46,7 @@ pub(crate) struct CardPlan {
 
 impl Coalition {
     /// Founds a coalition of so many members, numbered from 1.
-    pub(crate) fn found(seed: u64, members: u32) -> Result<Self, SimError> {
+    pub(crate) fn found(seed: u64, members: u32, witnesses: u32) -> Result<Self, SimError> {
         let admins = (0..ADMINS).map(|n| RosterAdmin {
             name: format!("admin-{n}"),
             key: admin(seed, n).public(),
@@ -57,12 +59,13 @@ impl Coalition {
         let genesis = envelope.payload_digest();
         let mut coalition = Self {
             seed,
+            witnesses,
             genesis,
             chain: RosterChain::begin(envelope, &genesis, BEGIN)?,
             rosters: vec![bytes],
         };
         coalition.next_roster(BEGIN, |roster| {
-            (1..=members).try_for_each(|number| admit(roster, seed, number))
+            (1..=members).try_for_each(|number| admit(roster, seed, (number, witnesses)))
         })?;
         Ok(coalition)
     }
@@ -84,8 +87,8 @@ impl Coalition {
 
     /// Admits another member.
     pub(crate) fn admit(&mut self, now: UnixMillis, number: u32) -> Result<Bytes, SimError> {
-        let seed = self.seed;
-        self.next_roster(now, |roster| admit(roster, seed, number))
+        let (seed, witnesses) = (self.seed, self.witnesses);
+        self.next_roster(now, |roster| admit(roster, seed, (number, witnesses)))
     }
 
     /// The digest that every member is to end with.
@@ -126,7 +129,11 @@ impl Coalition {
                 },
                 tls_keys: tls.collect::<Result<_, _>>()?,
                 feed_keys: feed.collect(),
-                witness_keys: Vec::new(),
+                witness_keys: self
+                    .witness_key(number)
+                    .iter()
+                    .map(SecretKey::public)
+                    .collect(),
                 receipt_keys: vec![receipt_key(seed, number).public()],
             }],
             contact: Contact {
@@ -141,12 +148,20 @@ impl Coalition {
         for which in &plan.feed {
             draft.sign(&feed_key(seed, number, *which));
         }
+        if let Some(key) = self.witness_key(number) {
+            draft.sign(&key);
+        }
         for which in &plan.tls {
             let key = tls_key(seed, number, *which);
             let proof = key.sign(&draft.to_sign());
             draft.add_tls(&spki(&key), &proof)?;
         }
         Ok(draft.finish()?.as_bytes().clone())
+    }
+
+    /// The witness key of a member that has one.
+    pub(crate) fn witness_key(&self, number: u32) -> Option<SecretKey<Witness>> {
+        is_witness(number, self.witnesses).then(|| key(self.seed, "witness", number, 0))
     }
 
     /// A suspension of a member by the first administrator.
@@ -167,13 +182,21 @@ impl Coalition {
     }
 }
 
-fn admit(roster: &mut Roster, seed: u64, number: u32) -> Result<(), SimError> {
+const fn is_witness(number: u32, witnesses: u32) -> bool {
+    number > 1 && number <= witnesses + 1
+}
+
+fn admit(roster: &mut Roster, seed: u64, (number, witnesses): (u32, u32)) -> Result<(), SimError> {
+    let mut roles = vec![Role::Publish, Role::Subscribe];
+    if is_witness(number, witnesses) {
+        roles.push(Role::Witness);
+    }
     roster.admit(NewMember {
         slug: slug(number)?,
         display_name: format!("Member {number}"),
         organisation_kind: "platform".to_owned(),
         identity: identity(seed, number).public(),
-        roles: vec![Role::Publish, Role::Subscribe],
+        roles,
     })?;
     Ok(())
 }

@@ -20,6 +20,7 @@ use crate::exchange::inside::Done;
 use crate::exchange::pipeline::Order;
 use crate::exchange::storing::{self, Desk};
 use crate::service::Call;
+use crate::types::PullRequest;
 
 /// Between looks at what only time changes; a real node looks ten times as often.
 const TIDY_MS: u64 = 5_000;
@@ -65,7 +66,8 @@ impl World {
                 | Change::Evidence(_)
                 | Change::Equivocation
                 | Change::Receipt(_)
-                | Change::Overdue,
+                | Change::Overdue
+                | Change::Cosigned(..),
             ) => false,
             Some(Change::Roster | Change::Card(_) | Change::Suspension | Change::Access) | None => {
                 true
@@ -162,6 +164,7 @@ impl World {
                     None => running.driver.take(Done::Sought { feed }),
                 }
             }
+            Errand::Extend { job, peer, request } => self.extend(at, job, peer, &request),
             Errand::OpenOwnEpochs => {
                 if let Some(running) = self.running(at)
                     && let Err(error) = running.node.publisher().open_epochs()
@@ -208,6 +211,19 @@ impl World {
                 let error = NetError::Closed("no connection".to_owned());
                 running.driver.take(Done::PullFailed { job, error });
             }
+        }
+    }
+
+    /// Asks for a proof; where nobody can be asked, that is the answer.
+    fn extend(&mut self, at: usize, job: JobId, peer: PeerId, request: &PullRequest) {
+        let session = self.link(at, peer);
+        let waiting = Waiting::Extension(job, None);
+        let asked = session.and_then(|session| self.ask_pull(session, request, waiting));
+        if asked.is_none()
+            && let Some(running) = self.running(at)
+        {
+            let answer = None;
+            running.driver.take(Done::Extended { job, answer });
         }
     }
 

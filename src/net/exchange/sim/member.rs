@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use hashpact_core::card::EndpointPolicy;
 use hashpact_core::id::{Digest, FeedId, Slug, UnixMillis};
+use hashpact_core::keys::{SecretKey, Witness};
 use hashpact_core::puller::{self, JobId, PeerId};
 use hashpact_node::audit::AuditSettings;
 use hashpact_node::clock::Clock;
 use hashpact_node::hub::Change;
 use hashpact_node::publish::Salts;
+use hashpact_node::witnessing::WitnessOptions;
 use hashpact_node::{Node, NodeOptions};
 use hashpact_store::StoreOptions;
 use tokio::sync::broadcast::Receiver;
@@ -125,6 +127,7 @@ impl Member {
         &mut self,
         now: u64,
         (genesis, seed): (Digest, u64),
+        witness: Option<SecretKey<Witness>>,
         chance: u64,
     ) -> Result<(), SimError> {
         self.at(now);
@@ -143,6 +146,7 @@ impl Member {
             identity_key: Some(coalition::identity(seed, self.number)),
             clock: self.clock.clone(),
             connects: true,
+            witness: witness.map(|key| WitnessOptions { key, only: false }),
             near_index: false,
             audit: AuditSettings::default(),
         })?;

@@ -59,6 +59,8 @@ pub struct Plan {
     pub rounds: u32,
     /// Entries that it publishes then.
     pub entries: u64,
+    /// How many of the members, from the second on, are witnesses as well.
+    pub witnesses: u32,
     /// Whether the trace is kept as text.
     pub keep_trace: bool,
 }
@@ -74,6 +76,7 @@ impl Default for Plan {
             trouble: true,
             rounds: 3,
             entries: 10,
+            witnesses: 0,
             keep_trace: false,
         }
     }
@@ -208,7 +211,7 @@ fn simulate(plan: &Plan, dir: &Path) -> Result<Outcome, SimError> {
 /// the administrators published; each other one what it needs to dial.
 fn found(plan: &Plan, dir: &Path) -> Result<World, SimError> {
     let founders = plan.members.saturating_sub(plan.joiners).max(2);
-    let coalition = Coalition::found(plan.seed, founders)?;
+    let coalition = Coalition::found(plan.seed, founders, plan.witnesses)?;
     let mut world = World::new(plan.seed, coalition, plan.keep_trace);
     for number in 1..=plan.members.max(founders) {
         let card = CardPlan {

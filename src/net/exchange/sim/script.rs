@@ -54,10 +54,12 @@ impl World {
     pub(crate) fn start(&mut self, at: usize, documents: &[Document]) -> Result<(), SimError> {
         let chance = self.dice.seed();
         let (now, of) = (self.now, (self.coalition.genesis, self.seed));
+        let number = self.members.get(at).map(|member| member.number);
+        let witness = number.and_then(|number| self.coalition.witness_key(number));
         let Some(member) = self.members.get_mut(at) else {
             return Ok(());
         };
-        member.start(now, of, chance)?;
+        member.start(now, of, witness, chance)?;
         let Some(who) = self.who(at) else {
             return Ok(());
         };

@@ -97,6 +97,16 @@ fn members_end_in_the_same_place_whatever_happens_between() {
 }
 
 #[test]
+fn witnesses_cosign_everything_whatever_happens_between_and_by_the_seed() {
+    let plan = Plan {
+        witnesses: 4,
+        ..few(21)
+    };
+    let (one, same) = (simulated(&plan), simulated(&plan));
+    assert_eq!((one.trace, one.state), (same.trace, same.state));
+}
+
+#[test]
 fn where_everybody_listens_everybody_ends_in_the_same_place() {
     simulated(&Plan {
         listening: 9,

@@ -1,0 +1,78 @@
+//! A neutral body's node: it cosigns what others publish and holds no hashes.
+
+use crate::world::signals::entries;
+use crate::world::{Place, World, list, number, text, until, until_true};
+
+#[test]
+fn a_neutral_witness_cosigns_what_others_publish_and_holds_no_hashes() {
+    let neutral = Place {
+        more: vec!["--role".to_owned(), "witness".to_owned()],
+        ..Place::here()
+    };
+    let places = [
+        ("north", Place::here()),
+        ("south", Place::here()),
+        ("neutral", neutral),
+    ];
+    let world = World::founded_at(&places);
+    for member in world.members() {
+        member.import_roster(&world.roster_file());
+    }
+    world.start_all();
+    let (north, south) = (world.member("north"), world.member("south"));
+    let neutral = world.member("neutral");
+    north.create_set("confirmed", &["south"]);
+    let said = entries("witnessed", 0..40);
+    north.import("confirmed", &said);
+    south.wait_hits(&said, 40);
+
+    let feed = until("south to see the cosignature", || {
+        let feed = south.feed("north/confirmed")?;
+        (number(&feed, "witness_quorum") == number(&feed, "head")).then_some(feed)
+    });
+    let stand = &list(&feed, "witnesses")[0];
+    assert_eq!(stand["member"], "neutral");
+    assert_eq!(number(stand, "size"), number(&feed, "head"));
+    assert_eq!(stand["fresh"], true);
+    assert!(stand["cosigned_at"].is_string(), "{stand}");
+    assert_eq!(number(&feed, "witness_threshold"), 1);
+    assert_eq!(feed["stale"], false);
+    let shown = south.run(&["feeds", "north/confirmed"]).expect(&[0]).stdout;
+    assert!(shown.contains("detection only: 1 witnesses"), "{shown}");
+    assert!(
+        shown.lines().all(|line| line.chars().count() <= 80),
+        "{shown}"
+    );
+
+    // Of the feed it knows id and size: no name, no leaf, no answer.
+    let of_neutral = neutral.feeds();
+    assert_eq!(of_neutral.len(), 1);
+    assert_eq!(of_neutral[0]["state"], "cosigned");
+    assert_eq!(number(&of_neutral[0], "stored"), 0);
+    assert_eq!(of_neutral[0]["feed"], feed["feed"]);
+    assert!(!of_neutral[0].to_string().contains("confirmed"));
+    let refused = neutral.run(&["lookup", &said[0].spec()]).expect(&[1]);
+    assert!(
+        refused.stderr.contains("only witnesses"),
+        "{}",
+        refused.stderr
+    );
+
+    // It goes on where it was, also after it was killed.
+    neutral.kill();
+    north.import("confirmed", &entries("witnessed", 40..60));
+    neutral.start();
+    until_true("the newer head to be cosigned", || {
+        let feed = south.feed("north/confirmed").unwrap();
+        number(&feed, "head") > 60 && number(&feed, "witness_quorum") == number(&feed, "head")
+    });
+    assert!(neutral.stop().success());
+    // Without a key there is nothing to witness with.
+    let refused = south.run(&["witness"]).expect(&[2]);
+    assert!(
+        refused.stderr.contains("keys.witness"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(text(&south.json(&["status"]), "member"), "south");
+}
