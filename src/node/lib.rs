@@ -43,6 +43,7 @@ mod node;
 mod re_anchor;
 mod sign_state;
 mod status;
+mod verifying;
 mod videos;
 mod views;
 mod words;

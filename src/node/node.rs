@@ -9,14 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use hashpact_core::card::{CardBook, Contact, EndpointPolicy};
-use hashpact_core::checkpoint;
+use hashpact_core::card::{Contact, EndpointPolicy};
 use hashpact_core::id::{Digest, MemberNumber, SetName, Slug, UnixMillis};
 use hashpact_core::keys::{Feed, Identity, SecretKey};
-use hashpact_core::reject::Rejection;
 use hashpact_core::roster::RosterChain;
 use hashpact_core::signal::{Signal, SignalKind};
-use hashpact_store::{FeedInfo, Head, Store, StoreOptions, VerifyReport};
+use hashpact_store::{FeedInfo, Store, StoreOptions};
 
 use crate::audit::{Audit, AuditParts, AuditSettings};
 use crate::changes::Following;
@@ -35,7 +33,7 @@ use crate::publish::{Import, Publisher, PublisherParts};
 use crate::quarantine::SaidState;
 use crate::receipts::Receipts;
 use crate::witnessing::{WitnessOptions, Witnessing};
-use crate::{export, matching, re_anchor, removed, sign_state, views};
+use crate::{export, matching, removed, sign_state, views};
 
 /// What a node is opened with.
 pub struct NodeOptions {
@@ -494,51 +492,6 @@ impl Node {
                 .newest(number)
                 .map(|card| card.card().contact.clone()),
         })
-    }
-
-    /// Recomputes every feed from its leaves; `progress` is told leaves done and
-    /// leaves in all. Blocking. Nothing is to be published or pulled meanwhile.
-    ///
-    /// # Errors
-    /// What the store answers; what is wrong with the data is in the report.
-    pub fn verify(&self, progress: impl FnMut(u64, u64)) -> Result<VerifyReport, NodeError> {
-        let former = re_anchor::former(&self.store)?;
-        let check = |feed: &FeedInfo, head: &Head| self.check_head(&former, feed, head);
-        let report = self.store.verify(check, progress)?;
-        Ok(report)
-    }
-
-    /// Checks a stored head with every key that its feed ever had, under the coalition's
-    /// roster or one that the node went by before.
-    fn check_head(
-        &self,
-        former: &[(RosterChain, CardBook)],
-        feed: &FeedInfo,
-        head: &Head,
-    ) -> Result<(), Rejection> {
-        let state = self.membership.state();
-        let unknown = || Rejection::Unknown {
-            what: "roster",
-            why: "a head cannot be checked without it".to_owned(),
-        };
-        let chain = state.chain.as_ref().ok_or_else(unknown)?;
-        let set = views::describe_of(feed).map(|describe| describe.name.set);
-        let check = |chain: &RosterChain, cards: &CardBook| {
-            let roster = chain.roster();
-            checkpoint::verify(head.note(), &roster.coalition, &feed.id, |epoch| {
-                set.as_ref().map_or_else(Vec::new, |set| {
-                    cards.feed_keys(feed.publisher, set, feed.id, epoch, roster)
-                })
-            })
-            .map(|_| ())
-        };
-        let mut checked = check(chain, &state.cards);
-        for (chain, cards) in former {
-            if checked.is_err() {
-                checked = check(chain, cards).or(checked);
-            }
-        }
-        checked
     }
 
     /// The roster chain, the newest cards and the suspensions, as received.
