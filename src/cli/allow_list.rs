@@ -2,10 +2,13 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use hashpact_core::signal::Signal;
+use hashpact_core::signal::{Signal, SignalKind};
 use hashpact_formats::{Item, Options, Reader};
-use hashpact_store::AllowList;
+use hashpact_matching::pdq::DEFAULT_DISTANCE;
+use hashpact_matching::pdq::index::PdqIndex;
+use hashpact_store::{AllowList, NearAllowed};
 
 use super::error::CliError;
 
@@ -39,12 +42,49 @@ pub fn read(paths: &[PathBuf]) -> Result<AllowList, CliError> {
             }
         }
     }
-    Ok(AllowList::of(&signals))
+    let pictures: Vec<[u8; 32]> = signals.iter().filter_map(picture).collect();
+    let list = AllowList::of(&signals);
+    if pictures.is_empty() {
+        return Ok(list);
+    }
+    Ok(list.with_near(Arc::new(Pictures(PdqIndex::build(pictures, 1)))))
+}
+
+/// The pictures of the lists.
+struct Pictures(PdqIndex);
+
+impl NearAllowed for Pictures {
+    fn is_near(&self, pdq: &[u8; 32]) -> bool {
+        let mut near = false;
+        let asked = self.0.query(pdq, DEFAULT_DISTANCE, |_, _| near = true);
+        near && asked.is_ok()
+    }
+}
+
+fn picture(signal: &Signal) -> Option<[u8; 32]> {
+    let value = signal.value().as_ref().try_into().ok();
+    value.filter(|_| signal.kind() == SignalKind::Pdq)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pictures_within_31_bits_of_an_allowed_one_are_near_it() {
+        let index = PdqIndex::build([[0x0f; 32]], 1);
+        let pictures = Pictures(index);
+        let with_bits = |bits: usize| {
+            let mut value = [0x0f; 32];
+            for bit in 0..bits {
+                value[bit / 8] ^= 1 << (bit % 8);
+            }
+            value
+        };
+        assert!(pictures.is_near(&with_bits(0)));
+        assert!(pictures.is_near(&with_bits(31)));
+        assert!(!pictures.is_near(&with_bits(32)));
+    }
 
     #[test]
     fn lists_of_all_files_are_one_and_a_line_that_is_not_understood_is_named() {

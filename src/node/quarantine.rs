@@ -25,6 +25,8 @@ use crate::words::name_of;
 #[derive(Debug, Default)]
 pub(crate) struct SaidState(AtomicU8);
 
+/// Entries that wait for a conflict of digests, looked at in one round: some 100 ms.
+const CONFLICTS_AT_ONCE: usize = 1_024;
 /// Entries in one answer.
 pub const ENTRIES_MAX: usize = 10_000;
 
@@ -44,6 +46,7 @@ impl Node {
     /// What the store answers.
     pub fn follow_roster(&self) -> Result<(), NodeError> {
         self.say_roster_state();
+        self.follow_conflicts()?;
         if !self.takes_publish_leaves() {
             return Ok(());
         }
@@ -51,6 +54,16 @@ impl Node {
             let feed = self.store().feed(no)?;
             let leaves = self.store().lift_quarantine(no, Reason::StaleRoster)?;
             info!(set = %name_of(&feed), leaves, "the roster is fresh: what waited for it counts");
+            self.hub().tell(Change::Head(feed.id));
+        }
+        Ok(())
+    }
+
+    /// Lets in what waited for a conflict of digests that is over.
+    fn follow_conflicts(&self) -> Result<(), NodeError> {
+        for (no, leaves) in self.store().recheck_conflicts(CONFLICTS_AT_ONCE)? {
+            let feed = self.store().feed(no)?;
+            info!(set = %name_of(&feed), leaves, "digests that no other entry disputes any more count");
             self.hub().tell(Change::Head(feed.id));
         }
         Ok(())

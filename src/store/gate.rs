@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use hashpact_core::id::Digest;
 use hashpact_core::leaf::Publish;
-use hashpact_core::signal::{Signal, hygiene};
+use hashpact_core::signal::{Signal, SignalKind, hygiene};
 use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
 
 use crate::error::Result;
 use crate::families::Family;
-use crate::index::derive::derive;
+use crate::index::derive::{FRAME_QUALITY_MIN, derive};
 use crate::keys::IndexKey;
 use crate::leaves::page_end;
 use crate::quarantine::{LotName, Marks, Quarantine, Reason, WHOLE_LEAF};
@@ -25,41 +25,101 @@ use crate::store::{Inner, read};
 
 /// The version of the rules; another one is applied to all that is held.
 const RULES: &[u8] = b"hygiene rules 1";
+/// Beside the rules where a list has pictures.
+const NEAR_RULE: &[u8] = b"near 31";
 /// Where it stands what was applied last, in `meta`.
 const APPLIED: &[u8] = b"gate";
 
+/// Which PDQ values are near those of an allow list: an index is not this crate's.
+pub trait NearAllowed: Send + Sync {
+    /// Whether any allowed value is within the distance at which pictures match.
+    fn is_near(&self, pdq: &[u8; 32]) -> bool;
+}
+
 /// Values that the operator never wants matched. Its `Debug` tells their number.
 #[derive(Clone, Default)]
-pub struct AllowList(Arc<HashSet<IndexKey>>);
+pub struct AllowList {
+    exact: Arc<HashSet<IndexKey>>,
+    near: Option<Arc<dyn NearAllowed>>,
+}
 
 impl AllowList {
     /// Of these signals.
     pub fn of<'s>(signals: impl IntoIterator<Item = &'s Signal>) -> Self {
-        Self(Arc::new(
-            signals.into_iter().map(Signal::index_key).collect(),
-        ))
+        Self {
+            exact: Arc::new(signals.into_iter().map(Signal::index_key).collect()),
+            near: None,
+        }
+    }
+
+    /// The same, with pictures near those of the list.
+    #[must_use]
+    pub fn with_near(self, near: Arc<dyn NearAllowed>) -> Self {
+        Self {
+            near: Some(near),
+            ..self
+        }
     }
 
     /// Values on it.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.exact.len()
     }
 
     /// Whether nothing is on it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.exact.is_empty()
     }
 
     fn digest(&self) -> Digest {
-        let mut keys: Vec<&IndexKey> = self.0.iter().collect();
+        let mut keys: Vec<&IndexKey> = self.exact.iter().collect();
         keys.sort_unstable();
         let mut bytes = RULES.to_vec();
         for key in keys {
             bytes.extend_from_slice(key);
         }
+        // Nobody without pictures on a list pays for the rule.
+        if self.near.is_some() {
+            bytes.extend_from_slice(NEAR_RULE);
+        }
         Digest::of(&bytes)
+    }
+
+    /// Why the list holds a signal back.
+    fn flags(&self, signal: &Signal) -> Option<Reason> {
+        let listed = !self.is_empty() && self.exact.contains(&signal.index_key());
+        listed.then_some(Reason::AllowList)
+    }
+
+    /// Whether a picture is near an allowed one, or all that a video shows is.
+    fn is_near(&self, signal: &Signal) -> bool {
+        let Some(near) = &self.near else {
+            return false;
+        };
+        match signal.kind() {
+            SignalKind::Pdq => {
+                let value = <&[u8; 32]>::try_from(signal.value().as_ref());
+                value.is_ok_and(|value| near.is_near(value))
+            }
+            SignalKind::Vpdq => {
+                let shown = signal.frames().filter(|f| f.quality >= FRAME_QUALITY_MIN);
+                let mut shown = shown.peekable();
+                shown.peek().is_some() && shown.all(|frame| near.is_near(&frame.pdq))
+            }
+            SignalKind::Md5
+            | SignalKind::Sha1
+            | SignalKind::Sha256
+            | SignalKind::Sha512
+            | SignalKind::PhotoDna
+            | SignalKind::TmkPdqf
+            | SignalKind::Url
+            | SignalKind::Netclean
+            | SignalKind::Videntifier
+            | SignalKind::SsvhPdna
+            | SignalKind::SsvhSaferHash => false,
+        }
     }
 }
 
@@ -72,11 +132,9 @@ impl std::fmt::Debug for AllowList {
 /// The lots that an entry belongs to.
 pub(crate) fn lots(allowed: &AllowList, publish: &Publish) -> Vec<LotName> {
     let flag = |signal: &Signal| {
-        let reason = if !allowed.is_empty() && allowed.0.contains(&signal.index_key()) {
-            Some(Reason::AllowList)
-        } else {
-            hygiene(signal).map(Reason::from)
-        };
+        let reason = allowed.flags(signal);
+        let reason = reason.or_else(|| hygiene(signal).map(Reason::from));
+        let reason = reason.or_else(|| allowed.is_near(signal).then_some(Reason::NearAllowed));
         reason.map(|reason| LotName {
             reason,
             kind: u8::try_from(signal.kind().number()).unwrap_or(WHOLE_LEAF),

@@ -109,6 +109,13 @@ impl Store {
         let mut found = vec![Postings::default(); keys.len()];
         let mut seeker = Seeker::new(&self.inner)?;
         let mut before: Option<usize> = None;
+        // Whoever asks for all gets all.
+        let passed_max = if per_feed == usize::MAX {
+            usize::MAX
+        } else {
+            PASSED_MAX
+        };
+        let bounds = (per_feed, passed_max);
         for n in order.iter().copied() {
             let same = before.filter(|before| keys.get(*before) == keys.get(n));
             let known = same.and_then(|before| found.get(before).cloned());
@@ -117,7 +124,7 @@ impl Store {
             };
             match known {
                 Some(known) => *found = known,
-                None => seeker.seek(key, per_feed, found)?,
+                None => seeker.seek(key, bounds, found)?,
             }
             before = Some(n);
         }
@@ -183,14 +190,14 @@ impl Store {
 }
 
 /// One iterator for a whole batch.
-struct Seeker<'s> {
+pub(crate) struct Seeker<'s> {
     inner: &'s Inner,
     feeds: Arc<FeedTable>,
     iterator: DBRawIterator<'s>,
 }
 
 impl<'s> Seeker<'s> {
-    fn new(inner: &'s Inner) -> Result<Self> {
+    pub(crate) fn new(inner: &'s Inner) -> Result<Self> {
         let mut options = ReadOptions::default();
         // Only then the filter over kind and value is asked.
         options.set_prefix_same_as_start(true);
@@ -203,14 +210,15 @@ impl<'s> Seeker<'s> {
         })
     }
 
-    fn seek(&mut self, key: &IndexKey, per_feed: usize, found: &mut Postings) -> Result<()> {
+    /// Adds what is said of a key: of each feed so many postings, after passing so many
+    /// by that say nothing.
+    pub(crate) fn seek(
+        &mut self,
+        key: &IndexKey,
+        (per_feed, passed_max): (usize, usize),
+        found: &mut Postings,
+    ) -> Result<()> {
         self.iterator.seek(key);
-        // Whoever asks for all gets all.
-        let passed_max = if per_feed == usize::MAX {
-            usize::MAX
-        } else {
-            PASSED_MAX
-        };
         let (mut feed, mut of_feed, mut passed) = (None, 0, 0);
         while let Some((at, value)) = self.iterator.item() {
             if !at.starts_with(key) {

@@ -361,6 +361,71 @@ fn an_allow_list_counts_from_the_next_start_for_what_is_held_and_what_comes() {
     sound(&store);
 }
 
+/// Pictures with as many bits set as an allowed one, give or take 31.
+struct NearBits(u32);
+
+impl crate::NearAllowed for NearBits {
+    fn is_near(&self, pdq: &[u8; 32]) -> bool {
+        let bits: u32 = pdq.iter().map(|byte| byte.count_ones()).sum();
+        bits.abs_diff(self.0) <= 31
+    }
+}
+
+#[test]
+fn pictures_near_an_allowed_one_are_held_back_those_held_and_those_that_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let no = store.create_feed(&new_feed(false, b"feed")).unwrap();
+    let mut writer = store.writer(no).unwrap();
+    let near = |n: u64, bits| with_signals(n, vec![signals(n)[0].clone(), pdq(bits, 80)]);
+    writer.append(&[near(0, 100), near(1, 159)]).unwrap();
+    commit_signed(&mut writer);
+    drop(writer);
+    drop(store);
+    let listed = StoreOptions {
+        allow_list: AllowList::of(&[pdq(128, 80)]).with_near(std::sync::Arc::new(NearBits(128))),
+        ..options()
+    };
+    let store = Store::open(dir.path(), &listed).unwrap();
+    let mut writer = store.writer(no).unwrap();
+    let film = |n: u64, bits: [usize; 2]| {
+        let frames = bits.map(|bits| format!("\"{},90,{bits}\"", pdq(bits, 80).to_text()));
+        let film = Signal::parse_spec(&format!("VPDQ:[{}]", frames.join(","))).unwrap();
+        with_signals(n, vec![signals(n)[0].clone(), film])
+    };
+    let coming = [
+        near(2, 101),
+        near(3, 160),
+        film(4, [110, 120]),
+        film(5, [110, 160]),
+    ];
+    writer.append(&coming).unwrap();
+    commit_signed(&mut writer);
+    drop(writer);
+    let held = |index| store.withheld(no, index).unwrap();
+    for index in [0, 2] {
+        assert_eq!(held(index), [lot(Reason::NearAllowed, PDQ)]);
+    }
+    assert_eq!(held(1), [lot(Reason::NearAllowed, PDQ)], "31 bits away");
+    assert_eq!(held(3), [], "32 bits away");
+    assert_eq!(
+        held(4),
+        [lot(Reason::NearAllowed, 7)],
+        "nothing else to be seen in it"
+    );
+    assert_eq!(held(5), [], "one frame is another");
+    assert_eq!(of(&signals(0)[0], &store), 1, "its SHA-256 answers");
+    sound(&store);
+    drop(store);
+    let store = Store::open(dir.path(), &options()).unwrap();
+    assert_eq!(
+        store.waiting(no).unwrap(),
+        0,
+        "without the list all of it counts"
+    );
+    sound(&store);
+}
+
 #[test]
 fn truncation_takes_what_was_held_back_with_it() {
     let dir = tempfile::tempdir().unwrap();

@@ -53,6 +53,8 @@ pub(crate) struct Inner {
     pub(crate) catalogue: Mutex<()>,
     pub(crate) page_hashes: Mutex<PageHashes>,
     pub(crate) watch: Watch,
+    /// Where the next look at conflicts of digests begins.
+    pub(crate) conflicts: Mutex<crate::pairs::Recheck>,
     pub(crate) changes: Changes,
     /// What may have opinions.
     pub(crate) opinions: OpinionFilter,
@@ -101,6 +103,7 @@ impl Store {
             catalogue: Mutex::default(),
             page_hashes: Mutex::default(),
             watch: Watch::default(),
+            conflicts: Mutex::default(),
             changes: Changes::default(),
             opinions: OpinionFilter::default(),
             pulse: ChangePulse::default(),

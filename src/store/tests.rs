@@ -8,6 +8,8 @@ mod elisions;
 mod lookups;
 #[path = "opinions/tests.rs"]
 mod opinions;
+#[path = "pairs_tests.rs"]
+mod pairs;
 #[path = "quarantine_tests.rs"]
 mod quarantine;
 #[path = "frames_tests.rs"]

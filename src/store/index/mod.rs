@@ -26,6 +26,7 @@ use crate::families::Family;
 use crate::feeds::{self, FeedState, HeadRef, Said};
 use crate::held::{self, Held};
 use crate::keys::{self, FeedNo};
+use crate::pairs::Pairs;
 use crate::quarantine::Marks;
 use crate::record::{FeedRow, POSTING_MAX_BYTES, seal, seal_index, seal_reference};
 use crate::store::{Inner, read};
@@ -43,6 +44,7 @@ pub(crate) struct Indexer {
     spill: Option<Spill>,
     outcome: Outcome,
     coming: Coming,
+    pairs: Pairs,
     /// Rows that are not sorted: killers, entries, opinions.
     rows: WriteBatch,
     /// A posting's value while it is written.
@@ -93,6 +95,7 @@ impl Indexer {
                 marks: Marks::default(),
             },
             coming: Coming::default(),
+            pairs: Pairs::default(),
             rows: WriteBatch::default(),
             value: Vec::with_capacity(POSTING_MAX_BYTES),
         }
@@ -134,7 +137,8 @@ impl Indexer {
     /// left.
     pub(crate) fn finish(&mut self, inner: &Inner, batch: &mut WriteBatch) -> Result<Outcome> {
         for (index, leaf) in std::mem::take(&mut self.waiting) {
-            let derived = derive(inner, &self.state, index, &leaf)?;
+            let mut derived = derive(inner, &self.state, index, &leaf)?;
+            self.pairs.check(inner, self.state.no, &mut derived)?;
             put_sorted(inner, batch, self.state.no, &derived)?;
             put_rows(inner, batch, self.state.no, &derived)?;
             self.coming.note(inner, &derived.postings);
@@ -193,8 +197,9 @@ impl Indexer {
 
     /// Takes one leaf of a bulk load.
     fn take(&mut self, inner: &Inner, index: u64, leaf: &RawLeaf) -> Result<()> {
-        let derived = derive(inner, &self.state, index, leaf)?;
+        let mut derived = derive(inner, &self.state, index, leaf)?;
         let no = self.state.no;
+        self.pairs.check(inner, no, &mut derived)?;
         if let Some(spill) = &mut self.spill {
             for (key, record) in &derived.postings {
                 self.value.clear();

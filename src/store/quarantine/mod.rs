@@ -56,11 +56,16 @@ pub enum Reason {
     /// There was no room for its payload: it is held as its record alone, until there
     /// is.
     NoRoom,
+    /// A counted entry says the same MD5 or SHA-1 beside another SHA-256; lifted when
+    /// that one goes.
+    DigestConflict,
+    /// A PDQ near one on a local allow list, or a vPDQ all of whose frames are.
+    NearAllowed,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::OverGrowth,
         Self::StaleRoster,
         Self::EmptyInput,
@@ -69,6 +74,8 @@ impl Reason {
         Self::LowQuality,
         Self::AllowList,
         Self::NoRoom,
+        Self::DigestConflict,
+        Self::NearAllowed,
     ];
 
     /// The stable code for metrics, commands and logs.
@@ -83,6 +90,8 @@ impl Reason {
             Self::LowQuality => "low_quality",
             Self::AllowList => "allow_list",
             Self::NoRoom => "no_room",
+            Self::DigestConflict => "digest_conflict",
+            Self::NearAllowed => "near_allowed",
         }
     }
 
@@ -95,12 +104,14 @@ impl Reason {
     /// Whether it follows from the leaf and the gate alone.
     pub(crate) const fn is_derived(self) -> bool {
         match self {
-            Self::OverGrowth | Self::StaleRoster | Self::NoRoom => false,
+            // What others say at the time is no part of the leaf.
+            Self::OverGrowth | Self::StaleRoster | Self::NoRoom | Self::DigestConflict => false,
             Self::EmptyInput
             | Self::UniformValue
             | Self::UnbalancedPdq
             | Self::LowQuality
-            | Self::AllowList => true,
+            | Self::AllowList
+            | Self::NearAllowed => true,
         }
     }
 
@@ -114,6 +125,8 @@ impl Reason {
             Self::LowQuality => 6,
             Self::AllowList => 7,
             Self::NoRoom => 8,
+            Self::DigestConflict => 9,
+            Self::NearAllowed => 10,
         }
     }
 

@@ -24,6 +24,7 @@ use crate::index::taking::Taking;
 use crate::index::{Indexer, killers, put_rows, put_sorted};
 use crate::keys;
 use crate::leaves::{page_end, page_start};
+use crate::pairs::Pairs;
 use crate::quarantine::Reason;
 use crate::record::{unseal_index, unseal_reference};
 use crate::space::leaf_bytes;
@@ -158,6 +159,7 @@ impl FeedWriter {
         let mut batch = WriteBatch::default();
         let mut killing = false;
         let mut values = watch::Coming::default();
+        let mut pairs = Pairs::default();
         for (start, page) in coming {
             let end = page_end(*start).min(row.stored);
             let mut leaves = inner.leaves(no, row.stored, *start, end)?;
@@ -174,7 +176,8 @@ impl FeedWriter {
                     .saturating_sub(leaf_bytes(held));
                 *held = leaf.clone();
                 elided.remove(index);
-                let derived = derive(inner, state, index, leaf)?;
+                let mut derived = derive(inner, state, index, leaf)?;
+                pairs.check(inner, no, &mut derived)?;
                 count(&mut counts, &derived);
                 values.note(inner, &derived.postings);
                 for lot in &derived.held {
