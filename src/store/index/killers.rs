@@ -1,6 +1,8 @@
 //! What makes leaves dead, kept in order, so that liveness is rebuilt at open
 //! without reading a page.
 
+use std::collections::HashMap;
+
 use hashpact_core::leaf::{DESCRIBE, ERASE, IndexRange, RawLeaf};
 use hashpact_core::liveness::{Kills, Liveness};
 
@@ -49,6 +51,39 @@ pub(crate) fn rebuild_without(
         .status()
         .map_err(StoreError::engine("reading killers"))?;
     liveness.map_err(|_| StoreError::corrupt("killers are out of order"))
+}
+
+/// Of each entry that a leaf from `size` on is a version of, the latest version below it,
+/// where that is not the entry's first leaf: what a leaf names in its `replaces` may be
+/// of other entries.
+pub(crate) fn versions_below(inner: &Inner, no: FeedNo, size: u64) -> Result<HashMap<u64, u64>> {
+    let mut latest: HashMap<u64, Option<u64>> = HashMap::new();
+    let (start, end) = (keys::feed_prefix(no), keys::feed_end(no));
+    let cut = keys::numbered(no, size);
+    let each = |from: &[u8], to: &[u8], of: &mut dyn FnMut(u64, u64)| {
+        inner.scan(Family::Killers, from, to, |key, record| {
+            if let (index, Kills::WhileAlive(named)) = read((key, record))?
+                && let Some(first) = named.first()
+            {
+                of(*first, index);
+            }
+            Ok(true)
+        })
+    };
+    each(&cut, &end, &mut |first, _| {
+        latest.insert(first, None);
+    })?;
+    if !latest.is_empty() {
+        each(&start, &cut, &mut |first, index| {
+            if let Some(found) = latest.get_mut(&first) {
+                *found = Some(index);
+            }
+        })?;
+    }
+    let latest = latest.into_iter();
+    Ok(latest
+        .filter_map(|(first, found)| Some((first, found?)))
+        .collect())
 }
 
 impl Store {

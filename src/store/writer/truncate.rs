@@ -1,5 +1,7 @@
 //! Cutting off leaves that were never signed.
 
+use std::collections::HashMap;
+
 use hashpact_core::leaf::RawLeaf;
 use hashpact_core::merkle::CompactRange;
 use hashpact_core::page;
@@ -53,9 +55,10 @@ impl FeedWriter {
     }
 
     fn cut_to(&mut self, size: u64, mut row: FeedRow) -> Result<()> {
+        let latest = killers::versions_below(&self.inner, self.state.no, size)?;
         while row.stored > size {
             let from = page_start(row.stored.saturating_sub(1)).max(size);
-            row = self.cut(from, &row)?;
+            row = self.cut(from, &row, &latest)?;
         }
         let liveness = killers::rebuild(&self.inner, self.state.no, row.indexed)?;
         let describe = self.describe_below(&row)?;
@@ -76,8 +79,9 @@ impl FeedWriter {
         Ok(())
     }
 
-    /// Cuts off the leaves from `from` on, all of one page.
-    fn cut(&self, from: u64, row: &FeedRow) -> Result<FeedRow> {
+    /// Cuts off the leaves from `from` on, all of one page. `latest` are the versions that
+    /// stand in the end.
+    fn cut(&self, from: u64, row: &FeedRow, latest: &HashMap<u64, u64>) -> Result<FeedRow> {
         let no = self.state.no;
         let start = page_start(from);
         let leaves = self.inner.leaves(no, row.stored, start, row.stored)?;
@@ -97,7 +101,7 @@ impl FeedWriter {
             if index >= from {
                 next.bytes = next.bytes.saturating_sub(leaf_bytes(leaf));
                 let derived = derive(&self.inner, &self.state, index, leaf)?;
-                self.remove(&mut batch, &derived)?;
+                self.remove(&mut batch, &derived, latest)?;
                 if index < row.indexed {
                     uncount(&mut counts, &derived);
                 }
@@ -154,7 +158,12 @@ impl FeedWriter {
         Ok(())
     }
 
-    fn remove(&self, batch: &mut WriteBatch, derived: &Derived) -> Result<()> {
+    fn remove(
+        &self,
+        batch: &mut WriteBatch,
+        derived: &Derived,
+        latest: &HashMap<u64, u64>,
+    ) -> Result<()> {
         let no = self.state.no;
         for (key, _) in &derived.postings {
             let key = keys::signal(key, no, derived.index);
@@ -170,24 +179,28 @@ impl FeedWriter {
         if let Some(replaces) = derived.replaces {
             let key = keys::numbered(no, replaces.first);
             let entries = self.inner.cf(Family::Entries)?;
-            if replaces.previous == replaces.first {
-                batch.delete_cf(entries, key);
-            } else {
-                batch.put_cf(entries, key, seal_index(replaces.previous));
+            match latest.get(&replaces.first) {
+                None => batch.delete_cf(entries, key),
+                Some(latest) => batch.put_cf(entries, key, seal_index(*latest)),
             }
         }
-        self.remove_reference(batch, derived)
+        self.remove_reference(batch, derived, latest)
     }
 
     /// Gives the reference back to the version before, if that has the same one.
-    fn remove_reference(&self, batch: &mut WriteBatch, derived: &Derived) -> Result<()> {
+    fn remove_reference(
+        &self,
+        batch: &mut WriteBatch,
+        derived: &Derived,
+        latest: &HashMap<u64, u64>,
+    ) -> Result<()> {
         let Some((digest, _)) = derived.reference else {
             return Ok(());
         };
         let key = keys::reference(self.state.no, &digest);
         let refs = self.inner.cf(Family::Refs)?;
         if let Some(replaces) = derived.replaces {
-            let previous = replaces.previous;
+            let previous = *latest.get(&replaces.first).unwrap_or(&replaces.first);
             let leaf = self.leaf(previous)?;
             let before = derive(&self.inner, &self.state, previous, &leaf)?;
             if let Some((same, content)) = before.reference
