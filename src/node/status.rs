@@ -59,6 +59,7 @@ impl Node {
         self.add_quarantine(&mut status, &feeds)?;
         self.add_space(&mut status)?;
         self.add_stale(&mut status, &feeds)?;
+        self.add_mass(&mut status, &feeds)?;
         if let Some(expires) = self.certificate_expires() {
             let now = self.clock().now();
             let said = expiry::notice("the TLS certificate", expires, now);
@@ -176,6 +177,20 @@ impl Node {
                  for 30 minutes, so this node may be shown an old state; they are not served on \
                  (hashpact feeds SET)"
             ));
+        }
+        Ok(())
+    }
+
+    /// Sets of which more was taken back than a feed key alone may.
+    fn add_mass(&self, status: &mut Status, feeds: &[FeedInfo]) -> Result<(), NodeError> {
+        for feed in feeds {
+            let held = self.store().held_retractions(feed.no)?.len();
+            if held > 0 {
+                status.notices.push(format!(
+                    "ALARM: {held} leaves take back more of {} than its feed key alone may; what                      they name is answered for review until the identity key signs for it. Ask                      the publisher: is its feed key stolen? (hashpact set show)",
+                    name_of(feed)
+                ));
+            }
         }
         Ok(())
     }

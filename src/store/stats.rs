@@ -1,6 +1,6 @@
 //! How large the store is and what RocksDB still has to do.
 
-use rocksdb::properties;
+use rocksdb::{BottommostLevelCompaction, CompactOptions, properties};
 
 use crate::error::{Result, StoreError};
 use crate::families::Family;
@@ -79,6 +79,26 @@ impl Store {
             .db
             .wait_for_compact(&options)
             .map_err(StoreError::engine("waiting for compaction"))
+    }
+
+    /// Rewrites every file of every family once, as RocksDB does by itself in the course
+    /// of time. Long for a large store; reads and writes go on.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn compact(&self) -> Result<()> {
+        self.flush()?;
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+        let (from, to) = (None::<&[u8]>, None::<&[u8]>);
+        for family in Family::ALL {
+            let family = self.inner.cf(family)?;
+            self.inner
+                .db
+                .compact_range_cf_opt(family, from, to, &options);
+        }
+        self.settle()
     }
 
     fn property(&self, family: Family, name: &properties::PropName) -> Result<u64> {

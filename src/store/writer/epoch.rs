@@ -1,7 +1,9 @@
 //! A new epoch of a feed: what the roster made void is cut off.
 //!
 //! What a cut-off leaf had killed is alive again and in doubt: look-ups answer it
-//! marked, until a leaf of the new epoch kills it.
+//! marked, until a leaf of the new epoch kills it. What only held leaves had killed was
+//! never gone, and stands as it did before them: else a stolen key would disarm whole
+//! sets after all, by what nobody had acted on.
 
 use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
@@ -45,6 +47,8 @@ impl FeedWriter {
             let dead = live.liveness.dead();
             (live.row.clone(), retractions, live.doubted.clone(), dead)
         };
+        // PROTOCOL 11.11: without what was held.
+        let dead = held::without(&self.inner, &self.state)?.map_or(dead, |(_, live)| live.dead());
         let stays = killers::rebuild(&self.inner, self.state.no, row.indexed.min(size))?;
         let mut doubted: RoaringTreemap = (dead - stays.dead()) | old;
         doubted.remove_range(size..);
