@@ -34,6 +34,7 @@ mod metrics;
 mod observer;
 mod opinions;
 mod outbound;
+mod partition;
 mod policy;
 mod proofs;
 mod proving;
@@ -43,6 +44,7 @@ mod scan;
 mod secrets;
 #[path = "../../src/skipped.rs"]
 mod skipped;
+mod stolen;
 mod witness;
 mod world;
 

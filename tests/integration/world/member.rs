@@ -259,8 +259,13 @@ impl Member {
                 return UnixStream::connect(self.folder.join("hashpact.sock")).is_ok()
                     && self.json(&["status"])["ready"] == true;
             }
-            self.http("/ready").is_some_and(|(code, _)| code == 200)
+            self.is_ready()
         });
+    }
+
+    /// Whether `/ready` says so; of a node whose HTTP page the test can reach.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.http("/ready").is_some_and(|(code, _)| code == 200)
     }
 
     /// SIGKILL.

@@ -4,11 +4,13 @@
 //! A world keeps everything that its processes write. When it ends, its nodes are
 //! stopped and the evidence is searched for what must never be written.
 
+mod cable;
 mod call;
 mod evidence;
 mod member;
 mod reader;
 pub(crate) mod signals;
+pub(crate) mod thief;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub(crate) use cable::Cable;
 pub(crate) use call::{Call, Outcome, binary};
 pub(crate) use evidence::Evidence;
 pub(crate) use member::{Member, Place};
