@@ -12,7 +12,14 @@ use crate::wire;
 /// The node at a glance. Blocking.
 pub(crate) fn status(node: &Node, about: &About) -> Result<wire::StatusResponse, NodeError> {
     let status = node.status()?;
+    let roster = node.roster_standing();
+    let judged = roster.as_ref().map(|roster| &roster.judged);
+    let threshold = judged.and_then(|judged| u32::try_from(judged.threshold?).ok());
     Ok(wire::StatusResponse {
+        roster_witnesses: judged.map_or_else(Vec::new, |judged| witnesses(node, judged)),
+        roster_witness_threshold: threshold.unwrap_or(0),
+        roster_witness_quorum: judged.and_then(|judged| judged.quorum).unwrap_or(0),
+        roster_stale: judged.is_some_and(|judged| judged.stale),
         software: about.software.clone(),
         member: status.member.to_string(),
         node: status.node.to_string(),
@@ -165,6 +172,7 @@ fn witnesses(node: &Node, judged: &Judged) -> Vec<wire::FeedWitness> {
             size: stand.map_or(0, |stand| stand.size),
             cosigned_ms: stand.map_or(0, |stand| stand.at.0),
             fresh: stand.is_some_and(|stand| stand.fresh),
+            since_ms: stand.map_or(0, |stand| stand.since.0),
         }
     });
     stands.collect()

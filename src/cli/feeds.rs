@@ -1,6 +1,6 @@
 //! `hashpact feeds`: the feeds that the node holds.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use data_encoding::HEXLOWER;
 use hashpact_api::wire;
 use hashpact_core::witness::judge::PREVENTION_MIN;
@@ -20,6 +20,27 @@ pub struct FeedsArgs {
     /// Only this set's feed: SET of this member, or MEMBER/SET
     #[arg(value_name = "SET")]
     pub set: Option<SetReference>,
+}
+
+/// Show one feed: entries, leaves, state, and who stands at which size since when
+#[derive(Debug, Args)]
+pub struct FeedArgs {
+    /// What to show
+    #[command(subcommand)]
+    pub command: FeedCommand,
+}
+
+/// What to show of a feed.
+#[derive(Debug, Subcommand)]
+pub enum FeedCommand {
+    /// Show a feed, and which size each witness has cosigned, since when
+    ///
+    /// The same as `hashpact feeds SET`.
+    Show {
+        /// SET of this member, or MEMBER/SET
+        #[arg(value_name = "SET")]
+        set: SetReference,
+    },
 }
 
 #[derive(Serialize)]
@@ -53,6 +74,7 @@ struct FeedObject {
 struct WitnessObject {
     member: String,
     size: u64,
+    since: Option<String>,
     cosigned_at: Option<String>,
     fresh: bool,
 }
@@ -69,6 +91,15 @@ struct LostObject {
     name: String,
     feed: String,
     lost: Option<String>,
+}
+
+/// Runs `hashpact feed`.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_one(args: FeedArgs, context: &Context) -> Result<(), CliError> {
+    let FeedCommand::Show { set } = args.command;
+    run(&FeedsArgs { set: Some(set) }, context)
 }
 
 /// Runs the command.
@@ -159,25 +190,23 @@ fn print(feeds: &[wire::Feed], context: &Context) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Who stands at which size, and when each said so last.
+/// Who stands at which size since when, and when each said so last.
 fn print_witnesses(feed: &wire::Feed, context: &Context) -> Result<(), CliError> {
     if feed.witnesses.is_empty() {
         let line = "  no witnesses: forks are found by readers that compare heads";
         return context.output.line(line);
     }
     context.output.line("")?;
-    let mut shown = table(&["WITNESS", "SIZE", "COSIGNED", "FRESH"], &[1]);
+    let mut shown = table(&["WITNESS", "SIZE", "SINCE", "LAST", "FRESH"], &[1]);
     for witness in &feed.witnesses {
         let size = match witness.size {
             0 => "nothing".to_owned(),
             size => count(size),
         };
-        let at = match witness.cosigned_ms {
-            0 => String::new(),
-            at => time(at),
-        };
+        let when = |at: u64| if at == 0 { String::new() } else { time(at) };
+        let (since, at) = (when(witness.since_ms), when(witness.cosigned_ms));
         let fresh = if witness.fresh { "yes" } else { "no" };
-        shown.add_row([witness.member.clone(), size, at, fresh.to_owned()]);
+        shown.add_row([witness.member.clone(), size, since, at, fresh.to_owned()]);
     }
     context.output.table(&shown)?;
     let (threshold, quorum) = (feed.witness_threshold, count(feed.witness_quorum));
@@ -200,6 +229,7 @@ fn witness(witness: wire::FeedWitness) -> WitnessObject {
     WitnessObject {
         member: witness.member,
         size: witness.size,
+        since: stamp(witness.since_ms),
         cosigned_at: stamp(witness.cosigned_ms),
         fresh: witness.fresh,
     }

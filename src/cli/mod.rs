@@ -47,6 +47,7 @@ pub mod receipts;
 mod recorded;
 pub mod retract;
 pub mod roster;
+mod roster_witnesses;
 pub mod run;
 pub mod scan;
 pub mod selectors;
@@ -116,6 +117,7 @@ enum Command {
     Peers(peers::PeersArgs),
     Preview(preview::PreviewArgs),
     Feeds(feeds::FeedsArgs),
+    Feed(feeds::FeedArgs),
     Verify(verify::VerifyArgs),
     Audit(audit::AuditArgs),
     Set(set::SetArgs),
@@ -274,6 +276,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Status(args) => status::run(args, context),
         Command::Peers(args) => peers::run(&args, context),
         Command::Feeds(args) => feeds::run(&args, context),
+        Command::Feed(args) => feeds::run_one(args, context),
         Command::Verify(args) => verify::run(args, context),
         Command::Audit(args) => audit::run(&args, context),
         Command::Set(args) => set::run(args, context),

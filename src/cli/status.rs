@@ -9,6 +9,7 @@ use super::Context;
 use super::client::connect_or_embed;
 use super::error::CliError;
 use super::output::{bytes, count, counted, stamp, time};
+use super::roster_witnesses::{self, RosterWitnessed};
 
 /// Show how the node is: roster, feeds, peers, store, certificates, alarms
 ///
@@ -32,6 +33,7 @@ struct StatusObject {
     roster_version: u64,
     roster_state: String,
     roster_expires: Option<String>,
+    roster_witnessed: RosterWitnessed,
     card_version: u64,
     card_expires: Option<String>,
     certificate_expires: Option<String>,
@@ -130,6 +132,8 @@ fn print(
         output.line(format_args!(
             "  roster       version {version}, {state}, expires {expires}"
         ))?;
+        let witnesses = roster_witnesses::short(status);
+        output.line(format_args!("  witnesses    {witnesses}"))?;
     }
     if status.card_version > 0 {
         let (version, expires) = (status.card_version, time(status.card_expires_ms));
@@ -190,6 +194,7 @@ fn policy(status: &wire::StatusResponse) -> String {
 
 fn object(status: wire::StatusResponse, progress: &Progress, running: bool) -> StatusObject {
     StatusObject {
+        roster_witnessed: RosterWitnessed::of(&status),
         running,
         software: status.software,
         member: status.member,

@@ -149,6 +149,12 @@ fn announced(item: wire::announcement::Item) -> Result<Announcement, Rejection> 
         Item::Roster(roster) => Announcement::Roster {
             version: roster.version,
             digest: digest(&roster.digest, "roster digest")?,
+            cosignatures: each_capped(
+                roster.cosignatures,
+                "cosignatures",
+                COSIGNATURES_MAX,
+                COSIGNATURE_MAX_BYTES,
+            )?,
         },
         Item::NodeCard(bytes) => {
             Announcement::NodeCard(capped(bytes, "node card", CARD_MAX_BYTES)?)
@@ -211,9 +217,14 @@ impl From<Announcement> for wire::Announcement {
     fn from(announcement: Announcement) -> Self {
         use wire::announcement::Item;
         let item = match announcement {
-            Announcement::Roster { version, digest } => Item::Roster(wire::RosterState {
+            Announcement::Roster {
+                version,
+                digest,
+                cosignatures,
+            } => Item::Roster(wire::RosterState {
                 version,
                 digest: to_bytes(&digest),
+                cosignatures,
             }),
             Announcement::NodeCard(bytes) => Item::NodeCard(bytes),
             Announcement::Suspension(bytes) => Item::Suspension(bytes),

@@ -46,12 +46,14 @@ pub enum RosterItem {
 /// What one side of a watch tells the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Announcement {
-    /// The newest roster that the sender holds.
+    /// A roster that the sender holds; the last said is the newest.
     Roster {
         /// Its version.
         version: u64,
         /// Its digest.
         digest: Digest,
+        /// What witnesses say of the chain up to it: C2SP `cosignature/v1` lines.
+        cosignatures: Vec<Bytes>,
     },
     /// A node card's envelope.
     NodeCard(Bytes),

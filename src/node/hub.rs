@@ -19,6 +19,8 @@ pub enum Change {
     Head(FeedId),
     /// A member showed the head that this node has cosigned: it may be told of that.
     Cosigned(FeedId, MemberNumber),
+    /// A witness's newer word on the roster chain is kept.
+    RosterWord,
     /// Who may read what: grants, members, suspensions, the deny list.
     Access,
     /// Fork evidence was stored.

@@ -18,6 +18,7 @@ use hashpact_store::{FeedInfo, HeadRef};
 use crate::error::NodeError;
 use crate::membership::State;
 use crate::node::Node;
+use crate::roster_words::RosterDesk;
 use crate::witnessing::Witnessing;
 
 /// Heads looked at for what each witness said last: more than are signed in the second
@@ -40,6 +41,8 @@ pub(crate) struct Judging {
     read: RwLock<HashMap<FeedId, Read>>,
     /// Feeds that were STALE when it was last looked.
     stale: Mutex<BTreeSet<FeedId>>,
+    /// The same of the roster chain.
+    pub(crate) roster: RosterDesk,
 }
 
 impl Judging {
@@ -117,6 +120,7 @@ impl Node {
     /// # Errors
     /// What the store answers.
     pub fn look_for_stale(&self) -> Result<(), NodeError> {
+        self.look_for_stale_roster();
         let mut now_stale = BTreeSet::new();
         for feed in self.store().feeds() {
             let judged = self.judged(&feed)?;
@@ -229,6 +233,7 @@ impl Node {
                         witness,
                         size: at.size,
                         at: UnixMillis(u64::from_be_bytes(time_s).saturating_mul(1_000)),
+                        since: head.received,
                     });
                 }
             }

@@ -14,6 +14,7 @@ pub mod caller;
 pub mod card;
 pub mod changes;
 pub mod clock;
+pub mod cosignatures;
 mod erasing;
 pub mod error;
 pub mod evidence;
@@ -34,6 +35,7 @@ pub mod publish;
 pub mod quarantine;
 pub mod receipts;
 pub mod removed;
+pub mod roster_words;
 pub mod witnessing;
 
 mod export;

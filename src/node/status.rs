@@ -55,6 +55,7 @@ impl Node {
             started: self.started(),
         };
         self.add_coalition(&mut status);
+        self.add_stale_roster(&mut status);
         self.add_closed_sets(&mut status);
         self.add_quarantine(&mut status, &feeds)?;
         self.add_space(&mut status)?;
@@ -160,6 +161,19 @@ impl Node {
             ));
         }
         Ok(())
+    }
+
+    /// PROTOCOL 11.18: nobody says lately that the roster is the newest one.
+    fn add_stale_roster(&self, status: &mut Status) {
+        let standing = self.roster_standing();
+        let Some(standing) = standing.filter(|standing| standing.judged.stale) else {
+            return;
+        };
+        let version = standing.version;
+        status.notices.push(format!(
+            "ALARM: the roster is STALE: no witness has cosigned version {version} for 30 minutes, \
+             so a newer one may be kept from this node; what it holds still counts"
+        ));
     }
 
     /// Feeds of which no witness has spoken lately.

@@ -12,6 +12,7 @@ use hashpact_core::checkpoint::{self, Checkpoint, Origin};
 use hashpact_core::id::{CoalitionName, Digest, FeedId, MemberNumber, Slug, UnixMillis};
 use hashpact_core::keys::{PublicKey, SecretKey, Witness};
 use hashpact_core::witness::Cosigned;
+use hashpact_core::witness::roster::RosterHead;
 use hashpact_store::cosigned::{CosignedError, CosignedStates};
 
 use crate::error::NodeError;
@@ -162,6 +163,26 @@ impl Witnessing {
         };
         all.insert(feed, said.clone());
         Some(said)
+    }
+
+    /// Cosigns a version of the roster chain that is recorded under `record`; `None`
+    /// where another state is recorded, which no caller asks for.
+    #[must_use]
+    pub fn cosign_roster(
+        &self,
+        record: FeedId,
+        head: &RosterHead,
+        (coalition, member): (&CoalitionName, &Slug),
+        now: UnixMillis,
+    ) -> Option<Bytes> {
+        // The last door before the key: PROTOCOL 11.17.
+        let recorded = self.states().state(&record).map(Cosigned::state);
+        if recorded != Some((0, head.version, head.root)) {
+            return None;
+        }
+        let name = checkpoint::witness_name(coalition, member);
+        let line = checkpoint::cosign(&head.body(), &name, &self.key, now.0 / 1_000);
+        Some(line.into())
     }
 
     /// What was cosigned last of a feed.

@@ -23,6 +23,7 @@ use crate::cli::Context;
 use crate::cli::client::{Client, connect_or_embed};
 use crate::cli::error::CliError;
 use crate::cli::output::{counted, stamp, table};
+use crate::cli::roster_witnesses::{self, RosterWitnessed};
 
 /// Clears a terminal and goes to its corner.
 const CLEAR: &str = "\x1b[2J\x1b[H";
@@ -33,6 +34,7 @@ struct Standing {
     roster_version: u64,
     roster_state: String,
     roster_expires: Option<String>,
+    roster_witnessed: RosterWitnessed,
     nodes_reachable: usize,
     nodes_behind: usize,
     members: Vec<MemberStanding>,
@@ -105,7 +107,7 @@ fn show(client: &Client, context: &Context, clears: bool) -> Result<(), CliError
     if clears {
         context.output.write(CLEAR.as_bytes())?;
     }
-    print(&standing, context, now)?;
+    print(&standing, &own, context, now)?;
     context.output.json(&standing)
 }
 
@@ -154,6 +156,7 @@ fn standing(
         roster_version: roster.version,
         roster_state: format!("{:?}", state.chain.state(now)).to_lowercase(),
         roster_expires: stamp(roster.expires.0),
+        roster_witnessed: RosterWitnessed::of(own),
         nodes_reachable: nodes().filter(|node| node.reachable).count(),
         nodes_behind: nodes().filter(|node| node.behind).count(),
         notices: notices(roster.expires, &members, now),
@@ -295,7 +298,12 @@ fn notices(roster: UnixMillis, members: &[MemberStanding], now: UnixMillis) -> V
     lines
 }
 
-fn print(standing: &Standing, context: &Context, now: UnixMillis) -> Result<(), CliError> {
+fn print(
+    standing: &Standing,
+    own: &wire::StatusResponse,
+    context: &Context,
+    now: UnixMillis,
+) -> Result<(), CliError> {
     let output = &context.output;
     let (name, version) = (&standing.coalition, standing.roster_version);
     let (state, expires) = (&standing.roster_state, standing.roster_expires.as_deref());
@@ -327,6 +335,7 @@ fn print(standing: &Standing, context: &Context, now: UnixMillis) -> Result<(), 
         late => format!("{} (sets, by their publishers)", late.join(", ")),
     };
     output.line(format_args!("overdue receipts: {late}"))?;
+    roster_witnesses::print(own, context)?;
     for notice in &standing.notices {
         output.line(format_args!("  ! {notice}"))?;
     }

@@ -40,6 +40,8 @@ pub struct Said {
     pub size: u64,
     /// When, by its clock.
     pub at: UnixMillis,
+    /// Since when it may have stood there: when that state became known.
+    pub since: UnixMillis,
 }
 
 /// Where one witness stands.
@@ -49,6 +51,8 @@ pub struct Stand {
     pub size: u64,
     /// When it said so last.
     pub at: UnixMillis,
+    /// Since when it stands there, as far as is known.
+    pub since: UnixMillis,
     /// Whether that is fresh.
     pub fresh: bool,
 }
@@ -114,6 +118,7 @@ pub fn judge(
             *stand = Some(Stand {
                 size: said.size,
                 at,
+                since: said.since.min(at),
                 fresh,
             });
         } else if let Some(held) = stand {
@@ -162,6 +167,7 @@ mod tests {
             witness: member(witness),
             size,
             at: UnixMillis(NOW.0 - ago_ms),
+            since: UnixMillis(0),
         }
     }
 

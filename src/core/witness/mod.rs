@@ -15,6 +15,7 @@
 
 mod feed;
 pub mod judge;
+pub mod roster;
 
 #[cfg(test)]
 mod property_tests;

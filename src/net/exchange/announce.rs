@@ -210,7 +210,7 @@ impl Telling {
     /// Something changed in the node; `None` where it is not known what.
     pub(crate) fn changed(&mut self, change: Option<Change>) {
         match change {
-            Some(Change::Roster) => self.work.push(Work::Roster),
+            Some(Change::Roster | Change::RosterWord) => self.work.push(Work::Roster),
             Some(Change::Card(member)) => self.work.push(Work::Card(member)),
             Some(Change::Suspension) => self.work.push(Work::Suspensions),
             Some(Change::Head(feed) | Change::Receipt(feed)) => self.work.push(Work::Feed(feed)),
@@ -305,7 +305,7 @@ pub(super) struct Teller {
 /// What this watch told already.
 #[derive(Default)]
 pub(super) struct Told {
-    roster: Option<Digest>,
+    pub(super) roster: Option<Digest>,
     cards: HashMap<MemberNumber, Digest>,
     suspensions: HashSet<Digest>,
     pub(super) heads: HashMap<FeedId, Digest>,
@@ -352,15 +352,6 @@ impl Teller {
                 Err(ServiceError::Internal)
             }
         }
-    }
-
-    fn roster(&mut self, snapshot: &Snapshot) -> Vec<Announcement> {
-        let digest = snapshot.roster().digest();
-        if self.told.roster.replace(digest) == Some(digest) {
-            return Vec::new();
-        }
-        let version = snapshot.roster().roster().version;
-        vec![Announcement::Roster { version, digest }]
     }
 
     fn card(&mut self, member: MemberNumber) -> Vec<Announcement> {

@@ -8,14 +8,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use hashpact_core::checkpoint::{self, SignedCheckpoint};
+use hashpact_core::checkpoint::SignedCheckpoint;
 use hashpact_core::id::{FeedId, UnixMillis};
-use hashpact_core::keys::{PublicKey, Witness};
-use hashpact_core::limits::{CLOCK_SKEW_MS, COSIGNATURES_MAX};
+use hashpact_core::limits::COSIGNATURES_MAX;
 use hashpact_core::note::{Note, SignatureLine};
 use hashpact_core::puller::PeerId;
 use hashpact_core::reject::Rejection;
 use hashpact_core::verified::Verified;
+use hashpact_node::cosignatures::{WitnessKeys, cosigned};
 use hashpact_node::hub::Change;
 use hashpact_node::{Node, NodeError};
 use hashpact_store::StoreError;
@@ -94,13 +94,6 @@ fn newer<K: Ord, T: Ord>(
         }
     }
     changed
-}
-
-/// Whose cosignature a line is, and its time; nothing is verified.
-fn cosigned(line: &[u8]) -> Option<(String, u64)> {
-    let line = SignatureLine::parse(line).ok()?;
-    let time = line.signature.first_chunk::<8>()?;
-    Some((line.name, u64::from_be_bytes(*time)))
 }
 
 impl Driver {
@@ -291,13 +284,13 @@ fn verify(
         return (said, refused);
     }
     let body = Note::parse(&head.note).map(|note| note.text);
-    let witnesses = witnesses(node);
+    let witnesses = WitnessKeys::of(node);
     for (_, line) in claimed.cosignatures.values() {
         if refused.len() >= REFUSED_MAX {
             return (said, refused);
         }
         let body = body.as_deref().unwrap_or_default();
-        match cosignature(node, body, line, &witnesses) {
+        match witnesses.verify(body, line) {
             Ok((name, time_s)) => {
                 said.cosignatures.insert(name, (time_s, line.clone()));
             }
@@ -305,67 +298,6 @@ fn verify(
         }
     }
     (said, refused)
-}
-
-/// The keys of each witness that counts, by the name that it cosigns under.
-fn witnesses(node: &Node) -> HashMap<String, Vec<PublicKey<Witness>>> {
-    let state = node.membership().state();
-    let (Some(chain), Some(access)) = (state.chain.as_ref(), node.membership().snapshot()) else {
-        return HashMap::new();
-    };
-    let (roster, now) = (chain.roster(), node.clock().now());
-    let active = roster
-        .members
-        .iter()
-        .filter(|m| access.is_witness(m.number));
-    let keys = |member: &hashpact_core::roster::Member| {
-        let card = state.cards.current(member.number, roster, now);
-        let nodes = card.into_iter().flat_map(|card| &card.card().nodes);
-        nodes.flat_map(|node| node.witness_keys.clone()).collect()
-    };
-    active
-        .map(|member| {
-            let name = checkpoint::witness_name(&roster.coalition, &member.slug);
-            (name, keys(member))
-        })
-        .collect()
-}
-
-fn cosignature(
-    node: &Node,
-    body: &str,
-    line: &[u8],
-    witnesses: &HashMap<String, Vec<PublicKey<Witness>>>,
-) -> Result<(String, u64), Rejection> {
-    let parsed = SignatureLine::parse(line)?;
-    let keys = witnesses
-        .get(&parsed.name)
-        .ok_or_else(|| Rejection::Unknown {
-            what: "witness",
-            why: "no active member with that role has the name".to_owned(),
-        })?;
-    let checked = keys
-        .iter()
-        .map(|key| checkpoint::verify_cosignature(body, line, &parsed.name, key));
-    let mut refused = Rejection::Unknown {
-        what: "witness key",
-        why: "the witness's card in force has none".to_owned(),
-    };
-    for cosignature in checked {
-        match cosignature {
-            Ok(cosignature) => {
-                let latest = node.clock().now().plus(CLOCK_SKEW_MS).0 / 1_000;
-                if cosignature.time_s > latest {
-                    return Err(Rejection::FromTheFuture {
-                        what: "cosignature",
-                    });
-                }
-                return Ok((parsed.name, cosignature.time_s));
-            }
-            Err(rejection) => refused = rejection,
-        }
-    }
-    Err(refused)
 }
 
 #[cfg(test)]

@@ -49,7 +49,11 @@ impl Driver {
             return;
         };
         self.cosigning = Some(Cosigning::default());
+        let rosters = self.begin_roster(&witnessing);
         for (feed, cosigned) in witnessing.recorded() {
+            if rosters.contains(&feed) {
+                continue; // no feed
+            }
             self.publishers.entry(feed).or_insert(cosigned.publisher);
             self.tell_witness(Event::Held { feed, cosigned });
         }
@@ -307,6 +311,13 @@ impl Driver {
     /// Whether others would count the cosignature: this member is a witness of the
     /// publisher, its key stands on its card in force, and the epoch is open.
     fn may_cosign(&self, feed: FeedId, cosigned: &Cosigned) -> bool {
+        self.has_listed_key()
+            && self.witnesses(cosigned.publisher)
+            && self.node.membership().epoch(feed) == cosigned.epoch
+    }
+
+    /// Whether this node's witness key stands on its member's card in force.
+    pub(super) fn has_listed_key(&self) -> bool {
         let membership = self.node.membership();
         let state = membership.state();
         let (Some(chain), Ok(own), Some(witnessing)) = (
@@ -321,8 +332,7 @@ impl Driver {
             .current(own, chain.roster(), self.node.clock().now());
         let key = witnessing.key();
         let mut nodes = card.into_iter().flat_map(|card| &card.card().nodes);
-        let listed = nodes.any(|node| node.witness_keys.contains(&key));
-        listed && self.witnesses(cosigned.publisher) && membership.epoch(feed) == cosigned.epoch
+        nodes.any(|node| node.witness_keys.contains(&key))
     }
 
     /// A peer has said all that it holds.
@@ -363,6 +373,8 @@ impl Driver {
         }
         tracing::info!("the peers within reach have said what was cosigned: the witness begins");
         self.tell_witness(Event::Settled);
+        self.roster.settle();
+        self.cosign_roster();
     }
 
     /// Looks at what only time, roles or cards change.
@@ -371,6 +383,7 @@ impl Driver {
             return;
         }
         self.settle_witness();
+        self.cosign_roster();
         let unsigned = self
             .cosigning
             .as_mut()

@@ -463,7 +463,8 @@ async fn relevant(changes: &mut broadcast::Receiver<Change>) {
                 | Change::Equivocation
                 | Change::Receipt(_)
                 | Change::Overdue
-                | Change::Cosigned(..),
+                | Change::Cosigned(..)
+                | Change::RosterWord,
             ) => {}
             Ok(Change::Roster | Change::Card(_) | Change::Suspension | Change::Access)
             | Err(RecvError::Lagged(_)) => return,

@@ -31,6 +31,7 @@ use super::pipeline::{self, Pulled, describe_of};
 use super::receipts::Receipts;
 use super::rejections::Rejections;
 use super::room::Rooms;
+use super::roster_cosigning::RosterCosigning;
 use super::standing;
 use super::storing::{self, Pace};
 use super::view::{Board, PeerKey};
@@ -105,6 +106,8 @@ pub(crate) struct Driver {
     pub(super) files: Files,
     /// What it cosigns; `None` without a witness key.
     pub(super) cosigning: Option<Cosigning>,
+    /// What it cosigns of the roster chain, and what waits for rosters and cards.
+    pub(super) roster: RosterCosigning,
     /// When it was last looked which feeds are STALE.
     looked_for_stale: UnixMillis,
 }
@@ -139,6 +142,7 @@ impl Driver {
             receipts: Receipts::default(),
             files: Files::default(),
             cosigning: None,
+            roster: RosterCosigning::default(),
             looked_for_stale: UnixMillis::default(),
         }
     }
@@ -154,7 +158,7 @@ impl Driver {
 
     /// When it wants to be told of the time, by [`tick`](Self::tick).
     pub(crate) fn wake(&self) -> Option<UnixMillis> {
-        let wakes = [self.wake, self.witness_wake()];
+        let wakes = [self.wake, self.witness_wake(), self.roster.wake()];
         wakes.into_iter().flatten().min()
     }
 
@@ -162,6 +166,7 @@ impl Driver {
     pub(crate) fn tick(&mut self) {
         let now = self.node.clock().now();
         self.witness_tick();
+        self.roster_tick();
         if self.wake.take_if(|at| *at <= now).is_some() {
             self.tell(Event::Tick);
         }
@@ -268,6 +273,7 @@ impl Driver {
     pub(crate) fn link_down(&mut self, peer: &PeerIdentity) {
         let id = self.peer_id(peer);
         self.reached.remove(&id);
+        self.roster.forget(id);
         self.announced.retain(|(peer, _), _| *peer != id);
         self.tell(Event::PeerDown { peer: id });
         self.tell_witness(hashpact_core::witness::Event::PeerGone { peer: id });
@@ -503,12 +509,14 @@ impl Driver {
                 | Change::Equivocation
                 | Change::Receipt(_)
                 | Change::Overdue
-                | Change::Cosigned(..),
+                | Change::Cosigned(..)
+                | Change::RosterWord,
             ) => {}
             Some(Change::Suspension | Change::Access) => self.access_changed(),
             Some(Change::Roster | Change::Card(_)) | None => {
                 self.access_changed();
                 self.epochs_changed();
+                self.roster_changed();
             }
         }
     }

@@ -74,8 +74,13 @@ impl Driver {
 
     fn announcement(&mut self, peer: PeerId, announcement: Announcement) {
         let taken = match announcement {
-            Announcement::Roster { version, digest } => {
+            Announcement::Roster {
+                version,
+                digest,
+                cosignatures,
+            } => {
                 self.roster_named(peer, version, digest);
+                self.roster_words(peer, version, digest, cosignatures);
                 Ok(())
             }
             Announcement::NodeCard(bytes) => self.document(RosterItem::NodeCard(bytes)),

@@ -9,6 +9,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -116,7 +117,8 @@ fn units(announcement: &Announcement) -> u32 {
         Announcement::GrantEnded(ended) => weight(&ended.head).saturating_add(ended.leaf.len()),
         Announcement::Head(head) => weight(head),
         Announcement::Overdue(counts) => counts.len().saturating_mul(16),
-        Announcement::Roster { .. } | Announcement::SnapshotEnd | Announcement::Alive { .. } => 0,
+        Announcement::Roster { cosignatures, .. } => long(cosignatures),
+        Announcement::SnapshotEnd | Announcement::Alive { .. } => 0,
     };
     u32::try_from(bytes.div_ceil(UNIT_BYTES))
         .unwrap_or(u32::MAX)
@@ -125,9 +127,16 @@ fn units(announcement: &Announcement) -> u32 {
 
 /// What a head and all that stands beside it weigh, in bytes.
 fn weight(head: &Head) -> usize {
-    let beside = head.cosignatures.iter().chain(&head.receipts);
+    let beside = [&head.cosignatures, &head.receipts];
+    let beside = beside.map(|list| long(list));
+    beside
+        .into_iter()
+        .fold(head.note.len(), usize::saturating_add)
+}
+
+fn long(list: &[Bytes]) -> usize {
     // An empty one is not free either.
-    beside.fold(head.note.len(), |sum, bytes| {
+    list.iter().fold(0, |sum, bytes| {
         sum.saturating_add(bytes.len()).saturating_add(32)
     })
 }

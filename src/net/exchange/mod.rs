@@ -38,6 +38,7 @@ mod rejections;
 mod resigned;
 mod reverse;
 mod room;
+mod roster_cosigning;
 pub mod serve;
 mod served;
 mod shown;

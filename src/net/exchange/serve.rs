@@ -170,6 +170,7 @@ impl FederationService for NodeService {
         let said = Announcement::Roster {
             version: peer.roster_version,
             digest: peer.roster_digest,
+            cosignatures: Vec::new(),
         };
         let name = (caller.peer.member, caller.peer.node.clone());
         let newer = peer.roster_version > node_info(&self.node).roster_version;

@@ -17,7 +17,7 @@ use crate::types::{Announcement, Head};
 const HEADS_MAX: usize = 256;
 /// Cosignatures of others' feeds are told on once in so long, where nothing else is new:
 /// their witnesses and their publisher tell them at once.
-const AGAIN_MS: u64 = 10 * 60 * 1_000;
+pub(super) const AGAIN_MS: u64 = 10 * 60 * 1_000;
 
 impl Teller {
     /// Feeds of which this node has cosigned something.

@@ -37,6 +37,7 @@ async fn announcements_of_every_kind_come_back_as_told() {
         Announcement::Roster {
             version: 3,
             digest: Digest::of(b"roster"),
+            cosignatures: vec![Bytes::from_static(b"cosignature"); 2],
         },
         Announcement::NodeCard(Bytes::from_static(b"card")),
         Announcement::Suspension(Bytes::from_static(b"suspension")),

@@ -332,6 +332,7 @@ async fn an_epoch_is_opened_by_a_roster_that_a_peer_names() {
     scene.hostile.says(Announcement::Roster {
         version: 3,
         digest: envelope.payload_digest(),
+        cosignatures: Vec::new(),
     });
     scene.expect_to_go_on().await;
 }

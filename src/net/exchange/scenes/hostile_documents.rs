@@ -230,7 +230,11 @@ async fn rosters_that_are_none_are_refused_and_the_one_held_stays() {
     for (what, version, document, codes) in cases {
         let digest = Digest::of(&document);
         hostile.plays(Script {
-            first: vec![Announcement::Roster { version, digest }],
+            first: vec![Announcement::Roster {
+                version,
+                digest,
+                cosignatures: Vec::new(),
+            }],
             papers: vec![RosterItem::Roster(document)],
             ..Script::default()
         });

@@ -29,6 +29,7 @@ mod receipts;
 mod renewal;
 mod reverse;
 mod room;
+mod roster_witnesses;
 mod serving;
 mod telling;
 mod wire;

@@ -24,6 +24,7 @@ use prost::Message;
 
 use super::hostile::*;
 use super::mutations::{Mutation, absent, message, mutations};
+use super::roster_witnesses::word;
 use super::*;
 use crate::codec::{Capped, decoded};
 use crate::exchange::pipeline::verify_head;
@@ -238,11 +239,22 @@ impl Ear {
     /// What an announcement comes to, without what is harmless.
     fn hear(&self, said: Option<Announcement>) -> Result<Option<Announcement>, Rejection> {
         let taken = match said {
+            Some(Announcement::Roster {
+                version,
+                digest,
+                cosignatures,
+            }) => {
+                let heard = self.node.hear_roster_words(version, digest, &cosignatures);
+                // Whatever was taken was said of the chain itself.
+                for said in self.node.told_roster_words() {
+                    assert_eq!((said.version, said.words.len()), (2, 1));
+                }
+                return heard.refused.into_iter().next().map_or(Ok(None), Err);
+            }
             // Any peer may say these at any time.
             None
             | Some(
-                Announcement::Roster { .. }
-                | Announcement::Alive { .. }
+                Announcement::Alive { .. }
                 | Announcement::SnapshotEnd
                 | Announcement::Overdue(_)
                 // Its effect has a scene of its own, below.
@@ -352,6 +364,7 @@ fn announcements_of(coalition: &Coalition, node: &Node) -> Vec<Announcement> {
         Announcement::Roster {
             version: 2,
             digest: node_info(node).roster_digest,
+            cosignatures: vec![word(node, WITNESS, 2, NOW)],
         },
         Announcement::Head(Box::new(full_head(&forged))),
         Announcement::Alive { clock: NOW },
@@ -372,7 +385,7 @@ fn announcements_of(coalition: &Coalition, node: &Node) -> Vec<Announcement> {
 
 #[tokio::test]
 async fn every_field_of_an_announcement_is_refused_or_leaves_it_what_it_was() {
-    let coalition = Coalition::new();
+    let coalition = Coalition::witnessed();
     let ear = Ear {
         node: coalition.open(WEST),
     };

@@ -40,7 +40,10 @@ async fn a_watch_begins_with_roster_cards_and_the_heads_that_the_member_may_read
     let granted = create_set(&north, "granted", &[("south", false)]);
     create_set(&north, "private", &[]);
     let said = snapshot_of(&mut watch(&north, SOUTH)).await;
-    let Announcement::Roster { version: 2, digest } = &said[0] else {
+    let Announcement::Roster {
+        version: 2, digest, ..
+    } = &said[0]
+    else {
         panic!("the roster comes first: {said:?}");
     };
     assert_eq!(

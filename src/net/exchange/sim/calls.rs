@@ -278,6 +278,7 @@ impl World {
             let said = Announcement::Roster {
                 version: theirs.roster_version,
                 digest: theirs.roster_digest,
+                cosignatures: Vec::new(),
             };
             self.hear(session, CALLEE, Said::Announced(said));
         }

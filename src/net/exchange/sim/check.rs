@@ -111,6 +111,14 @@ impl World {
             return Ok(None);
         }
         let feed = node.store().feed(no)?;
+        let roster = node.roster_standing();
+        let unwitnessed = roster.filter(|roster| !roster.judged.reached(roster.version));
+        if let Some(roster) = unwitnessed {
+            return Ok(Some(format!(
+                "no quorum for the roster at {}",
+                roster.version
+            )));
+        }
         let reached = node.witness_quorum(&feed, held.size)?;
         Ok((!reached).then(|| format!("no quorum for {} at {}", set.name, held.size)))
     }

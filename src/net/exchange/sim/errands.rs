@@ -67,7 +67,8 @@ impl World {
                 | Change::Equivocation
                 | Change::Receipt(_)
                 | Change::Overdue
-                | Change::Cosigned(..),
+                | Change::Cosigned(..)
+                | Change::RosterWord,
             ) => false,
             Some(Change::Roster | Change::Card(_) | Change::Suspension | Change::Access) | None => {
                 true
