@@ -10,6 +10,7 @@ mod near;
 mod opinions;
 mod past;
 mod policy;
+mod verdicts;
 mod videos;
 
 use std::path::Path;
