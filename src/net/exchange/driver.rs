@@ -26,6 +26,7 @@ use super::cosigning::Cosigning;
 use super::directory::Snapshots;
 use super::epochs::Epochs;
 use super::errand::Errand;
+use super::forked::Unheld;
 use super::inside::Done;
 use super::pipeline::{self, Pulled, describe_of};
 use super::receipts::Receipts;
@@ -90,6 +91,8 @@ pub(crate) struct Driver {
     /// The newest head of each feed that each connected peer announced.
     pub(super) announced: BTreeMap<(PeerId, FeedId), Head>,
     pub(super) denied: hashpact_core::puller::Denied,
+    /// Forks of feeds that are not held.
+    pub(super) unheld: Unheld,
     /// Feeds and epochs of which there is evidence of a fork.
     pub(super) proven: HashSet<(FeedId, u32)>,
     /// Rosters that were asked for because a peer named them.
@@ -135,6 +138,7 @@ impl Driver {
             going: HashSet::new(),
             announced: BTreeMap::new(),
             denied: hashpact_core::puller::Denied::default(),
+            unheld: Unheld::default(),
             proven: HashSet::new(),
             asked_for: HashSet::new(),
             epochs: Epochs::default(),
@@ -181,6 +185,7 @@ impl Driver {
                 self.hold(&feed);
             }
         }
+        self.remember_forks();
         self.access_changed();
         self.epochs_changed();
         self.begin_cosigning();
@@ -223,7 +228,10 @@ impl Driver {
                 self.tell(Event::ChunkRejected { job, rejection });
             }
             Done::PullFailed { job, error } => self.pull_failed(job, &error),
-            Done::Stored { feed, chunk } => self.tell(Event::ChunkStored { feed, chunk }),
+            Done::Stored { feed, chunk } => {
+                self.tell(Event::ChunkStored { feed, chunk });
+                self.freeze_stored(feed);
+            }
             Done::Refilled {
                 feed,
                 chunk,
@@ -257,6 +265,7 @@ impl Driver {
                 self.publishers.remove(&feed);
                 self.board.keep_feeds(|kept| *kept != feed);
                 self.tell(Event::FeedGone { feed });
+                self.remember_forks();
             }
         }
     }

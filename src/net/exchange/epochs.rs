@@ -73,6 +73,7 @@ impl Driver {
                 self.open_epoch(feed.id, Why::Roster);
             }
         }
+        self.unheld_epochs();
         self.hear_again(|_| true);
     }
 
@@ -110,7 +111,7 @@ impl Driver {
     }
 
     /// Heads of the open epoch that peers announced already are heard again after.
-    fn again_later(&mut self, feed: FeedId) {
+    pub(super) fn again_later(&mut self, feed: FeedId) {
         let open = self.node.membership().epoch(feed);
         let mut again = Vec::new();
         self.announced.retain(|(peer, of), head| {

@@ -99,6 +99,10 @@ impl Search {
             between: ranges.between,
             node_cards: cards(node, self.case.publisher),
         };
+        // A peer may have proved it meanwhile: one shows what happened.
+        if is_kept(node, &evidence) {
+            return false;
+        }
         let stored = check(node, self.case.publisher, &evidence)
             .map_err(NodeError::from)
             .and_then(|_| Ok(node.store().put_evidence(&evidence.encode())?));
@@ -111,6 +115,16 @@ impl Search {
             }
         }
     }
+}
+
+/// Whether evidence of a fork in the same epoch of the feed is kept: what is kept was
+/// checked.
+fn is_kept(node: &Node, evidence: &ForkEvidence) -> bool {
+    let about = |evidence: &ForkEvidence| Some((evidence.feed, evidence.epoch().ok()?));
+    let of = |bytes| about(&ForkEvidence::decode(bytes).ok()?);
+    let kept = node.store().evidence().unwrap_or_default();
+    kept.iter()
+        .any(|bytes| of(bytes).is_some() && of(bytes) == about(evidence))
 }
 
 /// The ranges of a proof up to a size, if they meet.

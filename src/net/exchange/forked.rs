@@ -1,8 +1,16 @@
 //! What the driver does about a publisher with two histories: it holds the feed and
 //! seeks a proof.
+//!
+//! A fork can be known before anything of the feed lies in the store: told by others, or
+//! while its first chunk is being stored. Then it is remembered here, and across a restart
+//! by the evidence.
 
+use std::collections::HashMap;
+
+use hashpact_core::evidence::ForkEvidence;
 use hashpact_core::id::FeedId;
-use hashpact_core::puller::Head;
+use hashpact_core::merkle;
+use hashpact_core::puller::{Event, Growth, Head};
 use hashpact_core::reject::Rejection;
 use hashpact_store::FeedStatus;
 
@@ -11,7 +19,79 @@ use super::errand::Errand;
 use super::pipeline::Pulled;
 use super::{fork, storing};
 
+/// Feeds that were found to be forked while nothing of them lay in the store.
+#[derive(Default)]
+pub(super) struct Unheld(HashMap<FeedId, Found>);
+
+struct Found {
+    /// The epoch that was open then.
+    epoch: u32,
+    /// Whether the puller knows.
+    told: bool,
+}
+
 impl Driver {
+    /// Forks of feeds that are not held, as the evidence at hand says.
+    pub(super) fn remember_forks(&mut self) {
+        for bytes in self.node.store().evidence().unwrap_or_default() {
+            let fork = ForkEvidence::decode(&bytes);
+            let Ok((feed, epoch)) = fork.and_then(|fork| Ok((fork.feed, fork.epoch()?))) else {
+                continue;
+            };
+            let is_open = epoch >= self.node.membership().epoch(feed);
+            if is_open && self.node.store().feed_no(&feed).is_none() {
+                let told = false;
+                self.unheld.0.insert(feed, Found { epoch, told });
+            }
+        }
+    }
+
+    /// ⚠ Nothing is pulled of a feed that was found to be forked before it was held.
+    pub(super) fn keep_unheld(&mut self, feed: FeedId) {
+        let Some(found) = self.unheld.0.get_mut(&feed).filter(|found| !found.told) else {
+            return;
+        };
+        found.told = true;
+        let Some(publisher) = self.publishers.get(&feed).copied() else {
+            return;
+        };
+        self.tell(Event::FeedHeld {
+            feed,
+            publisher,
+            cursor: 0,
+            root: merkle::empty_root(),
+            applied: None,
+            growth: Growth::default(),
+            frozen: true,
+            elided: false,
+            missing: Vec::new(),
+        });
+    }
+
+    /// What was being stored when the fork was found lies in the store now.
+    pub(super) fn freeze_stored(&mut self, feed: FeedId) {
+        if self.unheld.0.remove(&feed).is_some() {
+            self.freeze(feed);
+            if let Some(held) = self.held_feed(&feed) {
+                self.hold(&held);
+            }
+        }
+    }
+
+    /// The roster has opened another epoch of feeds that were never held: they begin anew.
+    pub(super) fn unheld_epochs(&mut self) {
+        let membership = self.node.membership();
+        let opened = |(feed, found): (&FeedId, &Found)| {
+            (membership.epoch(*feed) > found.epoch).then_some(*feed)
+        };
+        let opened: Vec<FeedId> = self.unheld.0.iter().filter_map(opened).collect();
+        for feed in opened {
+            self.unheld.0.remove(&feed);
+            self.tell(Event::FeedGone { feed });
+            self.again_later(feed);
+        }
+    }
+
     /// The feed stays as it was verified, and a proof is sought.
     pub(super) fn forked(
         &mut self,
@@ -40,10 +120,14 @@ impl Driver {
 
     pub(super) fn freeze(&mut self, feed: FeedId) {
         let store = self.node.store();
-        if let Some(no) = store.feed_no(&feed)
-            && let Err(error) = store.set_feed_status(no, FeedStatus::Frozen)
-        {
-            tracing::error!(%error, code = error.code(), "freezing a feed");
+        if let Some(no) = store.feed_no(&feed) {
+            if let Err(error) = store.set_feed_status(no, FeedStatus::Frozen) {
+                tracing::error!(%error, code = error.code(), "freezing a feed");
+            }
+        } else {
+            let epoch = self.node.membership().epoch(feed);
+            let told = false;
+            self.unheld.0.insert(feed, Found { epoch, told });
         }
         self.desk(feed, storing::Order::Rest);
         self.witness_forked(feed);

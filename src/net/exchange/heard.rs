@@ -273,6 +273,7 @@ impl Driver {
         if is_new && self.deny_pair(peer, feed) {
             self.tell(Event::AccessChanged(self.denied.clone()));
         }
+        self.keep_unheld(feed);
         self.tell(Event::HeadAnnounced {
             peer,
             publisher,

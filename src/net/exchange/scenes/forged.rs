@@ -64,11 +64,11 @@ pub(super) fn retract_leaf(first: u64) -> RawLeaf {
 }
 
 /// A feed that is made by hand: any leaves, with right trees and signatures.
-#[derive(Clone)]
-pub(super) struct Forged {
-    pub(super) publisher: u32,
-    pub(super) feed: FeedId,
-    pub(super) leaves: Vec<RawLeaf>,
+#[derive(Debug, Clone)]
+pub(in crate::exchange) struct Forged {
+    pub(in crate::exchange) publisher: u32,
+    pub(in crate::exchange) feed: FeedId,
+    pub(in crate::exchange) leaves: Vec<RawLeaf>,
 }
 
 impl Forged {
@@ -96,7 +96,7 @@ impl Forged {
         }
     }
 
-    pub(super) fn size(&self) -> u64 {
+    pub(in crate::exchange) fn size(&self) -> u64 {
         u64::try_from(self.leaves.len()).unwrap()
     }
 
@@ -104,13 +104,13 @@ impl Forged {
         &self.leaves[usize::try_from(from).unwrap()..usize::try_from(to).unwrap()]
     }
 
-    fn range(&self, from: u64, to: u64) -> CompactRange {
+    pub(in crate::exchange) fn range(&self, from: u64, to: u64) -> CompactRange {
         let mut range = CompactRange::empty(from);
         range.extend(self.slice(from, to).iter().map(RawLeaf::hash));
         range
     }
 
-    pub(super) fn root(&self, size: u64) -> Digest {
+    pub(in crate::exchange) fn root(&self, size: u64) -> Digest {
         self.range(0, size)
             .root()
             .unwrap_or_else(merkle::empty_root)
@@ -132,7 +132,7 @@ impl Forged {
         told(self.feed, self.publisher, note)
     }
 
-    pub(super) fn chunk(&self, from: u64, to: u64, size: u64) -> ChunkParts {
+    pub(in crate::exchange) fn chunk(&self, from: u64, to: u64, size: u64) -> ChunkParts {
         let layout = Layout::of(from, to);
         let middle = from + u64::try_from(layout.leading).unwrap();
         let pages = u64::try_from(layout.pages).unwrap();

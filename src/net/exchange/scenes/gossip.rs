@@ -6,7 +6,9 @@ use hashpact_node::Node;
 use hashpact_node::evidence::EvidenceAbout;
 use hashpact_store::FeedStatus;
 
-use super::hostile::{Forged, Hostile, Victim, coalition_name, describe, feed_key, ticking, until};
+use super::hostile::{
+    Forged, Hostile, Script, Victim, coalition_name, describe, feed_key, note, ticking, until,
+};
 use super::hostile_heads::forked;
 use super::*;
 
@@ -91,4 +93,58 @@ async fn two_readers_that_were_shown_two_heads_of_one_size_find_the_fork_by_goss
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_readers_that_were_shown_heads_of_two_sizes_find_the_fork_by_gossip_alone() {
     two_histories(400, 450).await;
+}
+
+/// Evidence that a publisher signed two histories, as anybody makes it who has both.
+fn evidence_of(smaller: &Forged, larger: &Forged) -> ForkEvidence {
+    let (m, n) = (smaller.size(), larger.size());
+    let noted = |of: &Forged, size| note(of.feed, NORTH, size, of.root(size)).into();
+    ForkEvidence {
+        feed: smaller.feed,
+        smaller: noted(smaller, m),
+        larger: noted(larger, n),
+        before: larger.range(0, m).hashes().to_vec(),
+        between: larger.range(m, n).hashes().to_vec(),
+        node_cards: Vec::new(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_that_is_known_to_be_forked_before_it_is_held_is_not_taken_up_by_a_restart() {
+    let coalition = ticking();
+    let one = unrelayed(&coalition, 40);
+    let other = forked(&unrelayed(&coalition, 40), 20, 45);
+    let marker = Forged::new(&coalition, NORTH, "marker", 5);
+    let evidence = Announcement::Evidence(evidence_of(&one, &other).encode().into());
+    // Whoever tells of the fork has none of its leaves.
+    let teller = Hostile::start(&coalition, WEST, Script::default()).await;
+    teller.plays(Script {
+        first: vec![one.head(40), evidence],
+        ..Script::default()
+    });
+    let victim = Victim::start(&coalition).await;
+    victim.meet(&coalition, &teller);
+    until("there is evidence", || {
+        !victim.node.store().evidence().unwrap().is_empty()
+    })
+    .await;
+    drop(teller);
+    let victim = victim.restart(&coalition).await;
+    let publisher = Hostile::start(&coalition, NORTH, one.script()).await;
+    let (forked, honest) = (one.clone().give(), marker.clone().give());
+    publisher.plays(Script {
+        first: vec![one.head(40), marker.head(5)],
+        give: Some(Arc::new(move |caller, request| {
+            forked(caller, request).or_else(|| honest(caller, request))
+        })),
+        ..Script::default()
+    });
+    victim.meet(&coalition, &publisher);
+    until("another feed is there", || {
+        victim.applied(&marker.feed) == 5
+    })
+    .await;
+    assert!(victim.held(&one.feed).is_none(), "nothing of it is taken");
+    assert_eq!(publisher.pulls(), 1, "nor asked for");
+    victim.stop(&coalition).await;
 }
