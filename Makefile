@@ -62,8 +62,9 @@ bench: build ## Measure import, pull, watch, look-ups and a coalition (ENTRIES=1
 	done
 	$(BINARY) bench coalition --json
 
-simulate: ## Play simulated coalitions from many seeds (SEEDS=1000)
-	HASHPACT_SIM_SEEDS=$(SEEDS) cargo test --release --locked --workspace --lib sim::tests::members_end
+simulate: ## Play simulated coalitions, with hostile members too, from many seeds (SEEDS=1000)
+	HASHPACT_SIM_SEEDS=$(SEEDS) cargo test --release --locked --workspace --lib -- \
+	  sim::tests::members_end sim::foes::tests::no_hostile_member
 
 check: ## Type-check everything, without building it
 	cargo check --release --locked --workspace --all-targets

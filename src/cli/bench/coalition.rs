@@ -96,8 +96,7 @@ pub(super) fn run(args: &CoalitionArgs, context: &Context) -> Result<(), CliErro
         trouble: args.trouble,
         rounds: args.rounds,
         entries: args.entries,
-        keep_trace: false,
-        witnesses: 0,
+        ..Plan::default()
     };
     say(format!(
         "{} members, {} of them listen; seed {}",

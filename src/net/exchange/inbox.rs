@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::clock::{Clock, DefaultClock};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DefaultKeyedStateStore;
+use governor::{Quota, RateLimiter};
 use hashpact_core::id::MemberNumber;
 use hashpact_core::reject::Rejection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -35,38 +37,50 @@ const MEMBER_WAITING_MAX: u32 = 256;
 /// Units of heads that a member may announce in a second, over all its connections: each
 /// costs a signature, some 0.1 ms, or a few. Five feeds that sign a hundred times a second
 /// are at it.
-const HEADS_PER_SECOND: u32 = 500;
+pub(super) const HEADS_PER_SECOND: u32 = 500;
 /// Heads at once: all feeds that one may announce, at the beginning of a watch.
-const HEADS_BURST: u32 = 20_000;
+pub(super) const HEADS_BURST: u32 = 20_000;
 /// Units of documents and evidence in a second: a card costs a signature for each key on
 /// it, some eight in 1 KiB.
-const DOCUMENTS_PER_SECOND: u32 = 100;
+pub(super) const DOCUMENTS_PER_SECOND: u32 = 100;
 /// Documents at once: the cards and suspensions of the largest coalition.
-const DOCUMENTS_BURST: u32 = 10_000;
+pub(super) const DOCUMENTS_BURST: u32 = 10_000;
+
+/// What each member has left, by one clock.
+type Bucket<C> = RateLimiter<
+    MemberNumber,
+    DefaultKeyedStateStore<MemberNumber>,
+    C,
+    NoOpMiddleware<<C as Clock>::Instant>,
+>;
 
 /// How much each member may announce.
-struct Rates {
-    heads: DefaultKeyedRateLimiter<MemberNumber>,
-    documents: DefaultKeyedRateLimiter<MemberNumber>,
+pub(super) struct Rates<C: Clock + Clone = DefaultClock> {
+    heads: Bucket<C>,
+    documents: Bucket<C>,
     /// The most that each has at once.
     bursts: (u32, u32),
+    clock: C,
 }
 
-impl Rates {
-    fn new(heads: (u32, u32), documents: (u32, u32)) -> Self {
-        let quota = |(rate, burst)| {
+impl<C: Clock + Clone> Rates<C> {
+    /// So many heads, and documents, in a second and at once.
+    pub(super) fn new(heads: (u32, u32), documents: (u32, u32), clock: C) -> Self {
+        let bucket = |(rate, burst)| {
             let whole = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
-            Quota::per_second(whole(rate)).allow_burst(whole(burst))
+            let quota = Quota::per_second(whole(rate)).allow_burst(whole(burst));
+            RateLimiter::new(quota, DefaultKeyedStateStore::default(), clock.clone())
         };
         Self {
-            heads: RateLimiter::keyed(quota(heads)),
-            documents: RateLimiter::keyed(quota(documents)),
+            heads: bucket(heads),
+            documents: bucket(documents),
             bursts: (heads.1, documents.1),
+            clock,
         }
     }
 
     /// Takes one announcement out of the member's bucket, or says how long until it can.
-    fn take(
+    pub(super) fn take(
         &self,
         member: MemberNumber,
         announcement: &Announcement,
@@ -94,7 +108,7 @@ impl Rates {
             ),
         };
         let units = NonZeroU32::new(units(announcement).min(burst)).unwrap_or(NonZeroU32::MIN);
-        let now = DefaultClock::default().now();
+        let now = self.clock.now();
         // None is more than a burst: there is always room for it in time.
         let Ok(taken) = bucket.check_key_n(&member, units) else {
             return Ok(());
@@ -141,7 +155,7 @@ fn long(list: &[Bytes]) -> usize {
     })
 }
 
-impl std::fmt::Debug for Rates {
+impl<C: Clock + Clone> std::fmt::Debug for Rates<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Rates").finish_non_exhaustive()
     }
@@ -215,7 +229,8 @@ impl Inbox {
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Heard>) {
         let heads = (HEADS_PER_SECOND, HEADS_BURST);
-        Self::with(Rates::new(heads, (DOCUMENTS_PER_SECOND, DOCUMENTS_BURST)))
+        let documents = (DOCUMENTS_PER_SECOND, DOCUMENTS_BURST);
+        Self::with(Rates::new(heads, documents, DefaultClock::default()))
     }
 
     fn with(rates: Rates) -> (Self, mpsc::Receiver<Heard>) {
@@ -346,7 +361,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_announces_faster_than_it_may_waits_and_the_code_says_so() {
-        let (inbox, mut heard) = Inbox::with(Rates::new((1, 1), (1, 2)));
+        let (inbox, mut heard) = Inbox::with(Rates::new((1, 1), (1, 2), DefaultClock::default()));
         let card = || Ok(Announcement::NodeCard(bytes::Bytes::from_static(b"card")));
         let end = Ok(Announcement::SnapshotEnd);
         let incoming = Box::pin(stream::iter([card(), card(), end, card()]));
@@ -381,7 +396,7 @@ mod tests {
 
     #[test]
     fn a_long_announcement_counts_as_many_against_the_rate_of_its_member() {
-        let rates = Rates::new((1, 100), (1, 100));
+        let rates = Rates::new((1, 100), (1, 100), DefaultClock::default());
         let (member, other) = (MemberNumber::new(1).unwrap(), MemberNumber::new(2).unwrap());
         // As much as a burst at most: it comes in time, alone.
         assert!(rates.take(member, &head(480)).is_ok());

@@ -8,7 +8,7 @@ mod bundles_hostile;
 mod elision;
 mod epochs;
 mod equivocations;
-mod forged;
+pub(super) mod forged;
 mod gossip;
 mod hostile;
 mod hostile_chunks;

@@ -107,7 +107,7 @@ impl World {
         let (Some(held), Some(no)) = (held, node.store().feed_no(&set.feed)) else {
             return Ok(None);
         };
-        if self.coalition.witness_key(2).is_none() {
+        if !self.coalition.has_witnesses() {
             return Ok(None);
         }
         let feed = node.store().feed(no)?;

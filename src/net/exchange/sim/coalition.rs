@@ -10,6 +10,8 @@ use hashpact_core::limits::DAY_MS;
 use hashpact_core::roster::{NewMember, Role, Roster, RosterAdmin, RosterChain};
 use hashpact_core::suspension::Suspension;
 
+use hashpact_node::witnessing::WitnessOptions;
+
 use super::SimError;
 
 /// When a simulation begins.
@@ -23,11 +25,35 @@ const ED25519_SPKI: [u8; 12] = [
 const ADMINS: u32 = 3;
 const THRESHOLD: usize = 2;
 
+/// Which members are witnesses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bench {
+    /// The number of the first; the others follow it.
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+    /// Whether they do nothing else.
+    pub(crate) only: bool,
+}
+
+impl Bench {
+    /// Members from the second on that are witnesses as well.
+    pub(crate) const fn among_members(count: u32) -> Self {
+        Self {
+            first: 2,
+            count,
+            only: false,
+        }
+    }
+
+    const fn has(self, number: u32) -> bool {
+        number >= self.first && number - self.first < self.count
+    }
+}
+
 /// Keys, and every document that was published.
 pub(crate) struct Coalition {
     seed: u64,
-    /// Members from the second on that are witnesses as well.
-    witnesses: u32,
+    bench: Bench,
     pub(crate) genesis: Digest,
     chain: RosterChain,
     pub(crate) rosters: Vec<Bytes>,
@@ -46,7 +72,7 @@ pub(crate) struct CardPlan {
 
 impl Coalition {
     /// Founds a coalition of so many members, numbered from 1.
-    pub(crate) fn found(seed: u64, members: u32, witnesses: u32) -> Result<Self, SimError> {
+    pub(crate) fn found(seed: u64, members: u32, bench: Bench) -> Result<Self, SimError> {
         let admins = (0..ADMINS).map(|n| RosterAdmin {
             name: format!("admin-{n}"),
             key: admin(seed, n).public(),
@@ -59,13 +85,13 @@ impl Coalition {
         let genesis = envelope.payload_digest();
         let mut coalition = Self {
             seed,
-            witnesses,
+            bench,
             genesis,
             chain: RosterChain::begin(envelope, &genesis, BEGIN)?,
             rosters: vec![bytes],
         };
         coalition.next_roster(BEGIN, |roster| {
-            (1..=members).try_for_each(|number| admit(roster, seed, (number, witnesses)))
+            (1..=members).try_for_each(|number| admit(roster, seed, (number, bench)))
         })?;
         Ok(coalition)
     }
@@ -87,8 +113,8 @@ impl Coalition {
 
     /// Admits another member.
     pub(crate) fn admit(&mut self, now: UnixMillis, number: u32) -> Result<Bytes, SimError> {
-        let (seed, witnesses) = (self.seed, self.witnesses);
-        self.next_roster(now, |roster| admit(roster, seed, (number, witnesses)))
+        let (seed, bench) = (self.seed, self.bench);
+        self.next_roster(now, |roster| admit(roster, seed, (number, bench)))
     }
 
     /// The digest that every member is to end with.
@@ -99,6 +125,17 @@ impl Coalition {
     /// A member's card.
     pub(crate) fn card(
         &self,
+        number: u32,
+        plan: &CardPlan,
+        now: UnixMillis,
+    ) -> Result<Bytes, SimError> {
+        self.card_by(number, number, plan, now)
+    }
+
+    /// A member's card with the signatures of another.
+    pub(crate) fn card_by(
+        &self,
+        signer: u32,
         number: u32,
         plan: &CardPlan,
         now: UnixMillis,
@@ -143,16 +180,16 @@ impl Coalition {
             },
         };
         let mut draft = card.to_envelope()?;
-        draft.sign(&identity(seed, number));
-        draft.sign(&receipt_key(seed, number));
+        draft.sign(&identity(seed, signer));
+        draft.sign(&receipt_key(seed, signer));
         for which in &plan.feed {
-            draft.sign(&feed_key(seed, number, *which));
+            draft.sign(&feed_key(seed, signer, *which));
         }
-        if let Some(key) = self.witness_key(number) {
+        if let Some(key) = self.witness_key(signer) {
             draft.sign(&key);
         }
         for which in &plan.tls {
-            let key = tls_key(seed, number, *which);
+            let key = tls_key(seed, signer, *which);
             let proof = key.sign(&draft.to_sign());
             draft.add_tls(&spki(&key), &proof)?;
         }
@@ -161,7 +198,20 @@ impl Coalition {
 
     /// The witness key of a member that has one.
     pub(crate) fn witness_key(&self, number: u32) -> Option<SecretKey<Witness>> {
-        is_witness(number, self.witnesses).then(|| key(self.seed, "witness", number, 0))
+        let is_one = self.bench.has(number);
+        is_one.then(|| witness_key(self.seed, number))
+    }
+
+    /// How a member's node witnesses.
+    pub(crate) fn witnessing(&self, number: u32) -> Option<WitnessOptions> {
+        let only = self.bench.only;
+        let key = self.witness_key(number)?;
+        Some(WitnessOptions { key, only })
+    }
+
+    /// Whether there are witnesses.
+    pub(crate) const fn has_witnesses(&self) -> bool {
+        self.bench.count > 0
     }
 
     /// A suspension of a member by the first administrator.
@@ -182,13 +232,10 @@ impl Coalition {
     }
 }
 
-const fn is_witness(number: u32, witnesses: u32) -> bool {
-    number > 1 && number <= witnesses + 1
-}
-
-fn admit(roster: &mut Roster, seed: u64, (number, witnesses): (u32, u32)) -> Result<(), SimError> {
+fn admit(roster: &mut Roster, seed: u64, (number, bench): (u32, Bench)) -> Result<(), SimError> {
     let mut roles = vec![Role::Publish, Role::Subscribe];
-    if is_witness(number, witnesses) {
+    if bench.has(number) {
+        roles.retain(|_| !bench.only);
         roles.push(Role::Witness);
     }
     roster.admit(NewMember {
@@ -223,6 +270,10 @@ pub(crate) fn identity(seed: u64, number: u32) -> SecretKey<Identity> {
 
 pub(crate) fn feed_key(seed: u64, number: u32, which: u8) -> SecretKey<Feed> {
     key(seed, "feed", number, which)
+}
+
+pub(crate) fn witness_key(seed: u64, number: u32) -> SecretKey<Witness> {
+    key(seed, "witness", number, 0)
 }
 
 pub(crate) fn receipt_key(seed: u64, number: u32) -> SecretKey<Receipt> {

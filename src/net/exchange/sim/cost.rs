@@ -82,6 +82,12 @@ impl Cost {
         }
     }
 
+    /// What each member had since it was last taken.
+    #[cfg(test)]
+    pub(crate) fn each(&self) -> &[Spent] {
+        &self.0
+    }
+
     /// Takes all of it: the sum, and the most that one member had.
     pub(crate) fn take(&mut self) -> (Spent, Spent) {
         let (mut sum, mut most) = (Spent::default(), Spent::default());

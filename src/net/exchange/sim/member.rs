@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use hashpact_core::card::EndpointPolicy;
 use hashpact_core::id::{Digest, FeedId, Slug, UnixMillis};
-use hashpact_core::keys::{SecretKey, Witness};
 use hashpact_core::puller::{self, JobId, PeerId};
 use hashpact_node::audit::AuditSettings;
 use hashpact_node::clock::Clock;
@@ -18,10 +17,10 @@ use hashpact_node::{Node, NodeOptions};
 use hashpact_store::StoreOptions;
 use tokio::sync::broadcast::Receiver;
 
-use super::SimError;
 use super::calls::{CallId, Serving, Waiting};
 use super::coalition::{self, BEGIN, CardPlan};
 use super::sessions::{Loop, LoopKey, SessionId};
+use super::{Limits, SimError};
 use crate::exchange::directory::{Directory, Snapshots};
 use crate::exchange::driver::{Driver, Parts};
 use crate::exchange::inside::Done;
@@ -47,6 +46,7 @@ pub(crate) struct Member {
     /// The TLS key that it shows.
     pub(crate) tls: u8,
     pub(crate) card: CardPlan,
+    settings: puller::Settings,
     pub(crate) run: Option<Running>,
 }
 
@@ -101,6 +101,7 @@ impl Member {
         dir: PathBuf,
         ahead_ms: u64,
         card: CardPlan,
+        limits: &Limits,
     ) -> Result<Self, SimError> {
         Ok(Self {
             number,
@@ -111,6 +112,7 @@ impl Member {
             incarnation: 0,
             tls: 0,
             card,
+            settings: limits.puller.clone(),
             run: None,
         })
     }
@@ -127,7 +129,7 @@ impl Member {
         &mut self,
         now: u64,
         (genesis, seed): (Digest, u64),
-        witness: Option<SecretKey<Witness>>,
+        witness: Option<WitnessOptions>,
         chance: u64,
     ) -> Result<(), SimError> {
         self.at(now);
@@ -146,7 +148,7 @@ impl Member {
             identity_key: Some(coalition::identity(seed, self.number)),
             clock: self.clock.clone(),
             connects: true,
-            witness: witness.map(|key| WitnessOptions { key, only: false }),
+            witness,
             near_index: false,
             audit: AuditSettings::default(),
         })?;
@@ -158,7 +160,7 @@ impl Member {
         let rooms = Rooms::new(PUBLISHER_MAX_BYTES);
         let mut driver = Driver::new(Parts {
             node: Arc::clone(&node),
-            settings: puller::Settings::default(),
+            settings: self.settings.clone(),
             rooms: Arc::clone(&rooms),
             seed: chance,
             board: Arc::clone(&board),

@@ -10,14 +10,18 @@
 //! Not here: TLS and HTTP/2 themselves, backpressure, and disks that lose what was
 //! synced. A crash loses what a node had not made durable.
 
+mod called;
+mod calling;
 mod calls;
 mod check;
 mod coalition;
 mod cost;
 mod dice;
 mod errands;
+mod meddling;
 mod member;
 mod message;
+mod pacing;
 mod script;
 mod sessions;
 mod trace;
@@ -28,16 +32,19 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hashpact_core::id::Digest;
+use hashpact_core::puller;
 use hashpact_core::reject::Rejection;
 use hashpact_node::NodeError;
 use hashpact_store::StoreError;
 
 pub use cost::Spent;
 
-use coalition::{CardPlan, Coalition};
+use coalition::{Bench, CardPlan, Coalition};
 use member::Member;
 use script::{Document, Step};
 use world::{Due, World};
+
+use super::inbox::{DOCUMENTS_BURST, DOCUMENTS_PER_SECOND, HEADS_BURST, HEADS_PER_SECOND};
 
 /// What is simulated.
 #[derive(Debug, Clone)]
@@ -61,6 +68,8 @@ pub struct Plan {
     pub entries: u64,
     /// How many of the members, from the second on, are witnesses as well.
     pub witnesses: u32,
+    /// Whether the witnesses are the last members instead, and do nothing else.
+    pub neutral_witnesses: bool,
     /// Whether the trace is kept as text.
     pub keep_trace: bool,
 }
@@ -77,7 +86,41 @@ impl Default for Plan {
             rounds: 3,
             entries: 10,
             witnesses: 0,
+            neutral_witnesses: false,
             keep_trace: false,
+        }
+    }
+}
+
+impl Plan {
+    fn bench(&self) -> Bench {
+        if self.neutral_witnesses {
+            Bench {
+                first: self.members.saturating_sub(self.witnesses).max(1) + 1,
+                count: self.witnesses,
+                only: true,
+            }
+        } else {
+            Bench::among_members(self.witnesses)
+        }
+    }
+}
+
+/// What nodes take in: as shipped, but where a play wants to see bounds reached.
+#[derive(Debug, Clone)]
+struct Limits {
+    puller: puller::Settings,
+    /// Of each member in a second, and at once.
+    heads: (u32, u32),
+    documents: (u32, u32),
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            puller: puller::Settings::default(),
+            heads: (HEADS_PER_SECOND, HEADS_BURST),
+            documents: (DOCUMENTS_PER_SECOND, DOCUMENTS_BURST),
         }
     }
 }
@@ -176,7 +219,7 @@ pub fn run(plan: &Plan, dir: &Path) -> Result<Outcome, SimError> {
 
 fn simulate(plan: &Plan, dir: &Path) -> Result<Outcome, SimError> {
     let began = Instant::now();
-    let mut world = found(plan, dir)?;
+    let mut world = found(plan, &Limits::default(), dir)?;
     let start = world.until_same()?;
     make_sets(&mut world, plan)?;
     world.until_same()?;
@@ -209,10 +252,10 @@ fn simulate(plan: &Plan, dir: &Path) -> Result<Outcome, SimError> {
 
 /// Makes all members and starts those of the beginning. The first one is given what
 /// the administrators published; each other one what it needs to dial.
-fn found(plan: &Plan, dir: &Path) -> Result<World, SimError> {
+fn found(plan: &Plan, limits: &Limits, dir: &Path) -> Result<World, SimError> {
     let founders = plan.members.saturating_sub(plan.joiners).max(2);
-    let coalition = Coalition::found(plan.seed, founders, plan.witnesses)?;
-    let mut world = World::new(plan.seed, coalition, plan.keep_trace);
+    let coalition = Coalition::found(plan.seed, founders, plan.bench())?;
+    let mut world = World::new(plan.seed, coalition, limits, plan.keep_trace);
     for number in 1..=plan.members.max(founders) {
         let card = CardPlan {
             version: 1,
@@ -224,7 +267,7 @@ fn found(plan: &Plan, dir: &Path) -> Result<World, SimError> {
         let folder = dir.join(format!("m{number:03}"));
         world
             .members
-            .push(Member::new(number, folder, ahead_ms, card)?);
+            .push(Member::new(number, folder, ahead_ms, card, limits)?);
         world.sides.push(0);
     }
     let count = usize::try_from(founders).unwrap_or(usize::MAX);
@@ -380,5 +423,7 @@ impl World {
     }
 }
 
+#[cfg(test)]
+mod foes;
 #[cfg(test)]
 mod tests;

@@ -46,7 +46,7 @@ pub(crate) struct SimSet {
     pub(crate) readers: Option<Vec<usize>>,
     /// Entries published so far, and how many of them were taken back.
     pub(crate) published: u64,
-    retracted: u64,
+    pub(crate) retracted: u64,
 }
 
 impl World {
@@ -55,7 +55,7 @@ impl World {
         let chance = self.dice.seed();
         let (now, of) = (self.now, (self.coalition.genesis, self.seed));
         let number = self.members.get(at).map(|member| member.number);
-        let witness = number.and_then(|number| self.coalition.witness_key(number));
+        let witness = number.and_then(|number| self.coalition.witnessing(number));
         let Some(member) = self.members.get_mut(at) else {
             return Ok(());
         };
@@ -413,7 +413,7 @@ fn may_fail(done: Result<(), NodeError>) -> Result<bool, SimError> {
     }
 }
 
-fn entry(n: u64) -> Result<NewEntry, SimError> {
+pub(crate) fn entry(n: u64) -> Result<NewEntry, SimError> {
     let digest = Digest::of(&n.to_be_bytes());
     let value = Bytes::copy_from_slice(digest.as_bytes());
     Ok(NewEntry {

@@ -444,6 +444,7 @@ impl World {
         if session.ends.iter().all(|end| !end.open) {
             self.sessions.remove(&id);
         }
+        self.pacing.forget((id, end));
         if !self.runs(who) {
             return;
         }

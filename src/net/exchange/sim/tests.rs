@@ -13,7 +13,7 @@ const FOLDER: &str = "hashpact-sim-";
 
 /// Where members play: in memory, where there is room for all of them, since what a
 /// crash loses is what was in the process.
-fn folder(members: u32) -> tempfile::TempDir {
+pub(super) fn folder(members: u32) -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let needed = u64::from(members) * MEMBER_BYTES;
     let free = |stat: rustix::fs::StatVfs| stat.f_bavail.saturating_mul(stat.f_frsize);
@@ -41,12 +41,12 @@ fn sweep(memory: &Path) {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
+pub(super) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
 /// The seeds to play: one that is named, or so many from the first.
-fn seeds(first: u64, default: u64) -> std::ops::Range<u64> {
+pub(super) fn seeds(first: u64, default: u64) -> std::ops::Range<u64> {
     match number("HASHPACT_SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => first..first + number("HASHPACT_SIM_SEEDS").unwrap_or(default),

@@ -4,14 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::SimError;
 use super::coalition::Coalition;
 use super::cost::Cost;
 use super::dice::Dice;
+use super::meddling::Meddler;
 use super::member::{Member, Running};
+use super::pacing::Pacing;
 use super::script::{SimSet, Step};
 use super::sessions::{LoopKey, Session, SessionId};
 use super::trace::Trace;
+use super::{Limits, SimError};
 use super::{calls::CallId, calls::Message};
 use bytes::Bytes;
 use hashpact_core::id::{Digest, FeedId};
@@ -25,6 +27,8 @@ pub(crate) struct Who {
 
 /// What happens at a time.
 pub(crate) enum Due {
+    /// What waited for a rate is let in.
+    Resume(SessionId, usize),
     /// A node dials.
     Dial(Who, LoopKey),
     /// A connection stands, or the handshake failed.
@@ -60,6 +64,9 @@ pub(crate) struct Weather {
     pub(crate) cut_per_10_000: u64,
 }
 
+/// The side of a member that every side of a partition reaches.
+pub(crate) const EVERYWHERE: u8 = u8::MAX;
+
 /// All of it.
 pub(crate) struct World {
     pub(crate) seed: u64,
@@ -71,7 +78,11 @@ pub(crate) struct World {
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) cost: Cost,
     pub(crate) weather: Weather,
-    /// Which side of a partition each member is on.
+    /// What is let in of what is announced.
+    pub(crate) pacing: Pacing,
+    /// Who has members do otherwise than their nodes.
+    pub(crate) meddler: Option<Box<dyn Meddler>>,
+    /// Which side of a partition each member is on, or [`EVERYWHERE`].
     pub(crate) sides: Vec<u8>,
     /// Messages on their way, and what wakes nobody by itself.
     pub(crate) busy: u64,
@@ -89,7 +100,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, coalition: Coalition, keep_trace: bool) -> Self {
+    pub(crate) fn new(seed: u64, coalition: Coalition, limits: &Limits, keep_trace: bool) -> Self {
         Self {
             seed,
             now: 0,
@@ -103,6 +114,8 @@ impl World {
                 late_per_mille: 0,
                 cut_per_10_000: 0,
             },
+            pacing: Pacing::new(limits.heads, limits.documents),
+            meddler: None,
             sides: Vec::new(),
             busy: 0,
             queue: BTreeMap::new(),
@@ -171,6 +184,7 @@ impl World {
             Due::Connected(session) => self.connected(session),
             Due::Deliver(session, end, message) => self.deliver(session, end, message),
             Due::Gone(session, end) => self.gone(session, end),
+            Due::Resume(session, end) => self.resume(session, end),
             Due::Wake(who, at) => self.of(who, |world| world.wake(who.at, at)),
             Due::Tell(who) => self.of(who, |world| world.tell(who.at)),
             Due::Tidy(who) => self.of(who, |world| world.tidy(who)),
@@ -225,7 +239,8 @@ impl World {
 
     /// Whether two members cannot reach each other.
     pub(crate) fn parted(&self, one: usize, other: usize) -> bool {
-        self.sides.get(one) != self.sides.get(other)
+        let (one, other) = (self.sides.get(one), self.sides.get(other));
+        one != other && ![one, other].contains(&Some(&EVERYWHERE))
     }
 
     /// The way between two members, always the same.
@@ -244,6 +259,7 @@ const fn is_work(due: &Due) -> bool {
         Due::Connected(_)
         | Due::Deliver(..)
         | Due::Gone(..)
+        | Due::Resume(..)
         | Due::Tell(_)
         | Due::Align(_)
         | Due::Desk(..)

@@ -1,0 +1,108 @@
+//! Hostile members, seed after seed. `HASHPACT_SIM_SEED` plays one of them again.
+
+use super::super::tests::{folder, number, seeds};
+use super::broken::Broken;
+use super::cast::Habit;
+use super::play::{Play, Played, play};
+
+/// Seeds that every run of the tests plays.
+const SEEDS: u64 = 50;
+
+fn played(of: &Play) -> Played {
+    let dir = folder(11);
+    let keep_trace = std::env::var("HASHPACT_SIM_TRACE").is_ok();
+    let of = &Play { keep_trace, ..*of };
+    match play(of, dir.path()) {
+        Ok(played) => {
+            if let Ok(path) = std::env::var("HASHPACT_SIM_TRACE") {
+                std::fs::write(path, played.lines.concat()).unwrap();
+            }
+            played
+        }
+        Err(error) => panic!("{error}; HASHPACT_SIM_SEED={} plays it again", of.seed),
+    }
+}
+
+/// Sees that a broken world is found to be, by one of its invariants.
+fn fails_by(broken: Broken, invariant: u8) {
+    let error = fails(broken);
+    assert!(error.contains(&format!(" {invariant}: ")), "{error}");
+}
+
+/// The first failure that a broken world shows among some seeds.
+fn fails(broken: Broken) -> String {
+    for seed in 1..=12 {
+        let dir = folder(11);
+        let of = Play {
+            broken: Some(broken),
+            patience_ms: 20_000,
+            ..Play::of(seed)
+        };
+        if let Err(error) = play(&of, dir.path()) {
+            return error.to_string();
+        }
+    }
+    panic!("nothing is found to be wrong where {broken:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_with_hostile_members_as_well() {
+    let (one, same, other) = (
+        played(&Play::of(3)),
+        played(&Play::of(3)),
+        played(&Play::of(4)),
+    );
+    assert_eq!((one.trace, &one.did), (same.trace, &same.did));
+    assert_ne!(one.trace, other.trace);
+}
+
+#[test]
+fn no_hostile_member_gets_anything_forged_enforced_or_anybody_framed() {
+    let mut did = std::collections::BTreeMap::new();
+    let mut proven = 0;
+    for seed in seeds(1_000, SEEDS) {
+        let played = played(&Play::of(seed));
+        proven += played.proven;
+        for (habit, count) in played.did {
+            *did.entry(habit).or_insert(0) += count;
+        }
+    }
+    // So that it is known that all of it was played.
+    let many = number("HASHPACT_SIM_SEEDS").is_none_or(|seeds| seeds >= SEEDS);
+    if many && number("HASHPACT_SIM_SEED").is_none() {
+        for habit in Habit::OF_NODES.into_iter().chain(Habit::OF_WITNESSES) {
+            assert!(did.contains_key(&habit), "no seed played {habit:?}");
+        }
+        assert!(proven > 0, "no fork was proved");
+    }
+}
+
+#[test]
+fn a_forked_feed_that_is_taken_up_again_is_found() {
+    fails_by(Broken::Thawed, 1);
+}
+
+#[test]
+fn a_threshold_of_lying_witnesses_is_found() {
+    fails_by(Broken::Bench, 2);
+}
+
+#[test]
+fn a_fork_that_is_kept_silent_is_found() {
+    fails_by(Broken::Silence, 3);
+}
+
+#[test]
+fn an_honest_feed_that_is_frozen_is_found() {
+    fails_by(Broken::Framed, 4);
+}
+
+#[test]
+fn a_node_that_takes_in_all_that_is_said_is_found() {
+    fails_by(Broken::Unpaced, 5);
+}
+
+#[test]
+fn a_member_that_hears_nothing_is_found() {
+    fails_by(Broken::Deaf, 6);
+}
