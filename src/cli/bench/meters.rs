@@ -4,13 +4,18 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use crate::cli::error::CliError;
 
+/// Of histograms, which no measurement reads.
+const BUCKETS: [f64; 1] = [1.0];
+
 /// All metrics of this process.
 pub(super) struct Meters(PrometheusHandle);
 
 impl Meters {
     /// Begins to keep them; once in a process.
     pub(super) fn start() -> Result<Self, CliError> {
-        let handle = PrometheusBuilder::new().install_recorder();
+        // Without buckets every look at a counter would go through all times of look-ups.
+        let builder = PrometheusBuilder::new().set_buckets(&BUCKETS);
+        let handle = builder.and_then(PrometheusBuilder::install_recorder);
         handle.map(Self).map_err(CliError::failed)
     }
 

@@ -90,7 +90,8 @@ pub(super) fn run(
     let meters = Meters::start()?;
     let bench = Bench::begin("mixed", common)?;
     let trial = pull::trial()?;
-    let (upstream, serving) = Upstream::start(&trial, bench.dir().join("north"), common.entries)?;
+    let (upstream, serving) =
+        Upstream::start(&trial, bench.dir().join("north"), (common.entries, true))?;
     Memory::reset_peak();
     let asking = Asking {
         entries: common.entries,

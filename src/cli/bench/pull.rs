@@ -26,6 +26,8 @@ const READ: &str = "hashpact_wire_read_bytes_total";
 const BUSY: &str = "hashpact_pull_busy_microseconds_total";
 /// Between looks at how far it is.
 const LOOK: Duration = Duration::from_millis(5);
+/// The same by what the program counts, which takes some work to read.
+const LOOK_AT_METERS: Duration = Duration::from_millis(20);
 /// A pull that is slower than this is given up.
 const LEAST_PER_SECOND: u64 = 10_000;
 /// What a pull may take whatever its size.
@@ -87,7 +89,8 @@ pub(super) fn run(common: &CommonArgs, context: &Context) -> Result<(), CliError
     let meters = Meters::start()?;
     let bench = Bench::begin("pull", common)?;
     let (trial, dir) = (trial()?, bench.dir().join("harbor"));
-    let (upstream, serving) = Upstream::start(&trial, bench.dir().join("north"), common.entries)?;
+    let (upstream, serving) =
+        Upstream::start(&trial, bench.dir().join("north"), (common.entries, false))?;
     let mut running = Running::start(&trial, &dir)?;
     let pull = running.pull(&meters, common.entries)?;
     let disk = Disk::of(&running.node, common.entries)?;
@@ -208,11 +211,11 @@ impl Running {
         let leaves = super::count_of(entries + 1);
         let pulled = || meters.sum(LEAVES, "") - before.leaves;
         let patience = PATIENCE + Duration::from_secs(entries / LEAST_PER_SECOND);
-        self.wait_until(patience, || pulled() > 0.0)?;
+        self.wait_until((patience, LOOK_AT_METERS), || pulled() > 0.0)?;
         let connected = Instant::now();
-        self.wait_until(patience, || pulled() >= leaves)?;
+        self.wait_until((patience, LOOK_AT_METERS), || pulled() >= leaves)?;
         let received = Instant::now();
-        self.wait_until(patience, || self.applied() == Some(entries + 1))?;
+        self.wait_until((patience, LOOK), || self.applied() == Some(entries + 1))?;
         // The first and the last entry, and what is in no set.
         super::check_answers(&self.node, 1)?;
         let indexed = Instant::now();
@@ -247,7 +250,11 @@ impl Running {
         feeds.iter().find(|feed| !feed.own).and_then(applied)
     }
 
-    fn wait_until(&self, patience: Duration, done: impl Fn() -> bool) -> Result<(), CliError> {
+    fn wait_until(
+        &self,
+        (patience, step): (Duration, Duration),
+        done: impl Fn() -> bool,
+    ) -> Result<(), CliError> {
         let until = self.began + patience;
         while !done() {
             if Instant::now() > until {
@@ -260,7 +267,7 @@ impl Running {
                     output::duration(patience)
                 )));
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(step);
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use hashpact_core::card::EndpointPolicy;
 use hashpact_net::exchange::{Exchange, ExchangeOptions};
 use hashpact_node::Node;
+use hashpact_node::priority::give_way_wholly;
 use hashpact_store::StoreOptions;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -36,6 +37,8 @@ struct Order {
     trial: TrialText,
     dir: PathBuf,
     entries: u64,
+    /// It stands for another machine, whose work is not this one's.
+    gives_way: bool,
 }
 
 /// What the process says once it serves.
@@ -61,6 +64,10 @@ pub(super) fn run() -> Result<(), CliError> {
     node.create_set(&super::new_set()?)
         .map_err(CliError::failed)?;
     let setup = import::fill(&node, order.entries)?;
+    if order.gives_way {
+        // The threads that begin from now on have it too.
+        give_way_wholly();
+    }
     let runtime = Runtime::new().map_err(CliError::failed)?;
     let stop = CancellationToken::new();
     let exchange = runtime.block_on(exchange(&node, seat, stop.clone()))?;
@@ -148,7 +155,7 @@ impl Upstream {
     pub(super) fn start(
         trial: &Trial,
         dir: PathBuf,
-        entries: u64,
+        (entries, gives_way): (u64, bool),
     ) -> Result<(Self, Serving), CliError> {
         let program = std::env::current_exe().map_err(CliError::failed)?;
         let mut child = Command::new(program)
@@ -169,6 +176,7 @@ impl Upstream {
             trial: trial.to_text(),
             dir,
             entries,
+            gives_way,
         };
         upstream.send(&serde_json::to_string(&order).map_err(CliError::failed)?)?;
         let serving = upstream.answer()?;

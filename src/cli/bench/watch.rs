@@ -49,7 +49,7 @@ pub(super) fn run(
     let bench = Bench::begin("watch", common)?;
     let trial = pull::trial()?;
     let (mut upstream, serving) =
-        Upstream::start(&trial, bench.dir().join("north"), common.entries)?;
+        Upstream::start(&trial, bench.dir().join("north"), (common.entries, false))?;
     let mut running = Running::start(&trial, &bench.dir().join("harbor"))?;
     let first_pull = running.pull(&meters, common.entries)?;
     say(format!("publishing {rate} entries a second for {time} s"));
