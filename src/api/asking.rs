@@ -1,8 +1,8 @@
 //! Asking: look-ups and matches, with turns so that an overload slows nobody who was
 //! let in.
 //!
-//! A turn is one call's work on a thread. As many run as there are processors; some
-//! more single calls wait, half of them of one client at most; what comes beyond that is
+//! A turn is one call's work on a thread. Twice as many run as there are processors, since
+//! some wait for the disk; some more single calls wait, half of them of one client at most; what comes beyond that is
 //! refused at once with how long to wait. Of streams no more than two calls for each
 //! turn run or wait at one time, the rest is read later: however many streams there are,
 //! a single call stands behind so many of theirs. So the time of an accepted call has a
@@ -31,8 +31,10 @@ use crate::wire;
 pub const LOOKUP_MAX: usize = hashpact_node::lookup::LOOKUP_MAX;
 /// Bytes of answers in one message; what does not fit is answered with that.
 const ANSWERS_MAX_BYTES: usize = crate::MESSAGE_MAX_BYTES / 4 * 3;
+/// Calls that run at one time for each core: some of them wait for the disk.
+const TURNS_PER_CORE: usize = 2;
 /// Single calls that wait for a turn, for each that runs.
-const WAITING_PER_TURN: usize = 32;
+const WAITING_PER_TURN: usize = 16;
 /// Calls of streams that run or wait for a turn, for each turn: enough that none stands
 /// still between two.
 const STREAMED_PER_TURN: usize = 2;
@@ -62,7 +64,8 @@ pub(crate) enum Queued {
 
 impl Asking {
     pub(crate) fn new(node: Arc<Node>) -> Self {
-        let turns = std::thread::available_parallelism().map_or(2, NonZero::get);
+        let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
+        let turns = cores.saturating_mul(TURNS_PER_CORE);
         let places = turns.saturating_mul(WAITING_PER_TURN.saturating_add(1));
         Self {
             node,
