@@ -30,6 +30,7 @@ pub mod near;
 pub mod opinions;
 pub mod past;
 pub mod policy;
+pub mod priority;
 pub mod proving;
 pub mod publish;
 pub mod quarantine;

@@ -22,11 +22,18 @@ use hashpact_store::{SignalWatch, Store};
 
 use crate::error::NodeError;
 use crate::matching::{NearValues, Nearest};
+use crate::priority::give_way_wholly;
 
 /// Values of one commit that go in before look-ups see them: some 10 ms of work.
 const AT_ONCE: usize = 8_192;
 /// Values that the keeper puts in at one time: some 300 ms, for which no other goes in.
 const SLICE: usize = 1 << 18;
+/// Values of a load that is under way and that wait for its end while queries come: 64 MB
+/// of them. Nothing would be found by them before, and each part that goes in has queries
+/// look in one more place.
+const LOAD_MAX: usize = 1 << 21;
+/// How long the keeper waits before it looks whether such a load is over.
+const LOAD_LOOK: Duration = Duration::from_millis(50);
 /// How long the keeper waits before it looks for something to tidy.
 const TIDY: Duration = Duration::from_secs(10);
 
@@ -38,6 +45,8 @@ pub struct Near {
     waiting: Mutex<Waiting>,
     told: Condvar,
     pending: AtomicUsize,
+    /// Queries so far.
+    asked: AtomicUsize,
     ready: AtomicBool,
     stopping: AtomicBool,
 }
@@ -81,6 +90,7 @@ impl Near {
             waiting: Mutex::default(),
             told: Condvar::new(),
             pending: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
             ready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
@@ -107,6 +117,7 @@ impl Near {
         max: u32,
         limit: usize,
     ) -> Result<(NearValues, bool), NodeError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let mut nearest = Nearest::new(limit);
         let asked = self.index.load().query(value, max, |value, distance| {
             nearest.meet(value, distance);
@@ -183,11 +194,15 @@ impl Near {
         self.pending.store(pending, Ordering::Release);
     }
 
-    /// Puts in a slice of what waits, the newest first; answers whether there was any.
-    fn put_in(&self) -> bool {
+    /// Puts in a slice of what waits, the newest first; answers whether there was any. What
+    /// `can_wait` does so while it is not too much, and then goes in at once.
+    fn put_in(&self, can_wait: bool) -> bool {
         let slice = {
             let mut waiting = lock(&self.waiting);
-            let from = waiting.values.len().saturating_sub(SLICE);
+            if can_wait && waiting.values.len() < LOAD_MAX {
+                return false;
+            }
+            let from = waiting.values.len().saturating_sub(LOAD_MAX);
             let slice = waiting.values.split_off(from);
             waiting.values.shrink_to(SLICE);
             waiting.going_in = slice.len();
@@ -257,6 +272,7 @@ impl Near {
 fn keep(near: &Weak<Near>, store: &Weak<Store>) {
     // At start nothing else has much to do; later, queries come first.
     let mut threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let (mut first, mut asked) = (true, 0);
     loop {
         let (Some(near), Some(store)) = (near.upgrade(), store.upgrade()) else {
             return;
@@ -268,6 +284,9 @@ fn keep(near: &Weak<Near>, store: &Weak<Store>) {
             match near.sweep(&store, threads) {
                 Ok(()) => {
                     threads = 1;
+                    if std::mem::take(&mut first) {
+                        give_way_wholly();
+                    }
                     continue;
                 }
                 Err(error) => {
@@ -280,14 +299,22 @@ fn keep(near: &Weak<Near>, store: &Weak<Store>) {
                 }
             }
         }
+        let before = std::mem::replace(&mut asked, near.asked.load(Ordering::Relaxed));
+        let can_wait = asked != before && store.commits_under_way();
         drop(store);
-        if near.put_in() || near.index.load_full().merge(1) {
+        let worked = near.put_in(can_wait) || near.index.load_full().merge(1);
+        if worked {
             continue;
         }
         let waiting = lock(&near.waiting);
-        if waiting.values.is_empty() && !near.stopped() {
+        if !near.stopped() {
+            let pause = if waiting.values.is_empty() {
+                TIDY
+            } else {
+                LOAD_LOOK
+            };
             // Woken or not: the state is read anew.
-            let _ = near.told.wait_timeout(waiting, TIDY);
+            let _ = near.told.wait_timeout(waiting, pause);
         }
     }
 }
@@ -335,6 +362,7 @@ mod tests {
             waiting: Mutex::default(),
             told: Condvar::new(),
             pending: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
             ready: AtomicBool::new(true),
             stopping: AtomicBool::new(false),
         };

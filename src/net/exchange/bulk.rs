@@ -1,33 +1,50 @@
-//! Threads for bulk work: chunks are verified, stored and read for others there.
+//! Threads for what is pulled and served: chunks are verified, stored and read for others
+//! there.
 //!
-//! They run at low priority, so that who asks this node is not kept waiting by what it
-//! pulls or serves: with nothing else to do they have the whole machine, beside
-//! look-ups they give way. As many work at once as there are cores, and a few more
-//! may wait for the disk.
+//! None of it keeps waiting who asks this node: with nothing else to do it has the whole
+//! machine, beside look-ups it gives way. What is large, and may take minutes, does so
+//! wholly; what is small, a retraction of today say, still gets a tenth of a busy core,
+//! so that no crowd of callers keeps it out. As many work at once as there are cores, and a
+//! few more may wait for the disk.
 
 use std::sync::Arc;
-#[cfg(target_os = "linux")]
-use std::sync::Once;
 
+use hashpact_node::priority::{give_way, give_way_wholly};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::error::NetError;
 
-/// How much less than others the threads get of a busy core: at 10, about a tenth of
-/// what a thread of normal priority gets.
-const NICENESS: i32 = 10;
+/// Leaves of one piece of work from which on it is large: some 10 ms of work.
+const LARGE_LEAVES: u64 = 4_096;
 /// Threads at most: each feed that is written and each chunk that is read for a peer
 /// or verified may hold one, and some of these wait for the disk.
 const THREADS_MAX: usize = 64;
 
+/// How much work something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Size {
+    Small,
+    Large,
+}
+
+impl Size {
+    /// Of work on so many leaves.
+    pub(crate) const fn of(leaves: u64) -> Self {
+        if leaves < LARGE_LEAVES {
+            Self::Small
+        } else {
+            Self::Large
+        }
+    }
+}
+
 /// The threads of one exchange.
 #[derive(Debug)]
 pub struct Bulk {
-    /// Taken when it is dropped, and only then.
-    runtime: Option<Runtime>,
-    handle: Handle,
+    small: Threads,
+    large: Threads,
     /// Chunks that are verified at one time: as many as there are cores.
     pub(crate) verifiers: Arc<Semaphore>,
 }
@@ -39,16 +56,9 @@ impl Bulk {
     /// [`NetError::Connect`] where the system has no thread left.
     pub fn start() -> Result<Arc<Self>, NetError> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .max_blocking_threads(THREADS_MAX)
-            .thread_name("bulk")
-            .on_thread_start(give_way)
-            .build()
-            .map_err(NetError::Connect)?;
         Ok(Arc::new(Self {
-            handle: runtime.handle().clone(),
-            runtime: Some(runtime),
+            small: Threads::start("small", give_way)?,
+            large: Threads::start("bulk", give_way_wholly)?,
             verifiers: Arc::new(Semaphore::new(cores)),
         }))
     }
@@ -56,18 +66,46 @@ impl Bulk {
     /// Runs what may block.
     pub(crate) fn run<T: Send + 'static>(
         &self,
+        size: Size,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
-        self.handle.spawn_blocking(work)
+        self.handle(size).spawn_blocking(work)
     }
 
     /// Where such work is tracked.
-    pub(crate) const fn handle(&self) -> &Handle {
-        &self.handle
+    pub(crate) const fn handle(&self, size: Size) -> &Handle {
+        match size {
+            Size::Small => &self.small.handle,
+            Size::Large => &self.large.handle,
+        }
     }
 }
 
-impl Drop for Bulk {
+/// Threads of one priority.
+#[derive(Debug)]
+struct Threads {
+    /// Taken when it is dropped, and only then.
+    runtime: Option<Runtime>,
+    handle: Handle,
+}
+
+impl Threads {
+    fn start(name: &str, give_way: fn()) -> Result<Self, NetError> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(THREADS_MAX)
+            .thread_name(name)
+            .on_thread_start(give_way)
+            .build()
+            .map_err(NetError::Connect)?;
+        Ok(Self {
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
+        })
+    }
+}
+
+impl Drop for Threads {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             // Dropped by whoever holds it last, which may be one of its own threads.
@@ -76,40 +114,33 @@ impl Drop for Bulk {
     }
 }
 
-/// Lowers the priority of the thread that calls: on Linux a thread has its own.
-fn give_way() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(NICENESS) {
-        // Each thread meets the same.
-        static SAID: Once = Once::new();
-        SAID.call_once(|| {
-            tracing::warn!(
-                %error,
-                "bulk work runs at normal priority, and look-ups wait for it: let the node call \
-                 setpriority (under systemd no SystemCallFilter=~@resources)"
-            );
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use hashpact_node::priority::NICENESS;
+
     use super::*;
+
+    /// What `sched_getscheduler` answers.
+    #[cfg(target_os = "linux")]
+    const IDLE: i32 = 5;
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn bulk_work_gives_way_and_other_work_does_not() {
-        // Fields 17 and 18 after the name: priority and niceness.
-        let niceness = || {
+        // Fields 17 and 18 after the name: priority and niceness; field 39 is the policy.
+        let how = || {
             let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
             let (_, fields) = stat.rsplit_once(") ").unwrap();
-            fields.split(' ').nth(16).unwrap().parse::<i32>().unwrap()
+            let field = |n: usize| fields.split(' ').nth(n).unwrap().parse::<i32>().unwrap();
+            (field(16), field(38))
         };
         let bulk = Bulk::start().unwrap();
-        let before = niceness();
-        let inside = bulk.run(niceness).await.unwrap();
-        assert_eq!(inside, (before + NICENESS).min(19));
-        let other = tokio::task::spawn_blocking(niceness).await.unwrap();
-        assert_eq!(other, before);
+        let (before, policy) = how();
+        let small = bulk.run(Size::Small, how).await.unwrap();
+        assert_eq!(small, ((before + NICENESS).min(19), policy));
+        let (_, large) = bulk.run(Size::Large, how).await.unwrap();
+        assert_eq!(large, IDLE);
+        let other = tokio::task::spawn_blocking(how).await.unwrap();
+        assert_eq!(other, (before, policy));
     }
 }

@@ -17,7 +17,7 @@ use hashpact_core::reject::Rejection;
 use hashpact_node::Node;
 use tokio::sync::mpsc;
 
-use super::bulk::Bulk;
+use super::bulk::{Bulk, Size};
 use super::bundle::Source;
 use super::busy::busy;
 use super::inside::{Done, Inside};
@@ -120,7 +120,11 @@ fn verified(
                     .acquire_owned()
                     .await
                     .map_err(stopping)?;
-                let verified = bulk.run(move || {
+                let size = match &part {
+                    PullPart::Chunk(chunk) => Size::of(chunk.to.saturating_sub(chunk.from)),
+                    PullPart::Proof(_) => Size::Small,
+                };
+                let verified = bulk.run(size, move || {
                     let verified = busy("verify", || verify(&node, part, &order));
                     drop(permit);
                     verified

@@ -21,7 +21,7 @@ use hashpact_store::StoreError;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::bulk::Bulk;
+use super::bulk::{Bulk, Size};
 use super::directory::Snapshots;
 use super::reach::Reach;
 use crate::service::ServiceError;
@@ -79,10 +79,10 @@ impl Pulls {
     ) -> Result<Answers<PullPart>, ServiceError> {
         let (node, snapshots) = (Arc::clone(&self.node), Arc::clone(&self.snapshots));
         let begin = move || Pull::begin(node, snapshots, reader, request);
-        let pull = Arc::new(self.reading(begin).await?);
+        let pull = Arc::new(self.reading(Size::Small, begin).await?);
         metrics::counter!("hashpact_pulls_served_total").increment(1);
         if request.proof_only {
-            let proof = self.reading(move || pull.proof()).await?;
+            let proof = self.reading(Size::Small, move || pull.proof()).await?;
             let part = PullPart::Proof(proof);
             return Ok(Box::pin(stream::once(future::ready(Ok(part)))));
         }
@@ -100,11 +100,12 @@ impl Pulls {
     /// Runs what reads the database on a bulk thread, in turn.
     async fn reading<T: Send + 'static>(
         &self,
+        size: Size,
         read: impl FnOnce() -> Result<T, ServiceError> + Send + 'static,
     ) -> Result<T, ServiceError> {
         let turn = Arc::clone(&self.readers).acquire_owned().await;
         let turn = turn.map_err(|_| ServiceError::Unavailable)?;
-        let read = self.bulk.run(move || {
+        let read = self.bulk.run(size, move || {
             let read = read();
             drop(turn);
             read
@@ -125,7 +126,8 @@ async fn read_ahead(
             return;
         };
         let reader = Arc::clone(&pull);
-        let chunk = pulls.reading(move || reader.chunk(from)).await;
+        let size = Size::of(pull.request.to.saturating_sub(from));
+        let chunk = pulls.reading(size, move || reader.chunk(from)).await;
         let next = chunk.as_ref().ok().map(|chunk| chunk.to);
         room.send(chunk);
         match next {

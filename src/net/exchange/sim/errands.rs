@@ -13,6 +13,7 @@ use super::member::Job;
 use super::sessions::{CALLEE, CALLER, SessionId};
 use super::world::{Due, Who, World};
 use crate::error::NetError;
+use crate::exchange::bulk::Size;
 use crate::exchange::errand::Errand;
 use crate::exchange::fork::Search;
 use crate::exchange::hands::{DESK_REST_MS, QUIET_MS};
@@ -144,7 +145,7 @@ impl World {
                     (Desk::new(node, feed, publisher, own, rooms, tell), now)
                 });
                 *used = now;
-                if desk.queue_order(order) {
+                if desk.queue_order(order).is_some() {
                     self.run_desk(at, feed);
                 }
             }
@@ -273,7 +274,8 @@ impl World {
         if let Some(running) = self.running(at)
             && let Some((desk, _)) = running.desks.get(&feed)
         {
-            desk.run();
+            // Nothing is too much for who may do all.
+            let _ = desk.run(Size::Large);
         }
     }
 
@@ -290,7 +292,7 @@ impl World {
             if idle
                 && !desk.is_at_rest()
                 && desk.is_quiet()
-                && desk.queue_order(storing::Order::Rest)
+                && desk.queue_order(storing::Order::Rest).is_some()
             {
                 to_run.push(*feed);
             }
