@@ -18,7 +18,7 @@ use hashpact_core::leaf::{
 use hashpact_core::merkle::CompactRange;
 use hashpact_core::page;
 use hashpact_core::policy::{Action, ClassPattern, Needs, Negative, Policy, Rule, Scope, Verdict};
-use hashpact_store::{FeedKind, FindingKind, Head, NewFeed};
+use hashpact_store::{FeedKind, FindingKind, Head, NewFeed, RefillTerms};
 use proptest::prelude::*;
 
 use super::*;
@@ -462,7 +462,7 @@ impl Reader {
         if from >= to {
             return;
         }
-        let chunk = chunk_of(&history.leaves, from, to, elide);
+        let chunk = chunk_of(&history.leaves, from, to, &elide);
         let mut writer = store.writer(no).unwrap();
         writer.append_verified(&chunk).unwrap();
         // Said again it changes nothing.
@@ -471,6 +471,18 @@ impl Reader {
         let head = head(feed, size, root);
         writer.commit(Some(&head)).unwrap();
         writer.commit(Some(&head)).unwrap();
+        if store.feed(no).unwrap().missing > 0 {
+            // What was dead at the size before may live again, and is asked for again.
+            let dead = dead(&history.says, to);
+            let whole = chunk_of(&history.leaves, 0, to, |at| dead.contains(&at) && elide(at));
+            let terms = RefillTerms {
+                stale: false,
+                records_only: false,
+                growth: None,
+            };
+            writer.refill(&whole, &terms).unwrap();
+            writer.commit(Some(&head)).unwrap();
+        }
         writer.drop_erased().unwrap();
         drop(writer);
         let held = store.feed(no).unwrap();
