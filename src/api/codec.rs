@@ -10,7 +10,8 @@ use bytes::Buf;
 use hashpact_core::fields::Field;
 use prost::Message;
 use tonic::Status;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{Codec, DecodeBuf, Decoder};
+use tonic_prost::ProstEncoder;
 
 use crate::asking::LOOKUP_MAX;
 use crate::error::misuse;
@@ -33,34 +34,15 @@ impl<T, U> Default for CountedCodec<T, U> {
 impl<T: Message + 'static, U: Message + Default + 'static> Codec for CountedCodec<T, U> {
     type Encode = T;
     type Decode = U;
-    type Encoder = Plain<T>;
+    type Encoder = ProstEncoder<T>;
     type Decoder = Counted<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        Plain(PhantomData)
+        ProstEncoder::default()
     }
 
     fn decoder(&mut self) -> Self::Decoder {
         Counted(PhantomData)
-    }
-}
-
-/// Encodes into a buffer of the exact size.
-#[derive(Debug)]
-pub(crate) struct Plain<T>(PhantomData<fn() -> T>);
-
-impl<T: Message> Encoder for Plain<T> {
-    type Item = T;
-    type Error = Status;
-
-    fn encode(&mut self, item: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.reserve(item.encoded_len());
-        item.encode(buffer)
-            .map_err(|_| Status::internal("internal error"))
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::default()
     }
 }
 

@@ -465,10 +465,10 @@ pub enum Files {
     Ignore,
 }
 
-/// All that is wrong with a configuration.
+/// All that is wrong with a file of the operator's: the configuration, the policy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
-    /// The configuration's file.
+    /// The file.
     pub path: PathBuf,
     /// Every problem, in the order of the file.
     pub problems: Vec<ConfigProblem>,

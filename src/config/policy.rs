@@ -5,8 +5,7 @@
 //! its line and what to do. `docs/POLICY.md` explains every key.
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use hashpact_core::id::Slug;
 use hashpact_core::policy::{
@@ -17,8 +16,8 @@ use hashpact_core::signal::SignalKind;
 use hashpact_node::policy::TEXT_MAX_BYTES;
 use toml::de::DeTable;
 
-use super::ConfigProblem;
 use super::reader::{Reading, Section};
+use super::{ConfigError, ConfigProblem};
 
 /// The longest age that a rule may ask for.
 const AGE_MAX_H: u64 = 100 * 365 * 24;
@@ -35,33 +34,12 @@ const NEEDS: [&str; 6] = [
     "rollout_percent",
 ];
 
-/// All that is wrong with a policy's file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct PolicyFileError {
-    /// The file.
-    pub path: PathBuf,
-    /// Every problem, in the order of the file.
-    pub problems: Vec<ConfigProblem>,
-}
-
-impl fmt::Display for PolicyFileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.problems.len();
-        let noun = if count == 1 { "problem" } else { "problems" };
-        write!(f, "{}: {count} {noun}", self.path.display())?;
-        for problem in &self.problems {
-            write!(f, "\n  {}\n    {}", problem.fact(), problem.fix)?;
-        }
-        Ok(())
-    }
-}
-
 /// Reads the file at `path`; answers the policy and its text.
 ///
 /// # Errors
 /// Every problem that there is.
-pub fn load(path: &Path) -> Result<(Policy, Vec<u8>), PolicyFileError> {
-    let fail = |problems| PolicyFileError {
+pub fn load(path: &Path) -> Result<(Policy, Vec<u8>), ConfigError> {
+    let fail = |problems| ConfigError {
         path: path.to_owned(),
         problems,
     };

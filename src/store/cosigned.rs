@@ -13,8 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -23,6 +22,8 @@ use hashpact_core::id::{Digest, FeedId, MemberNumber};
 use hashpact_core::limits::NOTE_MAX_BYTES;
 use hashpact_core::witness::Cosigned;
 use serde::{Deserialize, Serialize};
+
+use crate::durable::{self, Fault, private};
 
 /// The version that files are written with.
 const VERSION: u32 = 1;
@@ -89,18 +90,6 @@ impl CosignedError {
         }
     }
 }
-
-/// A step on the way to a durable file; tests make each of them fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    Write,
-    SyncFile,
-    Rename,
-    SyncFolder,
-}
-
-/// Asked before each step; an error stands for a crash there.
-type Fault = fn(Step) -> std::io::Result<()>;
 
 /// The open folder.
 #[derive(Debug)]
@@ -235,27 +224,11 @@ impl CosignedStates {
         let mut bytes =
             serde_json::to_vec_pretty(&document).map_err(|error| io(what)(error.into()))?;
         bytes.push(b'\n');
-        let path = self.path(feed);
-        let beside = path.with_extension("new");
-        self.step(Step::Write)?;
-        let mut file = private(&beside, true).map_err(io(what))?;
-        file.write_all(&bytes).map_err(io(what))?;
-        self.step(Step::SyncFile)?;
-        file.sync_all().map_err(io("syncing a witness record"))?;
-        self.step(Step::Rename)?;
-        std::fs::rename(&beside, &path).map_err(io("renaming a witness record"))?;
-        self.step(Step::SyncFolder)?;
-        File::open(&self.folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(io("syncing the witness records"))
+        durable::replace(&self.path(feed), &bytes, self.fault).map_err(io(what))
     }
 
     fn path(&self, feed: FeedId) -> PathBuf {
         self.folder.join(format!("{feed}.{EXTENSION}"))
-    }
-
-    fn step(&self, step: Step) -> Result<(), CosignedError> {
-        (self.fault)(step).map_err(io("writing a witness record"))
     }
 }
 
@@ -293,12 +266,6 @@ fn read(path: &Path) -> Result<(FeedId, Cosigned), CosignedError> {
     Ok((FeedId(feed), cosigned))
 }
 
-fn private(path: &Path, anew: bool) -> std::io::Result<File> {
-    let mut options = File::options();
-    options.create(true).write(true).truncate(anew).mode(0o600);
-    options.open(path)
-}
-
 fn io(what: &'static str) -> impl Fn(std::io::Error) -> CosignedError {
     move |source| CosignedError::Io { what, source }
 }
@@ -306,6 +273,7 @@ fn io(what: &'static str) -> impl Fn(std::io::Error) -> CosignedError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::durable::Step;
 
     const FEED: FeedId = FeedId(Digest([7; 32]));
 

@@ -26,6 +26,7 @@ mod classes;
 mod counts;
 mod documents;
 mod drop_feed;
+mod durable;
 mod elided;
 mod error;
 mod families;

@@ -13,12 +13,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use hashpact_core::id::{Digest, FeedId};
 use hashpact_core::merkle::CompactRange;
 use serde::{Deserialize, Serialize};
+
+use crate::durable::{self, Fault, folder, private};
 
 /// The version that the file is written with.
 const VERSION: u32 = 1;
@@ -121,18 +122,6 @@ pub struct SignedState {
     /// The root of the tree over them.
     pub root: Digest,
 }
-
-/// A step on the way to a durable file; tests make each of them fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    Write,
-    SyncFile,
-    Rename,
-    SyncFolder,
-}
-
-/// Asked before each step; an error stands for a crash there.
-type Fault = fn(Step) -> std::io::Result<()>;
 
 /// The open sign-state file.
 pub struct SignState {
@@ -293,24 +282,7 @@ impl SignState {
         states: &BTreeMap<FeedId, SignedState>,
     ) -> Result<(), SignStateError> {
         let bytes = encode(states)?;
-        let beside = self.path.with_extension("new");
-        let folder = folder(&self.path);
-        self.step(Step::Write, "writing the sign-state file")?;
-        let mut file = create_private(&beside).map_err(io("writing the sign-state file"))?;
-        file.write_all(&bytes)
-            .map_err(io("writing the sign-state file"))?;
-        self.step(Step::SyncFile, "syncing the sign-state file")?;
-        file.sync_all().map_err(io("syncing the sign-state file"))?;
-        self.step(Step::Rename, "renaming the sign-state file")?;
-        std::fs::rename(&beside, &self.path).map_err(io("renaming the sign-state file"))?;
-        self.step(Step::SyncFolder, "syncing the sign-state folder")?;
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(io("syncing the sign-state folder"))
-    }
-
-    fn step(&self, step: Step, what: &'static str) -> Result<(), SignStateError> {
-        (self.fault)(step).map_err(io(what))
+        durable::replace(&self.path, &bytes, self.fault).map_err(io("writing the sign-state file"))
     }
 }
 
@@ -417,35 +389,13 @@ fn encode(states: &BTreeMap<FeedId, SignedState>) -> Result<Vec<u8>, SignStateEr
 fn lock(path: &Path) -> Result<File, SignStateError> {
     let what = "locking the sign-state file";
     std::fs::create_dir_all(folder(path)).map_err(io(what))?;
-    let file = create_private_kept(&path.with_extension("lock")).map_err(io(what))?;
+    let file = private(&path.with_extension("lock"), false).map_err(io(what))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(SignStateError::Locked {
             path: path.to_owned(),
         }),
         Err(TryLockError::Error(source)) => Err(SignStateError::Io { what, source }),
-    }
-}
-
-fn create_private(path: &Path) -> std::io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut options = File::options();
-    options.create(true).write(true).truncate(true).mode(0o600);
-    options.open(path)
-}
-
-fn create_private_kept(path: &Path) -> std::io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut options = File::options();
-    options.create(true).write(true).truncate(false).mode(0o600);
-    options.open(path)
-}
-
-/// The folder of a path; the current one for a bare name.
-fn folder(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
     }
 }
 

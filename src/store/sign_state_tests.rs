@@ -1,6 +1,7 @@
 //! The sign-state file: what it refuses, and what a crash leaves of it.
 
 use super::*;
+use crate::durable::Step;
 
 fn feed() -> FeedId {
     FeedId(Digest::of(b"feed"))

@@ -15,7 +15,7 @@ use super::Context;
 use super::error::{CliError, Exit};
 use super::output::{counted, table};
 use crate::config::ConfigProblem;
-use crate::config::policy::{self, PolicyFileError};
+use crate::config::policy;
 
 /// Check the policy, explain a verdict, or see what another policy would change
 ///
@@ -162,12 +162,6 @@ fn rules(policy: &Policy) -> Vec<RuleObject> {
         }
     });
     rules.collect()
-}
-
-impl From<PolicyFileError> for CliError {
-    fn from(error: PolicyFileError) -> Self {
-        Self::usage(error)
-    }
 }
 
 #[cfg(test)]
