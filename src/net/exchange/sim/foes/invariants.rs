@@ -58,13 +58,14 @@ fn accused(node: &Node) -> BTreeSet<FeedId> {
     kept.iter().map(feed).collect()
 }
 
-/// What becomes of an entry's signal at a node; `None` where nothing is known of it.
-fn verdict(node: &Node, entry: u64) -> Option<Verdict> {
-    let signal = signal_of(entry);
-    let matched = node.matches(std::slice::from_ref(&signal), MatchOptions::exact());
-    node.judge("", "")
-        .unwrap()
-        .verdict(&signal, &matched.unwrap()[0])
+/// What becomes of entries' signals at a node; `None` where nothing is known of one.
+fn verdicts(node: &Node, entries: impl Iterator<Item = u64>) -> Vec<Option<Verdict>> {
+    let signals: Vec<_> = entries.map(signal_of).collect();
+    let matched = node.matches(&signals, MatchOptions::exact()).unwrap();
+    let judge = node.judge("", "").unwrap();
+    let each = signals.iter().zip(&matched);
+    each.map(|(signal, matched)| judge.verdict(signal, matched))
+        .collect()
 }
 
 impl Watch {
@@ -146,8 +147,8 @@ impl Watch {
             }
         }
         let answered = |side: usize| {
-            let entries = fork.entries[side].iter();
-            entries.filter_map(|entry| verdict(node, *entry)).max()
+            let entries = fork.entries[side].iter().copied();
+            verdicts(node, entries).into_iter().max().flatten()
         };
         let both = [answered(0), answered(1)];
         if both.iter().all(Option::is_some) {
@@ -163,10 +164,10 @@ impl Watch {
     }
 
     /// What has not ended as it is to end.
-    pub(super) fn unsettled(&self, world: &World, kit: &Kit) -> Vec<String> {
+    pub(super) fn unsettled(world: &World, kit: &Kit) -> Vec<String> {
         let mut wrong = Vec::new();
         for fork in &kit.forks {
-            wrong.extend(self.unproven(world, kit, fork));
+            wrong.extend(Self::unproven(world, kit, fork));
         }
         for (at, node) in honest(world, kit).filter(|(at, _)| *at < NODES) {
             let slug = &world.members[at].slug;
@@ -177,15 +178,25 @@ impl Watch {
         wrong
     }
 
-    /// Who has no evidence of a fork that honest members hold both sides of.
-    fn unproven(&self, world: &World, kit: &Kit, fork: &Fork) -> Vec<String> {
-        let mut sides = BTreeSet::new();
-        for (at, node) in honest(world, kit) {
+    /// Who has no evidence of a fork that is seen: an honest member holds one side, and
+    /// another holds or has cosigned no more of the other side. Who proves it needs the
+    /// larger tree: a witness that cosigned that has none.
+    fn unproven(world: &World, kit: &Kit, fork: &Fork) -> Vec<String> {
+        let (mut held_at, mut known) = (BTreeSet::new(), BTreeSet::new());
+        for (_, node) in honest(world, kit) {
             let applied = held(node, &fork.feed).and_then(|feed| feed.applied);
-            sides.extend(applied.and_then(|head| fork.side_of(head.size, head.root)));
-            sides.extend(self.cosigned.get(&(at, fork.feed)).into_iter().flatten());
+            let stands = |size, root| Some((fork.side_of(size, root)?, size));
+            held_at.extend(applied.and_then(|head| stands(head.size, head.root)));
+            let said = node.witnessing().and_then(|w| w.said(&fork.feed));
+            known.extend(said.and_then(|said| stands(said.cosigned.size, said.cosigned.root)));
         }
-        if sides.len() < 2 {
+        known.extend(&held_at);
+        let seen = |(side, size): &(usize, u64)| {
+            known
+                .iter()
+                .any(|(other, less)| other != side && less <= size)
+        };
+        if !held_at.iter().any(seen) {
             return Vec::new();
         }
         let may_see = |at: &usize| fork.readers.contains(at) || *at >= NODES;
@@ -193,7 +204,7 @@ impl Watch {
         let without = all.filter(|(_, node)| !accused(node).contains(&fork.feed));
         let told = |(at, _): (usize, &Node)| {
             let slug = &world.members[at].slug;
-            format!("3: {slug} has no evidence of a fork that is seen")
+            format!("3: {slug} has no evidence of a fork that is seen: {known:?}")
         };
         without.map(told).collect()
     }
@@ -233,7 +244,7 @@ fn forged<'n>(world: &'n World, kit: &'n Kit, node: &'n Node) -> impl Iterator<I
         ours.applied.is_some_and(wrong)
     });
     let other = other.map(|set| format!("{} is not what its publisher signed", set.name));
-    let answered = forged_entries().filter(|entry| verdict(node, *entry).is_some());
+    let answered = verdicts(node, forged_entries()).into_iter().flatten();
     other.chain(answered.map(|_| "it answers with an entry that nobody published".to_owned()))
 }
 
@@ -263,8 +274,8 @@ fn behind(world: &World, kit: &Kit, (at, node): (usize, &Node)) -> Vec<String> {
         if ours.is_some_and(|feed| feed.missing > 0) {
             wrong.push(format!("{} of {} lacks leaves", set.name, set.publisher));
         }
-        for n in 0..set.published {
-            let is = verdict(node, (nth as u64) << 32 | n);
+        let entries = (0..set.published).map(|n| (nth as u64) << 32 | n);
+        for (n, is) in (0..).zip(verdicts(node, entries)) {
             let retracted = n < set.retracted;
             let good = if retracted {
                 is != Some(Verdict::Enforce)

@@ -28,7 +28,7 @@ const MEETING_MS: u64 = 8_000;
 /// For how long members lie.
 const HOSTILE_MS: u64 = 45_000;
 /// Between two looks.
-const LOOK_MS: u64 = 1_500;
+const LOOK_MS: u64 = 2_500;
 
 /// What is played.
 #[derive(Debug, Clone, Copy)]
@@ -349,7 +349,7 @@ impl Show {
         loop {
             self.world.run_until_rest(end)?;
             self.look()?;
-            let wrong = self.watch.unsettled(&self.world, &self.kit.borrow());
+            let wrong = Watch::unsettled(&self.world, &self.kit.borrow());
             if wrong.is_empty() {
                 break;
             }
