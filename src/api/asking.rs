@@ -22,8 +22,9 @@ use metrics::{counter, histogram};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
-use crate::convert::{self, Matches};
+use crate::convert;
 use crate::error::{lost, misuse, overloaded, status};
+use crate::matches::Matches;
 use crate::places::{Place, Places};
 use crate::wire;
 
@@ -240,6 +241,7 @@ fn match_all(
 ) -> Result<Answered, NodeError> {
     let judge = node.judge(surface, region)?;
     let found = node.matches(signals, options)?;
+    node.note_asked(signals, &found);
     let mut matches = Matches::new(node);
     let both = signals.iter().zip(found);
     let answers = both.map(|(signal, found)| {

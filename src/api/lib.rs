@@ -35,6 +35,7 @@ mod export;
 mod gather;
 mod import;
 mod looking;
+mod matches;
 mod opinions;
 mod past;
 mod places;

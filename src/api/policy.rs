@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::error::status;
-use crate::{convert, places, wire};
+use crate::{convert, matches, places, wire};
 
 /// Signals of one entry that are explained; a leaf has no more.
 const SIGNALS_MAX: usize = 256;
@@ -255,6 +255,7 @@ fn explained_leaf(
             Witnessed::Unknown => "unknown",
         }
         .to_owned(),
+        doubts: matches::codes(leaf.doubts),
     }
 }
 

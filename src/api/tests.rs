@@ -83,6 +83,7 @@ pub(crate) fn node(folder: &TempDir) -> Arc<Node> {
         witness: None,
         near_index: true,
         audit: hashpact_node::audit::AuditSettings::default(),
+        hygiene: hashpact_node::hygiene::HygieneOptions::default(),
     })
     .unwrap();
     for roster in [first, signed(&second, &admin)] {

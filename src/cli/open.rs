@@ -16,6 +16,7 @@ use hashpact_net::exchange::{Bootstrap, ExchangeOptions};
 use hashpact_net::tls::Credentials;
 use hashpact_node::audit::AuditSettings;
 use hashpact_node::clock::Clock;
+use hashpact_node::hygiene::HygieneOptions;
 use hashpact_node::removed::RemovedMembers;
 use hashpact_node::witnessing::WitnessOptions;
 use hashpact_node::{Node, NodeError, NodeOptions, RosterDocuments};
@@ -24,7 +25,7 @@ use hashpact_store::{StoreError, StoreOptions};
 use super::allow_list;
 use super::error::CliError;
 use super::policy;
-use crate::config::{self, Config};
+use crate::config::{self, ClassConflicts, Config};
 use crate::keyfile::{self, KeyFileError};
 use crate::roster_file;
 
@@ -120,7 +121,19 @@ fn options(config: &Config, connects: bool, only: bool) -> Result<NodeOptions, C
         witness: witness_key.map(|key| WitnessOptions { key, only }),
         near_index: connects && !only,
         audit: audit_settings(config),
+        hygiene: hygiene(config),
     })
+}
+
+/// What becomes of doubts that the node has by itself.
+fn hygiene(config: &Config) -> HygieneOptions {
+    let hygiene = &config.hygiene;
+    HygieneOptions {
+        flood_share_percent: u8::try_from(hygiene.flood_share_percent).unwrap_or(u8::MAX),
+        flood_min_values: hygiene.flood_min_values,
+        flood_hold_ms: hygiene.flood_hold_h.saturating_mul(3_600_000),
+        class_conflicts_review: hygiene.class_conflicts == ClassConflicts::Review,
+    }
 }
 
 /// The receipt key, and the one that is to take its place.

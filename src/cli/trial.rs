@@ -178,6 +178,7 @@ impl Trial {
             witness: None,
             near_index: true,
             audit: hashpact_node::audit::AuditSettings::default(),
+            hygiene: hashpact_node::hygiene::HygieneOptions::default(),
         })
         .map_err(CliError::failed)?;
         let documents = RosterDocuments {

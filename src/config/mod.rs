@@ -9,6 +9,7 @@
 
 mod api;
 pub(crate) mod files;
+mod hygiene;
 pub mod policy;
 mod reader;
 mod sections;
@@ -25,6 +26,7 @@ use hashpact_node::caller::Role;
 use serde::{Serialize, Serializer};
 use toml::de::DeTable;
 
+pub use hygiene::{ClassConflicts, Hygiene, Quarantine};
 pub use reader::ConfigProblem;
 use reader::{Reading, Section};
 
@@ -56,9 +58,10 @@ pub struct Config {
     pub policy: PolicyFile,
     /// What it keeps of who did what.
     pub audit: Audit,
-    /// How it stops.
-    /// `[quarantine]`.
+    /// What it holds back.
     pub quarantine: Quarantine,
+    /// What it makes of doubts of its own.
+    pub hygiene: Hygiene,
     /// What it makes of receipts.
     pub receipts: Receipts,
     /// `[shutdown]`.
@@ -339,13 +342,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// `[quarantine]`: what is held back though members publish it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Quarantine {
-    /// Files of hashes that never match.
-    pub allow_lists: Vec<PathBuf>,
 }
 
 /// `[policy]`: what the node makes of what members say.

@@ -13,8 +13,8 @@ use super::api::api;
 use super::reader::Section;
 use super::{
     Audit, Bootstrap, Coalition, Config, Endpoint, Federation, FederationLimits, Files, Keys, Log,
-    LogFormat, Member, Node, PolicyFile, Publish, Pull, Quarantine, Receipts, RemovedMembers,
-    Shutdown, Store, files,
+    LogFormat, Member, Node, PolicyFile, Publish, Pull, Receipts, RemovedMembers, Shutdown, Store,
+    files, hygiene,
 };
 
 const ENDPOINT_FIX: &str = "write it as \"host:port\", such as \"node1.example.org:7443\"";
@@ -37,7 +37,8 @@ pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
     let pull = pull(root.section("pull"));
     let publish = publish(root.section("publish"));
     let log = log(root.section("log"));
-    let quarantine = quarantine(root.section("quarantine"), files);
+    let quarantine = hygiene::quarantine(root.section("quarantine"), files);
+    let hygiene = hygiene::read(root.section("hygiene"));
     let policy = policy(root.section("policy"));
     let audit = audit(root.section("audit"));
     let receipts = receipts(root.section("receipts"));
@@ -54,7 +55,8 @@ pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
         pull,
         publish,
         log: log?,
-        quarantine,
+        quarantine: quarantine?,
+        hygiene: hygiene?,
         policy: policy?,
         audit,
         receipts,
@@ -332,17 +334,6 @@ fn log(section: Section<'_, '_>) -> Option<Log> {
         format: format?,
         level: level?,
     })
-}
-
-fn quarantine(section: Section<'_, '_>, files: Files) -> Quarantine {
-    let allow_lists = section.paths("allow_lists");
-    if files == Files::Check {
-        for path in &allow_lists {
-            note_file(&section, "allow_lists", files::check_public(path));
-        }
-    }
-    section.finish();
-    Quarantine { allow_lists }
 }
 
 fn policy(section: Section<'_, '_>) -> Option<PolicyFile> {

@@ -20,6 +20,7 @@ pub mod error;
 pub mod evidence;
 pub mod expiry;
 pub mod hub;
+pub mod hygiene;
 pub mod lookup;
 mod lost;
 mod mass;
@@ -40,6 +41,7 @@ pub mod roster_words;
 pub mod witnessing;
 
 mod export;
+mod flooded;
 mod handed_in;
 mod judging;
 mod node;

@@ -21,6 +21,7 @@ use crate::changes::Following;
 use crate::clock::Clock;
 use crate::error::NodeError;
 use crate::hub::Hub;
+use crate::hygiene::HygieneOptions;
 use crate::judging::Judging;
 use crate::membership::Membership;
 use crate::model::{
@@ -69,6 +70,8 @@ pub struct NodeOptions {
     pub audit: AuditSettings,
     /// With what it witnesses.
     pub witness: Option<WitnessOptions>,
+    /// What becomes of doubts that it has by itself.
+    pub hygiene: HygieneOptions,
 }
 
 /// A member as answers name it.
@@ -158,7 +161,7 @@ impl Node {
         let near = index(SignalKind::Pdq.number_byte())?;
         let near_frames = index(hashpact_store::FRAME_KIND)?;
         let following = Following::new(&store);
-        let desk = Arc::new(Desk::open(&store, options.clock.now())?);
+        let desk = Arc::new(Desk::open(&store, options.clock.now(), options.hygiene)?);
         let witnessing = Witnessing::of(&options.sign_state_dir, options.witness)?;
         let node = Arc::new(Self {
             store,

@@ -47,6 +47,7 @@ impl Node {
     pub fn follow_roster(&self) -> Result<(), NodeError> {
         self.say_roster_state();
         self.follow_conflicts()?;
+        self.follow_floods();
         if !self.takes_publish_leaves() {
             return Ok(());
         }
@@ -117,7 +118,11 @@ impl Node {
         reason: Option<Reason>,
     ) -> Result<Vec<QuarantineLot>, NodeError> {
         let mut lots = Vec::new();
-        for feed in self.feeds_of(set)? {
+        let feeds = self.feeds_of(set)?;
+        if reason.is_none_or(|reason| reason == Reason::Flood) {
+            lots.extend(self.flooded_lots(&feeds)?);
+        }
+        for feed in feeds {
             let of = self.store().quarantine(feed.no)?.into_iter();
             let of = of.filter(|lot| reason.is_none_or(|reason| reason == lot.name.reason));
             lots.extend(of.map(|lot| QuarantineLot {
@@ -145,8 +150,12 @@ impl Node {
         limit: usize,
     ) -> Result<Vec<QuarantinedEntry>, NodeError> {
         let limit = limit.min(ENTRIES_MAX);
+        let feeds = self.feeds_of(set)?;
         let mut entries = Vec::new();
-        for feed in self.feeds_of(set)? {
+        if !dropped && reason.is_none_or(|reason| reason == Reason::Flood) {
+            entries = self.flooded_entries(&feeds, limit)?;
+        }
+        for feed in feeds {
             let rest = limit.saturating_sub(entries.len());
             for leaf in self
                 .store()
@@ -183,6 +192,16 @@ impl Node {
         decision: Decision,
     ) -> Result<(u64, Vec<u64>), NodeError> {
         let feed = self.feed_of(set)?;
+        let flood = reason == Some(Reason::Flood);
+        if flood && decision == Decision::Drop {
+            let why = "a flood is at review and told; hashpact mute keeps it from more";
+            return Err(NodeError::Misuse(why.to_owned()));
+        }
+        let floods = if decision == Decision::Release && (flood || reason.is_none()) {
+            self.release_floods(&feed, entries)?
+        } else {
+            Vec::new()
+        };
         let mut missing = Vec::new();
         let leaves = match entries {
             None => None,
@@ -190,7 +209,7 @@ impl Node {
                 let mut leaves = BTreeSet::new();
                 for first in named {
                     let of = self.withheld_of(&feed, *first)?;
-                    if of.is_empty() {
+                    if of.is_empty() && !floods.contains(first) {
                         missing.push(*first);
                     }
                     leaves.extend(of);
@@ -200,6 +219,8 @@ impl Node {
         };
         let chosen = Chosen { reason, leaves };
         let changed = self.store().decide_quarantine(feed.no, &chosen, decision)?;
+        let released = u64::try_from(floods.len()).unwrap_or(u64::MAX);
+        let changed = changed.saturating_add(released);
         let reason = reason.map_or("any", Reason::code);
         match decision {
             Decision::Release => info!(%set, changed, reason, "released from quarantine"),

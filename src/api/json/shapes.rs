@@ -153,6 +153,9 @@ pub(super) struct Found {
     /// What members think of it; absent where nobody said anything.
     #[serde(skip_serializing_if = "Option::is_none")]
     opinions: Option<Opinions>,
+    /// What the node itself doubts: `class_conflict`, `flood`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    doubts: Vec<String>,
 }
 
 /// What members think of an entry.
@@ -286,6 +289,7 @@ impl Found {
             kind: kind.map_or_else(String::new, |kind| kind.to_string()),
             distance: found.distance,
             opinions: found.opinions.map(Opinions::of),
+            doubts: found.doubts,
         }
     }
 }

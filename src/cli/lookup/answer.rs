@@ -105,6 +105,9 @@ pub(in crate::cli) struct MatchObject {
     /// What members think of it; absent where nobody said anything.
     #[serde(skip_serializing_if = "Option::is_none")]
     opinions: Option<OpinionsObject>,
+    /// What the node itself doubts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    doubts: Vec<String>,
 }
 
 /// What answers say beside matches.
@@ -261,6 +264,7 @@ fn object(
         quality: found.quality,
         standing: found.standing,
         opinions: found.opinions.map(OpinionsObject::of),
+        doubts: found.doubts,
     }
 }
 
@@ -324,7 +328,19 @@ impl MatchObject {
         if self.standing != "active" {
             let _ = write!(line, "  {}", self.standing);
         }
+        for doubt in &self.doubts {
+            let _ = write!(line, "  {}", doubt_in_words(doubt));
+        }
         line
+    }
+}
+
+/// What the node doubts, for people; a code that is not known stays one.
+pub(in crate::cli) fn doubt_in_words(code: &str) -> &str {
+    match code {
+        "class_conflict" => "classified otherwise, too",
+        "flood" => "matches too much",
+        other => other,
     }
 }
 

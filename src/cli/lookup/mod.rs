@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use hashpact_core::signal::SignalKind;
 
+pub(super) use self::answer::doubt_in_words;
 use self::answer::{NearArgs, Told, ask, still_loading};
 use self::item::Item;
 use super::Context;

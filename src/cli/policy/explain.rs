@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::cli::Context;
 use crate::cli::client::connect_or_embed;
 use crate::cli::error::CliError;
+use crate::cli::lookup::doubt_in_words;
 use crate::cli::output::{stamp, time};
 
 /// Say why a signal or an entry gets its verdict
@@ -67,6 +68,8 @@ struct LeafObject {
     standing: String,
     witnessed: String,
     muted: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    doubts: Vec<String>,
     ceiling: String,
     verdict: String,
 }
@@ -169,6 +172,8 @@ fn leaf_lines(place: usize, leaf: &wire::ExplainedLeaf, context: &Context) -> Re
     if leaf.muted {
         said.push("muted".to_owned());
     }
+    let doubts = leaf.doubts.iter();
+    said.extend(doubts.map(|code| doubt_in_words(code).to_owned()));
     if leaf.ceiling != "enforce" {
         said.push(format!("at most {}", leaf.ceiling));
     }
@@ -253,6 +258,7 @@ fn leaf_object(leaf: wire::ExplainedLeaf) -> LeafObject {
         standing: leaf.standing,
         witnessed: leaf.witnessed,
         muted: leaf.muted,
+        doubts: leaf.doubts,
         ceiling: leaf.ceiling,
         verdict: leaf.verdict,
     }

@@ -62,9 +62,15 @@ pub struct Voice<'v> {
 
 impl Voice<'_> {
     fn corroborates(&self, kind: SignalKind) -> bool {
-        let weak = matches!(kind, SignalKind::Md5 | SignalKind::Sha1);
-        !weak && self.basis != Basis::Inherited
+        corroborates(kind, self.basis)
     }
+}
+
+/// Whether a second entry of this basis counts of a signal of this kind.
+#[must_use]
+pub fn corroborates(kind: SignalKind, basis: Basis) -> bool {
+    let weak = matches!(kind, SignalKind::Md5 | SignalKind::Sha1);
+    !weak && basis != Basis::Inherited
 }
 
 /// Why a rule that is about an entry does not count it.

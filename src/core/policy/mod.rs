@@ -16,6 +16,7 @@
 //! Trusts nobody's count: members are counted by their number in the roster, and MD5,
 //! SHA-1 and basis `inherited` corroborate nothing ([`Voice`]).
 
+mod classes;
 mod evaluate;
 #[cfg(test)]
 mod model;
@@ -29,7 +30,10 @@ use std::fmt;
 
 use crate::id::Slug;
 
-pub use self::evaluate::{Evaluation, LeftOut, NotFired, Question, RuleOutcome, Voice, Witnessed};
+pub use self::classes::{Classed, exclude_each_other, in_conflict};
+pub use self::evaluate::{
+    Evaluation, LeftOut, NotFired, Question, RuleOutcome, Voice, Witnessed, corroborates,
+};
 pub use self::scope::{ClassPattern, Scope, SetPattern, Word};
 pub use self::share::{SHARES, Salt, share_of};
 

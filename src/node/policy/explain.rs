@@ -5,7 +5,7 @@ use hashpact_core::leaf::{self, Leaf};
 use hashpact_core::policy::{Evaluation, Verdict, Witnessed};
 use hashpact_core::signal::{Signal, SignalKind};
 
-use super::Judge;
+use super::{Doubts, Judge};
 use crate::error::NodeError;
 use crate::model::{Found, MatchOptions, Matched};
 use crate::node::Node;
@@ -36,6 +36,8 @@ pub struct ExplainedLeaf {
     pub muted: bool,
     /// Whether witnesses stand behind it.
     pub witnessed: Witnessed,
+    /// What the node itself doubts of it.
+    pub doubts: Doubts,
 }
 
 impl Node {
@@ -83,12 +85,14 @@ impl Node {
 
     fn explained(&self, judge: &Judge<'_>, signal: &Signal, matched: Matched) -> Explained {
         let evaluation = judge.evaluate(&judge.in_force().policy, signal, &matched);
+        let mut doubts = judge.doubts(signal, &matched).into_iter();
         let mut leaves = Vec::with_capacity(matched.found.len());
         for found in matched.found {
             leaves.push(ExplainedLeaf {
                 leaf_hash: self.leaf_hash(&found),
                 muted: judge.is_muted(signal, &found),
                 witnessed: judge.witnessed(&found),
+                doubts: doubts.next().unwrap_or_default(),
                 found,
             });
         }

@@ -14,10 +14,11 @@ use hashpact_core::policy::{
 use hashpact_core::signal::Signal;
 
 use super::InForce;
+use super::floods::Held;
 use super::mutes::Mutes;
 use crate::changes::PresentEntry;
 use crate::error::NodeError;
-use crate::model::{Found, IndexKey, MatchStanding, Matched};
+use crate::model::{Found, MatchStanding, Matched};
 use crate::node::Node;
 
 /// Judges the answers of one call.
@@ -25,7 +26,9 @@ pub struct Judge<'n> {
     node: &'n Node,
     force: Arc<InForce>,
     mutes: Arc<Mutes>,
-    now: UnixMillis,
+    pub(super) floods: Arc<Held>,
+    pub(super) class_conflicts_count: bool,
+    pub(super) now: UnixMillis,
     surface: Option<Word>,
     region: Option<Word>,
     /// Up to which size witnesses stand behind a feed; `None` where that is unknown.
@@ -49,6 +52,8 @@ impl Node {
             node: self,
             force: self.policy(),
             mutes: self.desk().mutes(),
+            floods: self.desk().floods().held(),
+            class_conflicts_count: self.desk().floods().options().class_conflicts_review,
             now: self.clock().now(),
             surface: word("surface", surface)?,
             region: word("region", region)?,
@@ -83,14 +88,14 @@ impl Judge<'_> {
                 .max();
             return most.map(|most| most.min(policy.default_verdict()));
         }
-        let voices = self.voices(policy, &signal.index_key(), matched);
+        let voices = self.voices(policy, signal, matched);
         policy.verdict(&self.question(signal), &voices)
     }
 
     /// The same by any policy, with what becomes of each match and why.
     #[must_use]
     pub fn evaluate(&self, policy: &Policy, signal: &Signal, matched: &Matched) -> Evaluation {
-        let voices = self.voices(policy, &signal.index_key(), matched);
+        let voices = self.voices(policy, signal, matched);
         policy.evaluate(&self.question(signal), &voices)
     }
 
@@ -146,20 +151,18 @@ impl Judge<'_> {
         }
     }
 
-    fn voices<'m>(
-        &self,
-        policy: &Policy,
-        asked: &IndexKey,
-        matched: &'m Matched,
-    ) -> Vec<Voice<'m>> {
+    fn voices<'m>(&self, policy: &Policy, signal: &Signal, matched: &'m Matched) -> Vec<Voice<'m>> {
         let salt = &self.node.desk().salt;
+        let asked = &signal.index_key();
         let asked_is_muted = self.mutes.signal(salt, asked, self.now);
-        let voice = |found: &'m Found| {
+        let doubts = self.doubts(signal, matched);
+        let voice = |(place, found): (usize, &'m Found)| {
             let entry = &found.entry;
             let muted = asked_is_muted
                 || self.mutes.set(&entry.entry.set, self.now)
                 || (found.key != *asked && self.mutes.signal(salt, &found.key, self.now));
-            let ceiling = standing_ceiling(entry.standing);
+            let doubts = doubts.get(place).copied().unwrap_or_default();
+            let ceiling = standing_ceiling(entry.standing).min(doubts.ceiling());
             Voice {
                 member: entry.publisher,
                 set: &entry.entry.set,
@@ -185,7 +188,7 @@ impl Judge<'_> {
                 },
             }
         };
-        matched.found.iter().map(voice).collect()
+        matched.found.iter().enumerate().map(voice).collect()
     }
 
     /// Whether a match is muted, by itself or by what was asked.

@@ -9,7 +9,9 @@
 //! that is wrong goes on with it, neither milder nor stricter than it was.
 
 mod compare;
+mod doubts;
 mod explain;
+mod floods;
 mod judge;
 mod mutes;
 
@@ -19,17 +21,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use hashpact_core::id::{Digest, SetName, UnixMillis};
 use hashpact_core::policy::{Policy, Salt};
-use hashpact_store::Store;
+use hashpact_store::{IndexKey, Store};
 use tracing::{error, info};
 
 use crate::error::NodeError;
+use crate::hygiene::HygieneOptions;
 use crate::node::Node;
 
 pub use self::compare::{Compared, Example, Shift};
+pub use self::doubts::Doubts;
 pub use self::explain::{Explained, ExplainedLeaf};
+pub use self::floods::Flood;
 pub use self::judge::Judge;
 pub use self::mutes::{CASE_MAX_CHARS, MUTE_MAX_MS, MuteOf, MuteView};
 
+use self::floods::Floods;
 use self::mutes::Mutes;
 
 /// The longest text of a policy that is taken and kept.
@@ -56,11 +62,16 @@ pub(crate) struct Desk {
     /// One change at a time; readers never wait.
     turn: Mutex<()>,
     refused: AtomicBool,
+    floods: Floods,
 }
 
 impl Desk {
     /// Takes back what the store holds; the policy comes from its file afterwards.
-    pub(crate) fn open(store: &Store, now: UnixMillis) -> Result<Self, NodeError> {
+    pub(crate) fn open(
+        store: &Store,
+        now: UnixMillis,
+        hygiene: HygieneOptions,
+    ) -> Result<Self, NodeError> {
         let salt = Salt::new(store.secret(rand::random())?);
         let mutes = Mutes::of(&store.mutes()?, now);
         Ok(Self {
@@ -73,7 +84,18 @@ impl Desk {
             mutes: ArcSwap::from_pointee(mutes),
             turn: Mutex::default(),
             refused: AtomicBool::new(false),
+            floods: Floods::new(hygiene),
         })
+    }
+
+    /// What floods.
+    pub(crate) const fn floods(&self) -> &Floods {
+        &self.floods
+    }
+
+    /// What this node calls a signal where its value must not stand.
+    pub(crate) fn signal_name(&self, key: &IndexKey) -> String {
+        mutes::signal_name(&self.salt, key)
     }
 
     fn mutes(&self) -> Arc<Mutes> {

@@ -117,6 +117,12 @@ fn digest(salt: &Salt, key: &IndexKey) -> [u8; 16] {
     digest.first_chunk().copied().unwrap_or_default()
 }
 
+/// What a signal is called in lists and logs.
+pub(super) fn signal_name(salt: &Salt, key: &IndexKey) -> String {
+    let digest = data_encoding::HEXLOWER.encode(&digest(salt, key));
+    format!("{SIGNAL_NAME}{digest}")
+}
+
 impl Node {
     /// Mutes something until `expires`, in the place of a mute of the same; in force once
     /// this returns. Blocking.

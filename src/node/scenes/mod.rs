@@ -3,6 +3,7 @@
 mod audit;
 mod changes;
 mod discipline;
+mod doubts;
 mod entries;
 mod erase;
 mod mass;
@@ -30,6 +31,7 @@ use tempfile::TempDir;
 
 use crate::audit::AuditSettings;
 use crate::clock::Clock;
+use crate::hygiene::HygieneOptions;
 use crate::model::{ImportProgress, NewEntry, NewSet, SetSource};
 use crate::node::{Node, NodeOptions};
 
@@ -42,6 +44,7 @@ pub(crate) struct Scene {
     genesis: Digest,
     rosters: Vec<Bytes>,
     pub(crate) audit: AuditSettings,
+    pub(crate) hygiene: HygieneOptions,
 }
 
 impl Scene {
@@ -81,6 +84,7 @@ impl Scene {
             genesis,
             rosters,
             audit: AuditSettings::default(),
+            hygiene: HygieneOptions::default(),
         }
     }
 
@@ -147,6 +151,7 @@ impl Scene {
             witness: None,
             near_index,
             audit: self.audit,
+            hygiene: self.hygiene,
         })
         .unwrap();
         for roster in &self.rosters {

@@ -38,7 +38,7 @@ const FEEDS: [(u32, &str, bool); 5] = [
 const SETS: usize = 3;
 /// Media: each has a SHA-256 and an MD5.
 const MEDIA: u64 = 5;
-const CLASSES: [&str; 2] = ["A1", "B2"];
+const CLASSES: [&str; 2] = ["A1", "B1"];
 
 /// What a leaf says, for the model.
 #[derive(Debug, Clone)]

@@ -61,11 +61,14 @@ pub enum Reason {
     DigestConflict,
     /// A PDQ near one on a local allow list, or a vPDQ all of whose frames are.
     NearAllowed,
+    /// Its signal matches too much of what is asked: it is told, at review. Of no lot
+    /// that is stored.
+    Flood,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::OverGrowth,
         Self::StaleRoster,
         Self::EmptyInput,
@@ -76,6 +79,7 @@ impl Reason {
         Self::NoRoom,
         Self::DigestConflict,
         Self::NearAllowed,
+        Self::Flood,
     ];
 
     /// The stable code for metrics, commands and logs.
@@ -92,6 +96,7 @@ impl Reason {
             Self::NoRoom => "no_room",
             Self::DigestConflict => "digest_conflict",
             Self::NearAllowed => "near_allowed",
+            Self::Flood => "flood",
         }
     }
 
@@ -105,7 +110,11 @@ impl Reason {
     pub(crate) const fn is_derived(self) -> bool {
         match self {
             // What others say at the time is no part of the leaf.
-            Self::OverGrowth | Self::StaleRoster | Self::NoRoom | Self::DigestConflict => false,
+            Self::OverGrowth
+            | Self::StaleRoster
+            | Self::NoRoom
+            | Self::DigestConflict
+            | Self::Flood => false,
             Self::EmptyInput
             | Self::UniformValue
             | Self::UnbalancedPdq
@@ -127,6 +136,7 @@ impl Reason {
             Self::NoRoom => 8,
             Self::DigestConflict => 9,
             Self::NearAllowed => 10,
+            Self::Flood => 11,
         }
     }
 

@@ -338,6 +338,7 @@ impl Coalition {
             }),
             near_index: false,
             audit: hashpact_node::audit::AuditSettings::default(),
+            hygiene: hashpact_node::hygiene::HygieneOptions::default(),
         })
         .unwrap();
         node.use_receipt_keys(vec![receipt_key(member)]);

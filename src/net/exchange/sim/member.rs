@@ -151,6 +151,7 @@ impl Member {
             witness,
             near_index: false,
             audit: AuditSettings::default(),
+            hygiene: hashpact_node::hygiene::HygieneOptions::default(),
         })?;
         node.publisher().set_salts(Salts::seeded(chance));
         node.use_receipt_keys(vec![coalition::receipt_key(seed, self.number)]);
