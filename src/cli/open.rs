@@ -20,7 +20,7 @@ use hashpact_node::hygiene::HygieneOptions;
 use hashpact_node::removed::RemovedMembers;
 use hashpact_node::witnessing::WitnessOptions;
 use hashpact_node::{Node, NodeError, NodeOptions, RosterDocuments};
-use hashpact_store::{StoreError, StoreOptions};
+use hashpact_store::{AllowList, StoreError, StoreOptions};
 
 use super::allow_list;
 use super::error::CliError;
@@ -252,6 +252,12 @@ pub const fn endpoint_policy(config: &Config) -> EndpointPolicy {
     }
 }
 
+/// What never matches.
+fn allow_lists(config: &Config) -> Result<AllowList, CliError> {
+    let quarantine = &config.quarantine;
+    allow_list::read(&quarantine.allow_lists, &quarantine.allow_list_dir)
+}
+
 /// The store's share of the machine.
 pub(super) fn store_options(config: &Config) -> Result<StoreOptions, CliError> {
     let defaults = StoreOptions::default();
@@ -259,7 +265,7 @@ pub(super) fn store_options(config: &Config) -> Result<StoreOptions, CliError> {
     let unsynced = config.store.sync_every_mib.saturating_mul(1 << 20);
     let threads = config.store.background_threads;
     Ok(StoreOptions {
-        allow_list: allow_list::read(&config.quarantine.allow_lists)?,
+        allow_list: allow_lists(config)?,
         block_cache_bytes: usize::try_from(cache).unwrap_or(usize::MAX),
         bulk_threads: usize::try_from(threads).unwrap_or(1),
         background_jobs: i32::try_from(threads).unwrap_or(2),

@@ -1,7 +1,7 @@
 //! Readers and writers of the files in which hash lists travel.
 //!
 //! In scope: CSV, JSON Lines, plain lists (also what `md5sum` and its relatives
-//! print), lists of links and VICS JSON 1.x and 2.0 in; CSV and JSON Lines out; the rejects file.
+//! print), lists of links, VICS JSON 1.x and 2.0 and MISP warninglists in; CSV and JSON Lines out; the rejects file.
 //! All of it streams: memory does not grow with the file, a line or an entry.
 //!
 //! Out of scope: opening files, duplicates, what an entry means. The caller hands
@@ -41,6 +41,7 @@ mod split;
 mod time;
 mod urls;
 mod vics;
+mod warninglist;
 
 pub use detect::{Format, detect};
 pub use export::{Change, CsvExport, ExportRow, JsonExport, State};
@@ -52,3 +53,7 @@ pub use reader::Reader;
 pub use record::{Counters, Item, Record, Warning};
 pub use reject::{FatalError, Reject, RejectReason};
 pub use rejects::RejectsWriter;
+pub use warninglist::{
+    Skipped, WARNINGLIST_MAX_BYTES, WARNINGLIST_VALUES_MAX, Warninglist, WarninglistError,
+    warninglist,
+};

@@ -1,7 +1,7 @@
-//! The operator's allow lists: files of hashes that never match.
+//! The operator's allow lists as the node takes them: files of hashes that never match.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hashpact_core::signal::{Signal, SignalKind};
@@ -10,36 +10,28 @@ use hashpact_matching::pdq::DEFAULT_DISTANCE;
 use hashpact_matching::pdq::index::PdqIndex;
 use hashpact_store::{AllowList, NearAllowed};
 
-use super::error::CliError;
+use crate::cli::error::CliError;
 
 /// Values of all files together: some 40 MB of memory.
-const VALUES_MAX: usize = 1_000_000;
+pub(super) const VALUES_MAX: usize = 1_000_000;
 
-/// Reads the files; every line of them has to be understood.
+/// Reads the files, and those of the folder of lists; every line of them has to be
+/// understood.
 ///
 /// # Errors
 /// A file that cannot be read, or a line of it, named by the key of the configuration.
-pub fn read(paths: &[PathBuf]) -> Result<AllowList, CliError> {
+pub(in crate::cli) fn read(paths: &[PathBuf], dir: &Path) -> Result<AllowList, CliError> {
     let mut signals: Vec<Signal> = Vec::new();
-    for path in paths {
+    let named = paths.iter().map(|path| ("allow_lists", path.clone()));
+    let kept = super::keep::files(dir)?.into_iter();
+    for (key, path) in named.chain(kept.map(|path| ("allow_list_dir", path))) {
         let fail = |why: String| {
-            let what = format!("quarantine.allow_lists: {}: {why}", path.display());
+            let what = format!("quarantine.{key}: {}: {why}", path.display());
             CliError::usage(what).next("one hash a line: KIND:VALUE, or a bare value")
         };
-        let file = File::open(path).map_err(|error| fail(error.to_string()))?;
-        let name = path.to_string_lossy();
-        let reader = Reader::detect(file, &name, Options::default());
-        for item in reader.map_err(|error| fail(error.to_string()))? {
-            match item.map_err(|error| fail(error.to_string()))? {
-                Item::Record(record) => signals.extend(record.signals),
-                Item::Reject(reject) => {
-                    let (line, why) = (reject.line, reject.reason.code());
-                    return Err(fail(format!("line {line}: {why}")));
-                }
-            }
-            if signals.len() > VALUES_MAX {
-                return Err(fail(format!("more than {VALUES_MAX} values in all lists")));
-            }
+        signals.extend(file(&path).map_err(fail)?);
+        if signals.len() > VALUES_MAX {
+            return Err(fail(format!("more than {VALUES_MAX} values in all lists")));
         }
     }
     let pictures: Vec<[u8; 32]> = signals.iter().filter_map(picture).collect();
@@ -48,6 +40,27 @@ pub fn read(paths: &[PathBuf]) -> Result<AllowList, CliError> {
         return Ok(list);
     }
     Ok(list.with_near(Arc::new(Pictures(PdqIndex::build(pictures, 1)))))
+}
+
+/// Reads one file; says what is wrong with it.
+pub(super) fn file(path: &Path) -> Result<Vec<Signal>, String> {
+    let mut signals = Vec::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let name = path.to_string_lossy();
+    let reader = Reader::detect(file, &name, Options::default());
+    for item in reader.map_err(|error| error.to_string())? {
+        match item.map_err(|error| error.to_string())? {
+            Item::Record(record) => signals.extend(record.signals),
+            Item::Reject(reject) => {
+                let (line, why) = (reject.line, reject.reason.code());
+                return Err(format!("line {line}: {why}"));
+            }
+        }
+        if signals.len() > VALUES_MAX {
+            return Err(format!("more than {VALUES_MAX} values"));
+        }
+    }
+    Ok(signals)
 }
 
 /// The pictures of the lists.
@@ -89,6 +102,7 @@ mod tests {
     #[test]
     fn lists_of_all_files_are_one_and_a_line_that_is_not_understood_is_named() {
         let folder = tempfile::tempdir().unwrap();
+        let none = Path::new("no-such-folder");
         let write = |name: &str, text: String| {
             let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();
@@ -96,10 +110,10 @@ mod tests {
         };
         let one = write("one.txt", format!("{}\n", "0a".repeat(16)));
         let two = write("two.txt", format!("SHA256:{}\n", "0b".repeat(32)));
-        assert_eq!(read(&[one.clone(), two]).unwrap().len(), 2);
-        assert!(read(&[]).unwrap().is_empty());
+        assert_eq!(read(&[one.clone(), two], none).unwrap().len(), 2);
+        assert!(read(&[], none).unwrap().is_empty());
         let bad = write("bad.txt", format!("{}\nnonsense\n", "0a".repeat(16)));
-        let error = read(&[one, bad]).unwrap_err().to_string();
+        let error = read(&[one, bad], none).unwrap_err().to_string();
         assert!(error.contains("bad.txt: line 2"), "{error}");
         assert!(!error.contains("nonsense"), "{error}");
     }
