@@ -121,6 +121,7 @@ pub(crate) fn matches(
         room = room.saturating_sub(values.len());
         if let Some(answer) = answering.answers.get_mut(item) {
             answer.more |= more;
+            answer.crowded |= more;
         }
         for (value, distance) in values {
             answering.ask(item, near_key(&value), distance)?;
@@ -223,6 +224,7 @@ pub(crate) struct Telling {
     found: Vec<(usize, Found)>,
     of_publisher: HashMap<MemberNumber, usize>,
     pub(crate) more: bool,
+    crowded: bool,
     over: bool,
 }
 
@@ -263,6 +265,7 @@ impl Telling {
         Matched {
             found: found.collect(),
             more,
+            crowded: self.crowded,
             over: self.over,
         }
     }

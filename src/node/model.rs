@@ -339,6 +339,9 @@ pub struct Matched {
     pub found: Vec<Found>,
     /// Whether there are more than are told.
     pub more: bool,
+    /// Whether so many values are near that not all were looked up: who else says
+    /// something of it is not known.
+    pub crowded: bool,
     /// Whether it was not answered, or not whole, since the signals before it in the
     /// same call had so many matches: it is to be asked again, with fewer.
     pub over: bool,

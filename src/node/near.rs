@@ -32,6 +32,8 @@ const SLICE: usize = 1 << 18;
 /// of them. Nothing would be found by them before, and each part that goes in has queries
 /// look in one more place.
 const LOAD_MAX: usize = 1 << 21;
+/// How long they wait at most: a peer can make a load last for days.
+const LOAD_WAIT: Duration = Duration::from_secs(20);
 /// How long the keeper waits before it looks whether such a load is over.
 const LOAD_LOOK: Duration = Duration::from_millis(50);
 /// How long the keeper waits before it looks for something to tidy.
@@ -272,7 +274,7 @@ impl Near {
 fn keep(near: &Weak<Near>, store: &Weak<Store>) {
     // At start nothing else has much to do; later, queries come first.
     let mut threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let (mut first, mut asked) = (true, 0);
+    let (mut first, mut asked, mut waits_since) = (true, 0, None);
     loop {
         let (Some(near), Some(store)) = (near.upgrade(), store.upgrade()) else {
             return;
@@ -300,7 +302,11 @@ fn keep(near: &Weak<Near>, store: &Weak<Store>) {
             }
         }
         let before = std::mem::replace(&mut asked, near.asked.load(Ordering::Relaxed));
-        let can_wait = asked != before && store.commits_under_way();
+        let queried = asked != before;
+        let load = store.commits_under_way() && near.pending() > 0;
+        waits_since = load.then(|| waits_since.unwrap_or_else(Instant::now));
+        let in_time = waits_since.is_some_and(|since| since.elapsed() < LOAD_WAIT);
+        let can_wait = queried && in_time;
         drop(store);
         let worked = near.put_in(can_wait) || near.index.load_full().merge(1);
         if worked {

@@ -16,6 +16,9 @@ use tokio::task::JoinHandle;
 
 use crate::error::NetError;
 
+/// Pieces of one size that are read for others at once, over all pulls: one takes a few
+/// milliseconds, and the queue is fair.
+const READERS_MAX: usize = 4;
 /// Leaves of one piece of work from which on it is large: some 10 ms of work.
 const LARGE_LEAVES: u64 = 4_096;
 /// Threads at most: each feed that is written and each chunk that is read for a peer
@@ -45,8 +48,6 @@ impl Size {
 pub struct Bulk {
     small: Threads,
     large: Threads,
-    /// Chunks that are verified at one time: as many as there are cores.
-    pub(crate) verifiers: Arc<Semaphore>,
 }
 
 impl Bulk {
@@ -57,9 +58,8 @@ impl Bulk {
     pub fn start() -> Result<Arc<Self>, NetError> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Arc::new(Self {
-            small: Threads::start("small", give_way)?,
-            large: Threads::start("bulk", give_way_wholly)?,
-            verifiers: Arc::new(Semaphore::new(cores)),
+            small: Threads::start("small", give_way, cores)?,
+            large: Threads::start("bulk", give_way_wholly, cores)?,
         }))
     }
 
@@ -74,9 +74,24 @@ impl Bulk {
 
     /// Where such work is tracked.
     pub(crate) const fn handle(&self, size: Size) -> &Handle {
+        &self.threads(size).handle
+    }
+
+    /// Chunks that are verified at one time. ⚠ What is small never waits for what is
+    /// large, which may wait for a core itself.
+    pub(crate) const fn verifiers(&self, size: Size) -> &Arc<Semaphore> {
+        &self.threads(size).verifiers
+    }
+
+    /// Pieces that are read for others at one time.
+    pub(crate) const fn readers(&self, size: Size) -> &Arc<Semaphore> {
+        &self.threads(size).readers
+    }
+
+    const fn threads(&self, size: Size) -> &Threads {
         match size {
-            Size::Small => &self.small.handle,
-            Size::Large => &self.large.handle,
+            Size::Small => &self.small,
+            Size::Large => &self.large,
         }
     }
 }
@@ -87,10 +102,12 @@ struct Threads {
     /// Taken when it is dropped, and only then.
     runtime: Option<Runtime>,
     handle: Handle,
+    verifiers: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
 }
 
 impl Threads {
-    fn start(name: &str, give_way: fn()) -> Result<Self, NetError> {
+    fn start(name: &str, give_way: fn(), cores: usize) -> Result<Self, NetError> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(THREADS_MAX)
@@ -101,6 +118,8 @@ impl Threads {
         Ok(Self {
             handle: runtime.handle().clone(),
             runtime: Some(runtime),
+            verifiers: Arc::new(Semaphore::new(cores)),
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
         })
     }
 }

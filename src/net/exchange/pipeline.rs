@@ -116,14 +116,14 @@ fn verified(
             async move {
                 let part = part?;
                 let stopping = |_| NetError::Closed("stopping".to_owned());
-                let permit = Arc::clone(&bulk.verifiers)
-                    .acquire_owned()
-                    .await
-                    .map_err(stopping)?;
                 let size = match &part {
                     PullPart::Chunk(chunk) => Size::of(chunk.to.saturating_sub(chunk.from)),
                     PullPart::Proof(_) => Size::Small,
                 };
+                let permit = Arc::clone(bulk.verifiers(size))
+                    .acquire_owned()
+                    .await
+                    .map_err(stopping)?;
                 let verified = bulk.run(size, move || {
                     let verified = busy("verify", || verify(&node, part, &order));
                     drop(permit);

@@ -18,7 +18,7 @@ use hashpact_core::liveness::Liveness;
 use hashpact_core::reject::Rejection;
 use hashpact_node::Node;
 use hashpact_store::StoreError;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::bulk::{Bulk, Size};
@@ -30,9 +30,6 @@ use crate::types::{Answers, PullPart, PullRequest};
 /// Chunks that wait, read, for the connection: 1 MiB each, and one more in the
 /// making.
 const READ_AHEAD: usize = 2;
-/// Chunks that are read at once, over all pulls: reading one takes a few
-/// milliseconds, and the queue is fair.
-const READERS_MAX: usize = 4;
 
 /// Who is given leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +45,6 @@ pub(crate) enum Reader {
 pub(crate) struct Pulls {
     node: Arc<Node>,
     snapshots: Arc<Snapshots>,
-    readers: Arc<Semaphore>,
     bulk: Arc<Bulk>,
 }
 
@@ -57,7 +53,6 @@ impl Pulls {
         Self {
             node,
             snapshots,
-            readers: Arc::new(Semaphore::new(READERS_MAX)),
             bulk,
         }
     }
@@ -103,7 +98,7 @@ impl Pulls {
         size: Size,
         read: impl FnOnce() -> Result<T, ServiceError> + Send + 'static,
     ) -> Result<T, ServiceError> {
-        let turn = Arc::clone(&self.readers).acquire_owned().await;
+        let turn = Arc::clone(self.bulk.readers(size)).acquire_owned().await;
         let turn = turn.map_err(|_| ServiceError::Unavailable)?;
         let read = self.bulk.run(size, move || {
             let read = read();

@@ -75,8 +75,19 @@ impl Judge<'_> {
     }
 
     /// What becomes of a signal; `None` where nothing matches.
+    ///
+    /// ⚠ Whoever publishes a crowd of values around one hides what others say of it: then
+    /// people are asked, whatever the crowd says or was muted to.
     #[must_use]
     pub fn verdict(&self, signal: &Signal, matched: &Matched) -> Option<Verdict> {
+        let verdict = self.of_what_is_known(signal, matched);
+        if matched.crowded {
+            return verdict.max(Some(Verdict::Review));
+        }
+        verdict
+    }
+
+    fn of_what_is_known(&self, signal: &Signal, matched: &Matched) -> Option<Verdict> {
         if matched.found.is_empty() {
             return None;
         }

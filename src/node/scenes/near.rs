@@ -1,6 +1,8 @@
 //! Near matches of PDQ, with the index in memory and without.
 
+use hashpact_core::id::SetName;
 use hashpact_core::leaf::RetractReason;
+use hashpact_core::policy::Verdict;
 use hashpact_core::signal::{Signal, SignalKind};
 
 use super::{Scene, entry, import, own_work, sha256_of, slug};
@@ -8,6 +10,7 @@ use crate::error::NodeError;
 use crate::matching::{MATCHES_MAX, PER_FEED};
 use crate::model::{MatchOptions, Matched, NewEntry, Retraction, Selector};
 use crate::node::Node;
+use crate::policy::MuteOf;
 
 /// A value that has half of its bits set, and with `flipped` of them changed.
 pub(super) fn pdq(n: u64, flipped: usize) -> Signal {
@@ -192,6 +195,49 @@ fn nearer_values_that_were_taken_back_hide_nothing() {
     assert_eq!(distances(&ask(&node, asked.clone(), 31)), [8]);
     drop(node);
     assert_eq!(distances(&ask(&scene.open(), asked, 31)), [8]);
+}
+
+#[test]
+fn a_crowd_of_nearer_values_takes_nobodys_word_away_unseen() {
+    let scene = Scene::new();
+    let node = scene.open_with_near_index();
+    let asked = pdq(1, 20);
+    for set in ["confirmed", "crowd"] {
+        node.create_set(&own_work(set)).unwrap();
+    }
+    import(&node, "confirmed", vec![picture(1)]);
+    wait_until_ready(&node);
+    let judge = |matched: &Matched| {
+        let judge = node.judge("", "").unwrap();
+        judge.verdict(&asked, matched)
+    };
+    assert!(!ask(&node, asked.clone(), 31).crowded);
+    // Three bits of the asked value, each another way: more than are looked up.
+    let mut values = (0..60_usize)
+        .flat_map(|a| (a + 1..60).flat_map(move |b| (b + 1..60).map(move |c| [a, b, c])));
+    for lot in 0..34 {
+        let crowd = (0..31_u64).map(|n| {
+            let mut many = entry(1_000 + lot * 100 + n, "one");
+            let few = values.by_ref().take(32);
+            let signals = few.map(|bits| {
+                let mut value = asked.value().to_vec();
+                for bit in bits {
+                    value[bit / 8] ^= 1 << (bit % 8);
+                }
+                Signal::new(SignalKind::Pdq, value.into(), Some(90)).unwrap()
+            });
+            many.body.signals = signals.collect();
+            many
+        });
+        import(&node, "crowd", crowd.collect());
+    }
+    wait_until_ready(&node);
+    let expires = node.clock().now().plus(3_600_000);
+    let crowd = MuteOf::Set(SetName::parse("north/crowd").unwrap());
+    node.mute(&crowd, "case 7", "test", expires).unwrap();
+    let matched = ask(&node, asked.clone(), 31);
+    assert!(matched.crowded && matched.more);
+    assert_eq!(judge(&matched), Some(Verdict::Review), "people are asked");
 }
 
 #[test]
