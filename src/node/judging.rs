@@ -21,9 +21,11 @@ use crate::node::Node;
 use crate::roster_words::RosterDesk;
 use crate::witnessing::Witnessing;
 
-/// Heads looked at for what each witness said last: more than are signed in the second
-/// or two that a witness takes.
-const HEADS_MAX: usize = 64;
+/// Heads read for what each witness said last: mostly the first few have it.
+const HEADS_FEW: usize = 64;
+/// Heads read where a witness is not among those, which was away while many were signed:
+/// more than are kept, of which one of each stretch of time is vouched for if any was.
+const HEADS_MAX: usize = 1_024;
 
 /// What was read of one feed.
 #[derive(Debug, Clone)]
@@ -211,33 +213,41 @@ impl Node {
                 (name, member.number)
             })
             .collect();
-        let mut said = Vec::new();
-        let mut missing: BTreeSet<MemberNumber> = bench.witnesses.iter().copied().collect();
-        if missing.is_empty() {
-            return Ok(said);
+        if bench.witnesses.is_empty() {
+            return Ok(Vec::new());
         }
-        for head in self.store().heads(feed.no, HEADS_MAX)? {
-            let at = head.at();
-            if at.epoch != applied.epoch || at.size > applied.size {
-                continue;
-            }
-            for line in &head.cosignatures {
-                let Ok(line) = SignatureLine::parse(line) else {
+        let mut said = Vec::new();
+        for limit in [HEADS_FEW, HEADS_MAX] {
+            let mut missing: BTreeSet<MemberNumber> = bench.witnesses.iter().copied().collect();
+            said.clear();
+            let heads = self.store().heads(feed.no, limit)?;
+            let all = heads.len() < limit;
+            for head in heads {
+                let at = head.at();
+                if at.epoch != applied.epoch || at.size > applied.size {
                     continue;
-                };
-                let witness = names.get(&line.name).copied();
-                let time_s = line.signature.first_chunk::<8>().copied();
-                if let (Some(witness), Some(time_s)) = (witness, time_s) {
-                    missing.remove(&witness);
-                    said.push(Said {
-                        witness,
-                        size: at.size,
-                        at: UnixMillis(u64::from_be_bytes(time_s).saturating_mul(1_000)),
-                        since: head.received,
-                    });
+                }
+                for line in &head.cosignatures {
+                    let Ok(line) = SignatureLine::parse(line) else {
+                        continue;
+                    };
+                    let witness = names.get(&line.name).copied();
+                    let time_s = line.signature.first_chunk::<8>().copied();
+                    if let (Some(witness), Some(time_s)) = (witness, time_s) {
+                        missing.remove(&witness);
+                        said.push(Said {
+                            witness,
+                            size: at.size,
+                            at: UnixMillis(u64::from_be_bytes(time_s).saturating_mul(1_000)),
+                            since: head.received,
+                        });
+                    }
+                }
+                if missing.is_empty() {
+                    break;
                 }
             }
-            if missing.is_empty() {
+            if missing.is_empty() || all {
                 break;
             }
         }

@@ -204,7 +204,7 @@ impl Near {
             if can_wait && waiting.values.len() < LOAD_MAX {
                 return false;
             }
-            let from = waiting.values.len().saturating_sub(LOAD_MAX);
+            let from = waiting.values.len().saturating_sub(SLICE);
             let slice = waiting.values.split_off(from);
             waiting.values.shrink_to(SLICE);
             waiting.going_in = slice.len();

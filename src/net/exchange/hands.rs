@@ -380,22 +380,13 @@ impl Hands {
     }
 }
 
-/// Queues an order, and puts a thread to the desk if there is none.
-fn order_at(desk: &Arc<Desk>, tasks: &TaskTracker, bulk: &Arc<Bulk>, order: storing::Order) {
-    if let Some(size) = desk.queue_order(order) {
-        run(Arc::clone(desk), tasks.clone(), Arc::clone(bulk), size);
+/// Queues an order, and puts a thread to the desk if there is none. ⚠ However much it
+/// is: who writes may hold what all who write wait for, a mute or a retraction too.
+fn order_at(desk: &Arc<Desk>, tasks: &TaskTracker, bulk: &Bulk, order: storing::Order) {
+    if desk.queue_order(order) {
+        let desk = Arc::clone(desk);
+        tasks.spawn_blocking_on(move || desk.run(), bulk.handle(Size::Small));
     }
-}
-
-/// Puts a thread to the desk, and another one where that finds it too much.
-fn run(desk: Arc<Desk>, tasks: TaskTracker, bulk: Arc<Bulk>, size: Size) {
-    let (tracker, threads) = (tasks.clone(), Arc::clone(&bulk));
-    let at_desk = move || {
-        if let Some(size) = desk.run(size) {
-            run(desk, tasks, bulk, size);
-        }
-    };
-    tracker.spawn_blocking_on(at_desk, threads.handle(size));
 }
 
 /// The proof that a peer gives, if it gives one.

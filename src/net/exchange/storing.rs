@@ -17,7 +17,6 @@ use hashpact_node::{Node, NodeError};
 use hashpact_store::quarantine::Reason;
 use hashpact_store::{FeedKind, FeedStatus, FeedWriter, NewFeed, RefillTerms, Room, StoreError};
 
-use super::bulk::Size;
 use super::busy::busy;
 use super::epochs;
 use super::inside::Done;
@@ -74,8 +73,6 @@ pub(crate) struct Desk {
 #[derive(Default)]
 struct Queue {
     orders: VecDeque<Order>,
-    /// Leaves that were stored and of which no head was applied yet.
-    unapplied: u64,
     /// A thread is at the desk.
     running: bool,
     work: Option<Work>,
@@ -88,38 +85,6 @@ struct Work {
     /// Leaves came back, retractions perhaps among them, that were not reviewed.
     refilled: bool,
     failed: bool,
-}
-
-impl Queue {
-    /// How much work an order is: applying is as much as what was stored before it.
-    fn size(&self, order: &Order) -> Size {
-        match order {
-            Order::Store(_, chunk, _) | Order::Refill(_, chunk, _) => Size::of(leaves(chunk)),
-            Order::Check(_) | Order::Apply(_) => Size::of(self.unapplied),
-            Order::OpenEpoch(_) | Order::DropFeed => Size::Large,
-            Order::Compare(_) | Order::Rest | Order::Flush(_) | Order::Reset => Size::Small,
-        }
-    }
-
-    fn note(&mut self, order: &Order) {
-        match order {
-            Order::Store(_, chunk, _) | Order::Refill(_, chunk, _) => {
-                self.unapplied = self.unapplied.saturating_add(leaves(chunk));
-            }
-            Order::Apply(_) => self.unapplied = 0,
-            Order::Check(_)
-            | Order::OpenEpoch(_)
-            | Order::DropFeed
-            | Order::Compare(_)
-            | Order::Rest
-            | Order::Flush(_)
-            | Order::Reset => {}
-        }
-    }
-}
-
-fn leaves(chunk: &VerifiedChunk) -> u64 {
-    chunk.to.saturating_sub(chunk.from)
 }
 
 impl Desk {
@@ -143,14 +108,12 @@ impl Desk {
         })
     }
 
-    /// Queues an order; answers whether somebody is to [`run`](Self::run) the desk, and
-    /// for how much.
+    /// Queues an order; answers whether somebody is to [`run`](Self::run) the desk.
     #[must_use]
-    pub(crate) fn queue_order(&self, order: Order) -> Option<Size> {
+    pub(crate) fn queue_order(&self, order: Order) -> bool {
         let mut queue = self.queue();
-        let size = queue.size(&order);
         queue.orders.push_back(order);
-        (!std::mem::replace(&mut queue.running, true)).then_some(size)
+        !std::mem::replace(&mut queue.running, true)
     }
 
     /// Whether nothing is to do and no writer is held.
@@ -168,28 +131,18 @@ impl Desk {
         !self.queue().running
     }
 
-    /// Carries orders out until there are none, or until one is too large for who runs
-    /// it: then answers that. Blocking.
-    #[must_use]
-    pub(crate) fn run(&self, size: Size) -> Option<Size> {
+    /// Carries orders out until there are none. Blocking.
+    pub(crate) fn run(&self) {
         let mut work = self.queue().work.take().unwrap_or_default();
         loop {
             let order = {
                 let mut queue = self.queue();
-                let next = queue.orders.front().map(|order| queue.size(order));
-                if size == Size::Small && next == Some(Size::Large) {
-                    queue.work = Some(work);
-                    return next;
-                }
                 match queue.orders.pop_front() {
-                    Some(order) => {
-                        queue.note(&order);
-                        order
-                    }
+                    Some(order) => order,
                     None => {
                         queue.running = false;
                         queue.work = Some(work);
-                        return None;
+                        return;
                     }
                 }
             };

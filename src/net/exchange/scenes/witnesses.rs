@@ -98,6 +98,20 @@ async fn four_witnesses_cosign_what_is_published_without_a_leaf_and_readers_see_
     for (_, one) in witnesses {
         one.stop().await;
     }
+    // What they said is not forgotten, however much is signed while they are away.
+    for n in 30..110 {
+        publish(&north.node, "set", n, n + 1);
+    }
+    for node in [&north.node, &south.node] {
+        until("the newest head", || {
+            feed_of(node, &feed)
+                .applied
+                .is_some_and(|head| head.size == 111)
+        })
+        .await;
+        let judged = node.judged(&feed_of(node, &feed)).unwrap();
+        assert_eq!((judged.quorum, judged.stale), (Some(31), false));
+    }
     south.stop().await;
     north.stop().await;
 }

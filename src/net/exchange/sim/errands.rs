@@ -13,7 +13,6 @@ use super::member::Job;
 use super::sessions::{CALLEE, CALLER, SessionId};
 use super::world::{Due, Who, World};
 use crate::error::NetError;
-use crate::exchange::bulk::Size;
 use crate::exchange::errand::Errand;
 use crate::exchange::fork::Search;
 use crate::exchange::hands::{DESK_REST_MS, QUIET_MS};
@@ -145,7 +144,7 @@ impl World {
                     (Desk::new(node, feed, publisher, own, rooms, tell), now)
                 });
                 *used = now;
-                if desk.queue_order(order).is_some() {
+                if desk.queue_order(order) {
                     self.run_desk(at, feed);
                 }
             }
@@ -274,8 +273,7 @@ impl World {
         if let Some(running) = self.running(at)
             && let Some((desk, _)) = running.desks.get(&feed)
         {
-            // Nothing is too much for who may do all.
-            let _ = desk.run(Size::Large);
+            desk.run();
         }
     }
 
@@ -292,7 +290,7 @@ impl World {
             if idle
                 && !desk.is_at_rest()
                 && desk.is_quiet()
-                && desk.queue_order(storing::Order::Rest).is_some()
+                && desk.queue_order(storing::Order::Rest)
             {
                 to_run.push(*feed);
             }
