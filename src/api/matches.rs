@@ -33,7 +33,7 @@ impl<'a> Matches<'a> {
         matched: Matched,
     ) -> wire::Answer {
         let verdict = judge.verdict(signal, &matched);
-        let mut doubts = judge.doubts(signal, &matched).into_iter();
+        let mut doubts = judge.doubts(&matched).into_iter();
         let found = matched.found.into_iter();
         wire::Answer {
             matches: found

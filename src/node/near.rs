@@ -14,6 +14,7 @@
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -51,6 +52,7 @@ pub struct Near {
     asked: AtomicUsize,
     ready: AtomicBool,
     stopping: AtomicBool,
+    keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
@@ -95,6 +97,7 @@ impl Near {
             asked: AtomicUsize::new(0),
             ready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            keeper: Mutex::default(),
         });
         let watch = Watch(Arc::downgrade(&near));
         // From here on nothing new is missed; the first sweep finds what is there.
@@ -103,7 +106,9 @@ impl Near {
         let (weak, store) = (Arc::downgrade(&near), Arc::downgrade(store));
         let keeper = std::thread::Builder::new().name("near-index".to_owned());
         let started = keeper.spawn(move || keep(&weak, &store));
-        started.map_err(|error| NodeError::Internal(format!("the near index: {error}")))?;
+        let keeper =
+            started.map_err(|error| NodeError::Internal(format!("the near index: {error}")))?;
+        *near.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
         Ok(near)
     }
 
@@ -151,10 +156,21 @@ impl Near {
         u64::try_from(self.pending.load(Ordering::Acquire)).unwrap_or(u64::MAX)
     }
 
-    /// Ends the keeper after what it does at present.
+    /// Ends the keeper after what it does at present, some 300 ms of work at most, and
+    /// waits for it: until then it may hold the store.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.told.notify_all();
+        let keeper = self
+            .keeper
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        // The keeper itself may be who drops the last handle.
+        let other = keeper.filter(|keeper| keeper.thread().id() != std::thread::current().id());
+        if let Some(keeper) = other {
+            let _ = keeper.join();
+        }
     }
 
     fn stopped(&self) -> bool {
@@ -371,6 +387,7 @@ mod tests {
             asked: AtomicUsize::new(0),
             ready: AtomicBool::new(true),
             stopping: AtomicBool::new(false),
+            keeper: Mutex::default(),
         };
         assert!(!near.may_sweep(node.store()), "nothing was dropped");
         lock(&near.waiting).dropped = true;

@@ -78,11 +78,16 @@ pub struct Opinions {
 pub(crate) struct Heard {
     state: Arc<State>,
     removed: RemovedMembers,
+    /// Members whom this node has muted: what they think is muted too.
+    muted: Arc<BTreeSet<MemberNumber>>,
 }
 
 impl Heard {
     /// Whether what a member thinks counts.
     pub(crate) fn counts(&self, member: MemberNumber) -> bool {
+        if self.muted.contains(&member) {
+            return false;
+        }
         match self.removed {
             // Whoever looks at what it says may as well read what it thinks.
             RemovedMembers::Count | RemovedMembers::Review => true,
@@ -259,8 +264,10 @@ pub struct OpinionList {
 impl Node {
     /// Whose opinions count here, as things stand.
     pub(crate) fn heard(&self) -> Heard {
+        let state = self.membership().state();
         Heard {
-            state: self.membership().state(),
+            muted: Arc::new(self.muted_members(&state)),
+            state,
             removed: self.removed_members.get(),
         }
     }

@@ -38,33 +38,41 @@ pub struct Classed<'c> {
     pub member: MemberNumber,
     /// With its scheme; empty for none.
     pub classification: &'c str,
-    /// Whether a second one counts: not of MD5, SHA-1 and what is inherited.
-    pub corroborates: bool,
 }
 
-/// Which of the entries that carry one signal stand against a classification that
-/// excludes theirs, said by at least as many members. ⚠ So one member cannot make many
-/// doubtful, and of two neither is right.
+/// What stands against one classification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conflict {
+    /// Other members who say what excludes it.
+    pub members: u64,
+    /// Whether its own publisher says so as well.
+    pub by_itself: bool,
+}
+
+/// What stands against each of the entries that carry one signal: what at least as many
+/// members say as say the same as it. ⚠ So one member cannot make doubtful what two say,
+/// and of two neither is right; what that does is for a policy to say.
 #[must_use]
-pub fn in_conflict(said: &[Classed<'_>]) -> Vec<bool> {
+pub fn in_conflict(said: &[Classed<'_>]) -> Vec<Option<Conflict>> {
     let mut members: BTreeMap<&str, BTreeSet<MemberNumber>> = BTreeMap::new();
     for one in said {
         let of = members.entry(one.classification).or_default();
-        if one.corroborates {
-            of.insert(one.member);
-        }
+        of.insert(one.member);
     }
-    let weight = |of: &BTreeSet<MemberNumber>| of.len().max(1);
-    let against = |class: &str, own: usize| {
-        let mut others = members.iter();
-        others.any(|(other, of)| exclude_each_other(class, other) && weight(of) >= own)
+    let one = |one: &Classed<'_>| {
+        let own = members.get(one.classification).map_or(0, BTreeSet::len);
+        let against = members
+            .iter()
+            .filter(|(class, of)| exclude_each_other(one.classification, class) && of.len() >= own);
+        let against: BTreeSet<MemberNumber> =
+            against.flat_map(|(_, of)| of.iter().copied()).collect();
+        let by_itself = against.contains(&one.member);
+        let others = against.len().saturating_sub(usize::from(by_itself));
+        (!against.is_empty()).then(|| Conflict {
+            members: u64::try_from(others).unwrap_or(u64::MAX),
+            by_itself,
+        })
     };
-    let doubtful: BTreeSet<&str> = members
-        .iter()
-        .filter(|(class, of)| against(class, weight(of)))
-        .map(|(class, _)| *class)
-        .collect();
-    let one = |one: &Classed<'_>| doubtful.contains(one.classification);
     said.iter().map(one).collect()
 }
 
@@ -99,11 +107,14 @@ mod tests {
         }
     }
 
-    fn classed(said: &[(u32, &'static str, bool)]) -> Vec<bool> {
-        let one = |(member, classification, corroborates): &(u32, &'static str, bool)| Classed {
+    fn classed(said: &[(u32, &'static str)]) -> Vec<bool> {
+        conflicts(said).iter().map(Option::is_some).collect()
+    }
+
+    fn conflicts(said: &[(u32, &'static str)]) -> Vec<Option<Conflict>> {
+        let one = |(member, classification): &(u32, &'static str)| Classed {
             member: MemberNumber::new(*member).unwrap(),
             classification,
-            corroborates: *corroborates,
         };
         in_conflict(&said.iter().map(one).collect::<Vec<_>>())
     }
@@ -111,17 +122,14 @@ mod tests {
     #[test]
     fn one_member_makes_no_two_doubtful_and_of_two_neither_is_right() {
         let (a1, b2) = ("tc:A1", "tc:B2");
-        assert_eq!(classed(&[(1, a1, true), (2, b2, true)]), [true, true]);
-        let three = [(1, a1, true), (2, a1, true), (3, b2, true)];
-        assert_eq!(classed(&three), [false, false, true]);
-        let twice = [(1, a1, true), (2, b2, true), (2, b2, true)];
+        assert_eq!(classed(&[(1, a1), (2, b2)]), [true, true]);
+        assert_eq!(classed(&[(1, a1), (2, a1), (3, b2)]), [false, false, true]);
+        let twice = [(1, a1), (2, b2), (2, b2)];
         assert_eq!(classed(&twice), [true, true, true], "nobody counts twice");
-        let weak = [(1, a1, false), (2, a1, false), (3, b2, false)];
-        assert_eq!(classed(&weak), [true, true, true], "nothing corroborates");
-        assert_eq!(
-            classed(&[(1, a1, true), (2, "tc:A2", true)]),
-            [false, false]
-        );
+        assert_eq!(classed(&[(1, a1), (2, "tc:A2")]), [false, false]);
+        let both = [(1, a1), (1, b2), (2, b2)];
+        let against = |members, by_itself| Some(Conflict { members, by_itself });
+        assert_eq!(conflicts(&both), [against(1, true), None, None]);
     }
 
     proptest! {
@@ -129,7 +137,7 @@ mod tests {
         fn no_order_counts_and_the_larger_side_is_never_doubtful(
             said in prop::collection::vec((1..6_u32, prop::sample::select(vec![
                 "tc:A1", "tc:A2", "tc:B1", "tc:B2", "", "vics:0", "vics:1",
-            ]), any::<bool>()), 0..8),
+            ])), 0..8),
         ) {
             let forth = classed(&said);
             let mut turned = said.clone();
@@ -138,8 +146,8 @@ mod tests {
             back.reverse();
             prop_assert_eq!(&forth, &back);
             // Where a class is doubtful somebody excludes it.
-            for (doubtful, (_, class, _)) in forth.iter().zip(&said) {
-                let excluded = said.iter().any(|(_, other, _)| exclude_each_other(class, other));
+            for (doubtful, (_, class)) in forth.iter().zip(&said) {
+                let excluded = said.iter().any(|(_, other)| exclude_each_other(class, other));
                 prop_assert!(!doubtful || excluded);
             }
         }

@@ -30,7 +30,7 @@ use std::fmt;
 
 use crate::id::Slug;
 
-pub use self::classes::{Classed, exclude_each_other, in_conflict};
+pub use self::classes::{Classed, Conflict, exclude_each_other, in_conflict};
 pub use self::evaluate::{
     Evaluation, LeftOut, NotFired, Question, RuleOutcome, Voice, Witnessed, corroborates,
 };

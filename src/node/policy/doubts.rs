@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 
-use hashpact_core::policy::{Classed, Verdict, corroborates, in_conflict};
-use hashpact_core::signal::Signal;
+use hashpact_core::policy::{Classed, Verdict, in_conflict};
 
 use super::Judge;
+use super::judge::standing_ceiling;
 use crate::model::{IndexKey, Matched};
 
 /// What this node doubts of one match.
@@ -16,7 +16,11 @@ pub struct Doubts {
     pub class_conflict: bool,
     /// The signal matches too much of what is asked.
     pub flood: bool,
-    class_conflict_counts: bool,
+    /// Other members who say so. They are to a policy as if they had disputed the entry:
+    /// what it makes of one negative opinion, it makes of one of them.
+    pub(super) against: u64,
+    /// Its own publisher says both.
+    by_itself: bool,
 }
 
 impl Doubts {
@@ -29,7 +33,7 @@ impl Doubts {
     }
 
     pub(super) const fn ceiling(self) -> Verdict {
-        if self.flood || (self.class_conflict && self.class_conflict_counts) {
+        if self.flood || self.by_itself {
             Verdict::Review
         } else {
             Verdict::Enforce
@@ -40,7 +44,7 @@ impl Doubts {
 impl Judge<'_> {
     /// What is doubted of each match, in order; of those beyond the list nothing.
     #[must_use]
-    pub fn doubts(&self, signal: &Signal, matched: &Matched) -> Vec<Doubts> {
+    pub fn doubts(&self, matched: &Matched) -> Vec<Doubts> {
         let found = &matched.found;
         let first = found.first().map(|found| &found.entry.classification);
         let one_class = found
@@ -53,13 +57,12 @@ impl Judge<'_> {
             let flood = self.floods.get(key);
             flood.is_some_and(|flood| self.now < flood.until)
         };
-        let class_conflict_counts = self.class_conflicts_count;
+        let counts = self.class_conflicts_count;
         let mut doubts: Vec<Doubts> = found
             .iter()
             .map(|found| Doubts {
                 flood: flooded(&found.key),
-                class_conflict: false,
-                class_conflict_counts,
+                ..Doubts::default()
             })
             .collect();
         if one_class {
@@ -67,7 +70,12 @@ impl Judge<'_> {
         }
         let mut of_key: HashMap<&IndexKey, Vec<usize>> = HashMap::new();
         for (place, found) in found.iter().enumerate() {
-            of_key.entry(&found.key).or_default().push(place);
+            // ⚠ What nobody acts on here speaks against nobody.
+            let acted_on = standing_ceiling(found.entry.standing) == Verdict::Enforce
+                && !self.mutes.set(&found.entry.entry.set, self.now);
+            if acted_on {
+                of_key.entry(&found.key).or_default().push(place);
+            }
         }
         for places in of_key.into_values().filter(|places| places.len() > 1) {
             let said = places.iter().filter_map(|place| found.get(*place));
@@ -75,12 +83,13 @@ impl Judge<'_> {
                 .map(|found| Classed {
                     member: found.entry.publisher,
                     classification: &found.entry.classification,
-                    corroborates: corroborates(signal.kind(), found.entry.basis),
                 })
                 .collect();
             for (place, conflict) in places.iter().zip(in_conflict(&said)) {
-                if let Some(doubts) = doubts.get_mut(*place) {
-                    doubts.class_conflict = conflict;
+                if let Some((doubts, conflict)) = doubts.get_mut(*place).zip(conflict) {
+                    doubts.class_conflict = true;
+                    doubts.against = if counts { conflict.members } else { 0 };
+                    doubts.by_itself = counts && conflict.by_itself;
                 }
             }
         }

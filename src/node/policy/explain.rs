@@ -85,7 +85,7 @@ impl Node {
 
     fn explained(&self, judge: &Judge<'_>, signal: &Signal, matched: Matched) -> Explained {
         let evaluation = judge.evaluate(&judge.in_force().policy, signal, &matched);
-        let mut doubts = judge.doubts(signal, &matched).into_iter();
+        let mut doubts = judge.doubts(&matched).into_iter();
         let mut leaves = Vec::with_capacity(matched.found.len());
         for found in matched.found {
             leaves.push(ExplainedLeaf {

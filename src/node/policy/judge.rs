@@ -25,7 +25,7 @@ use crate::node::Node;
 pub struct Judge<'n> {
     node: &'n Node,
     force: Arc<InForce>,
-    mutes: Arc<Mutes>,
+    pub(super) mutes: Arc<Mutes>,
     pub(super) floods: Arc<Held>,
     pub(super) class_conflicts_count: bool,
     pub(super) now: UnixMillis,
@@ -166,7 +166,7 @@ impl Judge<'_> {
         let salt = &self.node.desk().salt;
         let asked = &signal.index_key();
         let asked_is_muted = self.mutes.signal(salt, asked, self.now);
-        let doubts = self.doubts(signal, matched);
+        let doubts = self.doubts(matched);
         let voice = |(place, found): (usize, &'m Found)| {
             let entry = &found.entry;
             let muted = asked_is_muted
@@ -180,7 +180,7 @@ impl Judge<'_> {
                 classification: &entry.classification,
                 basis: entry.basis,
                 published: entry.published,
-                negatives: negatives(found),
+                negatives: negatives(found).max(doubts.against),
                 witnessed: if policy.needs_witnesses() {
                     self.witnessed(found)
                 } else {
@@ -240,7 +240,7 @@ impl Judge<'_> {
 }
 
 /// The most that an entry may become by how it stands.
-const fn standing_ceiling(standing: MatchStanding) -> Verdict {
+pub(super) const fn standing_ceiling(standing: MatchStanding) -> Verdict {
     match standing {
         // What a negative opinion does is for the policy to say.
         MatchStanding::Active | MatchStanding::Disputed => Verdict::Enforce,

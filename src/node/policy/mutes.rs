@@ -5,10 +5,10 @@
 //! ends by the clock, whatever else is done. A signal is muted where it is asked for and
 //! where it is found near another; it is kept as a keyed digest alone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 
-use hashpact_core::id::{SetName, Slug, UnixMillis};
+use hashpact_core::id::{MemberNumber, SetName, Slug, UnixMillis};
 use hashpact_core::leaf::{self, Leaf};
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::policy::Salt;
@@ -18,6 +18,7 @@ use hashpact_store::{FeedNo, IndexKey, MUTES_MAX, Mute, MuteSubject};
 use tracing::info;
 
 use crate::error::NodeError;
+use crate::membership::State;
 use crate::node::Node;
 
 /// Characters of a case and of who said so.
@@ -124,6 +125,20 @@ pub(super) fn signal_name(salt: &Salt, key: &IndexKey) -> String {
 }
 
 impl Node {
+    /// The members that are muted, by their numbers.
+    pub(crate) fn muted_members(&self, state: &State) -> BTreeSet<MemberNumber> {
+        let (mutes, now) = (self.desk().mutes(), self.clock().now());
+        let Some(chain) = state.chain.as_ref().filter(|_| !mutes.members.is_empty()) else {
+            return BTreeSet::new();
+        };
+        let members = chain.roster().members.iter();
+        let muted = members.filter(|member| {
+            let expires = mutes.members.get(&member.slug);
+            expires.is_some_and(|expires| now < *expires)
+        });
+        muted.map(|member| member.number).collect()
+    }
+
     /// Mutes something until `expires`, in the place of a mute of the same; in force once
     /// this returns. Blocking.
     ///

@@ -1,12 +1,17 @@
 //! Doubts that a node has by itself: classifications that exclude each other, floods.
 
-use hashpact_core::policy::{Action, Needs, Policy, Rule, Scope, Verdict};
+use hashpact_core::id::SetName;
+use hashpact_core::leaf::{FeedKind as DescribedKind, PUBLISH, RawLeaf};
+use hashpact_core::policy::{Action, Needs, Negative, Policy, Rule, Scope, Verdict};
+use hashpact_store::FeedKind;
 use hashpact_store::quarantine::{Decision, Reason};
 
 use super::near::{pdq, wait_until_ready};
+use super::opinions::{described, others};
 use super::*;
 use crate::error::NodeError;
 use crate::model::{MatchOptions, Matched};
+use crate::policy::MuteOf;
 
 const MINUTE: u64 = 60_000;
 
@@ -29,7 +34,7 @@ fn asked(node: &Node, signal: &Signal) -> Matched {
 fn judged(node: &Node, signal: &Signal) -> (Option<Verdict>, Vec<Vec<&'static str>>) {
     let judge = node.judge("", "").unwrap();
     let matched = asked(node, signal);
-    let doubts = judge.doubts(signal, &matched).into_iter();
+    let doubts = judge.doubts(&matched).into_iter();
     let codes = doubts.map(|doubts| doubts.codes().collect()).collect();
     (judge.verdict(signal, &matched), codes)
 }
@@ -74,6 +79,56 @@ fn one_signal_under_classifications_that_exclude_each_other_is_reviewed_and_says
             .all(|leaf| leaf.doubts.class_conflict)
     );
     assert_eq!(explained.evaluation.ceilings, [Verdict::Review; 2]);
+}
+
+/// What another member says of the entry `n`, in a set of its own.
+fn harbor_classes(node: &Node, n: u64, class: &str) {
+    let body = classed(n, class).body;
+    let leaf = RawLeaf::new(PUBLISH, body.encode([6; 16]).unwrap());
+    let describe = described("harbor/list", DescribedKind::HashSet);
+    others(node, (b"harbor/list", FeedKind::HashSet), describe, &[leaf]);
+}
+
+#[test]
+fn who_classifies_the_other_way_disputes_and_no_more_and_nothing_once_it_is_muted() {
+    let scene = Scene::new();
+    let node = scene.open();
+    node.create_set(&own_work("confirmed")).unwrap();
+    import(&node, "confirmed", vec![classed(1, "tc:A1")]);
+    harbor_classes(&node, 1, "tc:B2");
+    let by = |negative| {
+        let needs = Needs {
+            alone: [slug("north")].into(),
+            negative,
+            ..Needs::default()
+        };
+        let rule = Rule {
+            name: "north".to_owned(),
+            scope: Scope::default(),
+            action: Action::AtLeast(Verdict::Enforce, needs),
+        };
+        let policy = Policy::new(Verdict::Review, vec![rule]).unwrap();
+        let text = format!("{negative:?}");
+        node.set_policy(Some((policy, text.as_bytes()))).unwrap();
+        judged(&node, &sha256_of(1))
+    };
+    let conflict = vec!["class_conflict"];
+    let both = vec![conflict.clone(), conflict];
+    let (verdict, codes) = by(Negative::Block);
+    assert_eq!((verdict, codes), (Some(Verdict::Review), both));
+    let (verdict, _) = by(Negative::Accept);
+    assert_eq!(verdict, Some(Verdict::Enforce), "the policy says so");
+    by(Negative::Block);
+    let expires = node.clock().now().plus(60 * MINUTE);
+    let list = MuteOf::Set(SetName::parse("harbor/list").unwrap());
+    node.mute(&list, "case 7", "test", expires).unwrap();
+    let (verdict, codes) = judged(&node, &sha256_of(1));
+    assert_eq!(
+        verdict,
+        Some(Verdict::Enforce),
+        "what is muted disputes nothing"
+    );
+    assert!(codes.iter().all(Vec::is_empty));
 }
 
 #[test]

@@ -89,7 +89,17 @@ fn set_feed(node: &Node) -> FeedId {
 }
 
 /// Another member's opinions, as they came by a pull, after their describe leaf.
-fn foreign(node: &Node, name: &[u8], leaves: &[RawLeaf]) -> FeedNo {
+pub(super) fn foreign(node: &Node, name: &[u8], leaves: &[RawLeaf]) -> FeedNo {
+    others(node, (name, FeedKind::Opinions), describe(), leaves)
+}
+
+/// A feed of another member, after its describe leaf.
+pub(super) fn others(
+    node: &Node,
+    (name, kind): (&[u8], FeedKind),
+    describe: RawLeaf,
+    leaves: &[RawLeaf],
+) -> FeedNo {
     let id = FeedId(Digest::of(name));
     let store = node.store();
     let (mut all, mut no) = (Vec::new(), store.feed_no(&id));
@@ -98,10 +108,10 @@ fn foreign(node: &Node, name: &[u8], leaves: &[RawLeaf]) -> FeedNo {
             id,
             publisher: MemberNumber::new(HARBOR).unwrap(),
             own: false,
-            kind: FeedKind::Opinions,
+            kind,
         };
         no = Some(store.create_feed(&new).unwrap());
-        all.push(describe());
+        all.push(describe);
     }
     let no = no.unwrap();
     all.extend_from_slice(leaves);
@@ -122,10 +132,14 @@ fn foreign(node: &Node, name: &[u8], leaves: &[RawLeaf]) -> FeedNo {
 }
 
 fn describe() -> RawLeaf {
+    described("harbor/opinions", DescribedKind::Opinions)
+}
+
+pub(super) fn described(name: &str, feed_kind: DescribedKind) -> RawLeaf {
     let describe = Describe {
         genesis: Digest::of(b"genesis"),
-        feed_kind: DescribedKind::Opinions,
-        name: SetName::parse("harbor/opinions").unwrap(),
+        feed_kind,
+        name: SetName::parse(name).unwrap(),
         title: String::new(),
         grants: Vec::new(),
         terms: Terms {
