@@ -1,3 +1,5 @@
+//! Evidence files: what is written is read, and a change of any field is refused.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -6,8 +6,9 @@
 //! frozen feeds and lost grants count from the moment they are known, and the index
 //! is only ever told of new values. What a dropped feed left goes with the next sweep.
 //!
-//! Few new values go in before look-ups see their leaves. Many (a bulk load) are put
-//! in by the keeper's thread while queries go on; [`NearStatus::pending`] says how
+//! Few new values go in before look-ups see their leaves, unless the keeper is putting
+//! others in: then they wait for its turn to end. Many (a bulk load) are put in by the
+//! keeper's thread while queries go on; [`NearStatus::pending`] says how
 //! many wait, and answers carry it, so that nobody takes "not known" for more than it
 //! is.
 
@@ -27,11 +28,12 @@ use crate::priority::give_way_wholly;
 
 /// Values of one commit that go in before look-ups see them: some 10 ms of work.
 const AT_ONCE: usize = 8_192;
-/// Values that the keeper puts in at one time: some 300 ms, for which no other goes in.
+/// Values that a sweep puts in at one time: some 300 ms. It is also the room that is kept
+/// for what waits.
 const SLICE: usize = 1 << 18;
 /// Values of a load that is under way and that wait for its end while queries come: 64 MB
 /// of them. Nothing would be found by them before, and each part that goes in has queries
-/// look in one more place.
+/// look in one more place. So many go in at one time, for which no other value goes in.
 const LOAD_MAX: usize = 1 << 21;
 /// How long they wait at most: a peer can make a load last for days.
 const LOAD_WAIT: Duration = Duration::from_secs(20);

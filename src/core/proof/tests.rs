@@ -1,3 +1,6 @@
+//! Proof files: what is written verifies, what a forger can sign itself does not, and a
+//! change of any field is refused.
+
 use proptest::prelude::*;
 
 use super::*;

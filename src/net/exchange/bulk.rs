@@ -146,7 +146,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn bulk_work_gives_way_and_other_work_does_not() {
-        // Fields 17 and 18 after the name: priority and niceness; field 39 is the policy.
+        // After the name field 16 is the priority, 17 the niceness, 39 the policy.
         let how = || {
             let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
             let (_, fields) = stat.rsplit_once(") ").unwrap();
