@@ -107,8 +107,8 @@ impl Heard {
         Ok(said)
     }
 
-    /// The kinds of an entry's signals that opinions dispute, by the whole entry or by
-    /// themselves.
+    /// The kinds of an entry's signals that opinions dispute: by the whole entry, by
+    /// themselves, or where they are on the very signal.
     pub(crate) fn disputed(
         &self,
         store: &Store,
@@ -121,13 +121,23 @@ impl Heard {
             let standing = standing::of_entry(entry, kind, EntryState::Live, live);
             standing == Standing::Disputed
         };
-        if said.is_empty() {
-            return Ok(Vec::new());
+        let mut disputed = BTreeSet::new();
+        if !said.is_empty() {
+            let kinds: BTreeSet<SignalKind> = body.signals.iter().map(Signal::kind).collect();
+            let kinds = kinds.into_iter();
+            disputed.extend(kinds.filter(|kind| is_disputed(Some(kind.number()))));
         }
-        let kinds: BTreeSet<SignalKind> = body.signals.iter().map(Signal::kind).collect();
-        let disputed = kinds.into_iter();
-        let disputed = disputed.filter(|kind| is_disputed(Some(kind.number())));
-        Ok(disputed.collect())
+        for signal in &body.signals {
+            if disputed.contains(&signal.kind()) || !store.may_have_opinions(&signal.index_key()) {
+                continue;
+            }
+            let said = self.on_signal(store, signal)?;
+            let live = said.iter().map(SaidOpinion::live);
+            if standing::for_signal(Standing::Active, live) == Standing::Disputed {
+                disputed.insert(signal.kind());
+            }
+        }
+        Ok(disputed.into_iter().collect())
     }
 
     /// The opinions on a signal that count here.

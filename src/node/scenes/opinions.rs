@@ -539,6 +539,8 @@ fn happens(scene: &Scene, node: &mut Option<Arc<Node>>, what: u8, n: u64) {
             };
             own.retract(&slug("confirmed"), &retraction).unwrap();
         }
+        11 => drop(own.opine(&no(OpineAbout::Signal(sha256_of(n))))),
+        12 => drop(own.opine(&withdraw(OpineAbout::Signal(sha256_of(n))))),
         _ => {
             *node = None;
             *node = Some(scene.open());
@@ -551,7 +553,7 @@ proptest! {
 
     #[test]
     fn whoever_follows_knows_what_is_disputed(
-        history in prop::collection::vec((0_u8..11, 0_u64..5), 1..24),
+        history in prop::collection::vec((0_u8..13, 0_u64..5), 1..24),
         begins in 0_usize..6,
     ) {
         let scene = Scene::new();
@@ -563,7 +565,7 @@ proptest! {
             }
             match (what, &mut follower) {
                 (10, Some(follower)) => follower.catch_up(node.as_ref().unwrap()),
-                _ => happens(&scene, &mut node, what.min(9), n),
+                _ => happens(&scene, &mut node, what, n),
             }
         }
         let node = node.unwrap();
@@ -571,6 +573,31 @@ proptest! {
         follower.catch_up(&node);
         follower.agrees(&node, 10);
     }
+}
+
+#[test]
+fn a_word_on_a_signal_is_a_change_of_all_that_carry_it_as_long_as_its_writer_publishes_it() {
+    let scene = Scene::new();
+    let node = with_entries(&scene);
+    let mut follower = Follower::start(&node);
+    follower.catch_up(&node);
+    let disputed = |follower: &Follower| {
+        let states = follower.kept.values();
+        states.filter(|state| **state == "disputed").count()
+    };
+    let signal = || OpineAbout::Signal(sha256_of(3));
+    node.opine(&no(signal())).unwrap();
+    follower.catch_up(&node);
+    assert_eq!(disputed(&follower), 1);
+    follower.agrees(&node, 10);
+    node.opine(&withdraw(signal())).unwrap();
+    // Somebody else's signal is nobody's to dispute.
+    let own = Subject::OwnSignal(sha256_of(3));
+    let other = opinion(own, Stance::Negative, Vec::new());
+    foreign(&node, b"harbor/opinions", &[other]);
+    follower.catch_up(&node);
+    assert_eq!(disputed(&follower), 0);
+    follower.agrees(&node, 10);
 }
 
 #[test]

@@ -5,8 +5,7 @@
 //! again, and where one stands otherwise than it was logged, its leaves are logged as
 //! changed. Whoever reads the log asks how they stand by then.
 //!
-//! Opinions on signals are not followed here: whether one counts hangs on what its
-//! writer publishes, and look-ups ask that each time.
+//! Opinions on signals are [`signals`](super::signals)' own.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -32,6 +32,7 @@ mod log;
 mod reading;
 mod rows;
 mod shown;
+mod signals;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -183,6 +184,7 @@ impl Store {
             return Ok(None);
         };
         note(inner, noted, whole, now, true)?;
+        signals::note(self, noted, now)?;
         Ok(Some(noted.log.newest()))
     }
 }
@@ -329,6 +331,23 @@ pub(crate) fn write_with_again(
         Some(noted) if !leaves.is_empty() => noted,
         Some(_) | None => return inner.write_synced(batch, what),
     };
+    let log = again(inner, noted, &mut batch, leaves, now)?;
+    // Crash: before, neither the batch nor the word; after, both.
+    inner.write_synced(batch, what)?;
+    noted.log = log;
+    inner.pulse.beat();
+    Ok(())
+}
+
+/// Adds to a batch the word that these leaves are to be told again; answers the log as it
+/// is once the batch is written.
+fn again(
+    inner: &Inner,
+    noted: &Noted,
+    batch: &mut WriteBatch,
+    leaves: &[(FeedNo, u64)],
+    now: UnixMillis,
+) -> Result<LogState> {
     let mut of_feed: BTreeMap<FeedNo, RoaringTreemap> = BTreeMap::new();
     for (no, index) in leaves {
         of_feed.entry(*no).or_default().insert(*index);
@@ -343,15 +362,11 @@ pub(crate) fn write_with_again(
             others,
             ..Difference::default()
         };
-        log.append(inner, &mut batch, no, feed, &difference, now)?;
+        log.append(inner, batch, no, feed, &difference, now)?;
     }
-    log.prune(inner, &mut batch)?;
-    log.put(inner, &mut batch)?;
-    // Crash: before, neither the batch nor the word; after, both.
-    inner.write_synced(batch, what)?;
-    noted.log = log;
-    inner.pulse.beat();
-    Ok(())
+    log.prune(inner, batch)?;
+    log.put(inner, batch)?;
+    Ok(log)
 }
 
 /// What a feed shows now; `None` where it shows what it showed.

@@ -12,7 +12,7 @@ use super::shown::Shown;
 use super::{FeedShown, Whole, WholeStanding};
 use crate::error::{Result, StoreError};
 use crate::families::Family;
-use crate::keys::{FeedNo, feed_prefix};
+use crate::keys::{FeedNo, IndexKey, feed_prefix};
 use crate::quarantine::{ROW_LEAVES, rows_of};
 use crate::record::{seal, unseal, version};
 use crate::store::Inner;
@@ -24,6 +24,7 @@ const CONSUMER: u8 = 4;
 const CUT: u8 = 5;
 const STATE: u8 = 6;
 pub(super) const DISPUTED: u8 = 7;
+pub(super) const DISPUTED_SIGNAL: u8 = 8;
 
 /// A record of the log.
 #[derive(Clone, PartialEq, Message)]
@@ -251,6 +252,16 @@ pub(super) fn read_disputed(key: &[u8]) -> Option<(FeedId, u64)> {
     let (feed, first) = key.get(1..)?.split_first_chunk::<32>()?;
     let first = first.try_into().ok()?;
     Some((FeedId(Digest(*feed)), u64::from_be_bytes(first)))
+}
+
+/// Where it stands how a signal is disputed.
+pub(super) fn disputed_signal_key(signal: &IndexKey) -> Vec<u8> {
+    [&[DISPUTED_SIGNAL], signal.as_slice()].concat()
+}
+
+/// Reads what [`disputed_signal_key`] wrote.
+pub(super) fn read_disputed_signal(key: &[u8]) -> Option<IndexKey> {
+    key.get(1..)?.try_into().ok()
 }
 
 /// Whether all disputes were looked at once.

@@ -21,7 +21,7 @@ use roaring::RoaringBitmap;
 use rocksdb::WriteBatch;
 
 pub use self::reading::{ListedOpinions, OpinionsOf, SaidOpinion};
-pub(crate) use self::reading::{on_entry, subjects};
+pub(crate) use self::reading::{on_entry, on_key, signal_subjects, subjects};
 pub(crate) use self::rows::{OPINION_VALUE_BYTES, migrate, opinion_of, read_key};
 use crate::error::Result;
 use crate::families::Family;

@@ -260,6 +260,31 @@ pub(crate) fn subjects(
     Ok(())
 }
 
+/// The signals that have opinions, alive or dead, the first `limit` of them.
+pub(crate) fn signal_subjects(inner: &Inner, limit: usize) -> Result<BTreeSet<IndexKey>> {
+    let mut signals = BTreeSet::new();
+    let mut at = vec![rows::SIGNAL];
+    while signals.len() < limit
+        && let Some(subject) = next_subject(inner, &at, &[rows::SIGNAL])?
+    {
+        let key = subject.get(1..).unwrap_or_default();
+        signals.extend(IndexKey::try_from(key).ok());
+        at = after_all(&subject);
+    }
+    Ok(signals)
+}
+
+/// The live opinions about the signal of a key, whether or not they count.
+pub(crate) fn on_key(inner: &Inner, signal: &IndexKey) -> Result<Vec<SaidOpinion>> {
+    let prefix = rows::signal_prefix(signal);
+    if !inner.opinions.may_have(&prefix) {
+        return Ok(Vec::new());
+    }
+    said_of(inner, &prefix, &|state, index, value| {
+        subject_in(inner, &prefix, state, index, value)
+    })
+}
+
 /// The first key after all that begin so.
 fn after_all(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
