@@ -58,6 +58,9 @@ pub(crate) const CALLS: &[(&str, Role)] = &[
     ("/hashpact.node.v1.Node/Unmute", Administer),
     ("/hashpact.node.v1.Node/ListMutes", Read),
     ("/hashpact.node.v1.Node/Receipts", Read),
+    // What was matched, with names that callers gave to what people sent.
+    ("/hashpact.node.v1.Node/Recheck", Administer),
+    ("/hashpact.node.v1.Node/AcknowledgeRechecks", Administer),
     ("/hashpact.node.v1.Node/Verify", Administer),
     ("/hashpact.node.v1.Node/ImportRoster", Administer),
     ("/hashpact.node.v1.Node/ShowRoster", Read),

@@ -26,7 +26,7 @@ use crate::convert;
 use crate::error::{lost, misuse, overloaded, status};
 use crate::matches::Matches;
 use crate::places::{Place, Places};
-use crate::wire;
+use crate::{recheck, wire};
 
 /// Signals in one call: some 20 ms of exact look-ups.
 pub const LOOKUP_MAX: usize = hashpact_node::lookup::LOOKUP_MAX;
@@ -107,11 +107,12 @@ impl Asking {
             signals,
             surface,
             region,
+            references,
         } = request;
         let work = move |node: &Node, signals: &[Signal]| {
             look_up(node, signals, (surface.as_str(), region.as_str()))
         };
-        let (answers, policy) = self.ask("look-up", signals, work).await?;
+        let (answers, policy) = self.ask("look-up", (signals, references), work).await?;
         Ok(wire::LookupResponse { answers, policy })
     }
 
@@ -133,7 +134,9 @@ impl Asking {
         let work = move |node: &Node, signals: &[Signal]| {
             match_all(node, signals, options, (surface.as_str(), region.as_str()))
         };
-        let (answers, policy) = self.ask("match", request.signals, work).await?;
+        let (answers, policy) = self
+            .ask("match", (request.signals, request.references), work)
+            .await?;
         Ok(wire::MatchResponse {
             answers,
             near_pending,
@@ -145,7 +148,7 @@ impl Asking {
     async fn ask(
         &self,
         what: &'static str,
-        signals: Vec<wire::Signal>,
+        (signals, references): (Vec<wire::Signal>, Vec<String>),
         work: impl FnOnce(&Node, &[Signal]) -> Result<Answered, NodeError> + Send + 'static,
     ) -> Result<Answered, Status> {
         let (count, began) = (signals.len(), Instant::now());
@@ -154,11 +157,12 @@ impl Asking {
                 "{count} signals in one message, the limit is {LOOKUP_MAX}; ask in several"
             )));
         }
+        recheck::references(&references, count).map_err(|error| status(&error))?;
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let turn = turn.map_err(|_| lost(what))?;
         let node = Arc::clone(&self.node);
         let task = tokio::task::spawn_blocking(move || {
-            let answers = answers(&node, signals, work);
+            let answers = answers(&node, (signals, &references), work);
             drop(turn);
             answers
         });
@@ -171,7 +175,7 @@ impl Asking {
 /// Answers every item, in order; one that cannot be read is answered with the reason.
 fn answers(
     node: &Node,
-    messages: Vec<wire::Signal>,
+    (messages, references): (Vec<wire::Signal>, &[String]),
     work: impl FnOnce(&Node, &[Signal]) -> Result<Answered, NodeError>,
 ) -> Result<Answered, NodeError> {
     let mut signals: Vec<Signal> = Vec::with_capacity(messages.len());
@@ -198,6 +202,11 @@ fn answers(
     }
     let (found, policy) = work(node, &distinct)?;
     count_kinds(&signals, &place_of, &found);
+    let journal = node.journal();
+    let read: Vec<bool> = match journal {
+        Some(_) => refused.iter().map(Option::is_none).collect(),
+        None => Vec::new(),
+    };
     let (mut bytes, mut place_of) = (0_usize, place_of.into_iter());
     let answers = refused.into_iter().map(|refused| {
         let answer = match refused {
@@ -211,7 +220,16 @@ fn answers(
             answer => answer.cloned().unwrap_or_default(),
         }
     });
-    Ok((answers.collect(), policy))
+    let answers: Vec<wire::Answer> = answers.collect();
+    if let Some(journal) = journal {
+        let given = answers.iter().zip(read).enumerate();
+        let given = given.filter(|(_, (_, read))| *read).zip(&signals);
+        let told = given.filter_map(|((at, (answer, _)), signal)| {
+            recheck::answered(signal, answer, references.get(at))
+        });
+        journal.note(told.collect());
+    }
+    Ok((answers, policy))
 }
 
 fn look_up(
@@ -335,7 +353,7 @@ mod tests {
         };
         let (a, b) = (signal("a"), signal("b"));
         let asked = vec![a.clone(), b, a, wire::Signal::default()];
-        let given = answers(&node, asked, |_, signals| {
+        let given = answers(&node, (asked, &[]), |_, signals| {
             assert_eq!(signals.len(), 2);
             let answer = |signal: &Signal| wire::Answer {
                 verdict: format!("{:x?}", signal.value().first()),

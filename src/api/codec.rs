@@ -16,8 +16,9 @@ use tonic_prost::ProstEncoder;
 use crate::asking::LOOKUP_MAX;
 use crate::error::misuse;
 
-/// Fields of a message: as many signals as one look-up may have, and some beside them.
-const FIELDS_MAX: usize = LOOKUP_MAX + 64;
+/// Fields of a message: as many signals as one look-up may have, a reference with each,
+/// and some beside them.
+const FIELDS_MAX: usize = 2 * LOOKUP_MAX + 64;
 /// Fields within those: of 10,000 entries, 40 each.
 const WITHIN_MAX: usize = 400_000;
 
@@ -105,7 +106,12 @@ mod tests {
             ..wire::LookupRequest::default()
         };
         assert_eq!(check(&look_up(LOOKUP_MAX).encode_to_vec()), Ok(()));
-        assert!(check(&look_up(2 * LOOKUP_MAX).encode_to_vec()).is_err());
+        let named = wire::LookupRequest {
+            references: vec![String::new(); LOOKUP_MAX],
+            ..look_up(LOOKUP_MAX)
+        };
+        assert_eq!(check(&named.encode_to_vec()), Ok(()));
+        assert!(check(&look_up(3 * LOOKUP_MAX).encode_to_vec()).is_err());
         // Two bytes each, and a message of 16 MiB would hold eight million.
         assert!(check(&[0x0a, 0].repeat(1 << 20)).is_err());
     }

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use hashpact_node::expiry::Stage;
+use hashpact_node::journal::RecheckOf;
 use hashpact_node::model::{Reason, Room};
 use hashpact_node::{Node, NodeError};
 use metrics::{describe_gauge, gauge};
@@ -18,8 +19,8 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::about::About;
 use crate::error::ApiError;
-use crate::service::About;
 use crate::status::{days_left, resident_bytes};
 use crate::web;
 
@@ -192,6 +193,11 @@ fn refresh(node: &Node, about: &About) -> Result<(), NodeError> {
     gauge!("hashpact_policy_refused").set(refused);
     gauge!("hashpact_policy_rules").set(status.policy_rules as f64);
     gauge!("hashpact_mutes").set(status.mutes as f64);
+    let asked = node.recheck_requests(&RecheckOf::default())?.len();
+    gauge!("hashpact_rechecks_asked").set(asked as f64);
+    let kept = node.store().journal_numbers()?;
+    let kept = kept.end.saturating_sub(kept.start);
+    gauge!("hashpact_match_journal_entries").set(kept as f64);
     let mut reasons = Reason::ALL.map(|reason| (reason, 0_u64));
     for lot in node.quarantine(None, None)? {
         let of = reasons
@@ -278,104 +284,115 @@ fn refresh_exchange(node: &Node) {
     }
 }
 
+/// Every gauge and what it says.
+const GAUGES: &[(&str, &str)] = &[
+    ("hashpact_ready", "1 when the node answers and exchanges"),
+    ("hashpact_feeds", "Feeds held"),
+    ("hashpact_leaves", "Leaves that look-ups answer from"),
+    (
+        "hashpact_live_entries",
+        "Entries neither retracted, replaced nor erased",
+    ),
+    ("hashpact_store_bytes", "Bytes of the store on disk"),
+    (
+        "hashpact_store_free_bytes",
+        "Bytes free on the store's volume, less what bulk loads are about to need",
+    ),
+    (
+        "hashpact_store_room",
+        "1 for what there is room for: ample, records_only or nothing",
+    ),
+    ("hashpact_resident_bytes", "Memory of the process"),
+    (
+        "hashpact_near_ready",
+        "1 when PDQ is answered within a distance",
+    ),
+    (
+        "hashpact_near_pending_values",
+        "PDQ values known of which near ones are not found yet",
+    ),
+    ("hashpact_near_values", "PDQ values in the near index"),
+    ("hashpact_near_bytes", "Memory of the near index"),
+    (
+        "hashpact_near_age_seconds",
+        "Since the near index was last made from the store; it follows changes in between",
+    ),
+    (
+        "hashpact_change_consumer_behind",
+        "Notes of changes that the consumer has not acknowledged",
+    ),
+    (
+        "hashpact_change_consumer_lost",
+        "1 when the consumer has to start over",
+    ),
+    ("hashpact_peers", "Other nodes on the members' cards"),
+    ("hashpact_peers_connected", "Of these, connected"),
+    ("hashpact_roster_version", "Version of the roster in force"),
+    ("hashpact_roster_days_left", "Days until the roster expires"),
+    (
+        "hashpact_card_days_left",
+        "Days until this member's node card expires",
+    ),
+    (
+        "hashpact_certificate_days_left",
+        "Days until the TLS certificate expires",
+    ),
+    (
+        "hashpact_expiry_alarm",
+        "Thresholds passed of 30, 14, 7 and 1 days before the end; 5 when it is over",
+    ),
+    (
+        "hashpact_feed_stored_leaves",
+        "Leaves of the feed, verified and durable",
+    ),
+    (
+        "hashpact_feed_indexed_leaves",
+        "Leaves of the feed that look-ups answer from",
+    ),
+    (
+        "hashpact_feed_lag_leaves",
+        "Leaves under the newest head heard of that look-ups do not answer from",
+    ),
+    (
+        "hashpact_policy_refused",
+        "1 while the newest policy that was read is wrong, and the old one in force",
+    ),
+    ("hashpact_policy_rules", "Rules of the policy in force"),
+    ("hashpact_mutes", "Mutes that have not run out"),
+    (
+        "hashpact_rechecks_asked",
+        "Retractions whose publishers ask to recheck, not acknowledged",
+    ),
+    (
+        "hashpact_match_journal_entries",
+        "Answers kept in the match journal",
+    ),
+    (
+        "hashpact_missing_leaves",
+        "Leaves that somebody left out without reason, asked for elsewhere",
+    ),
+    (
+        "hashpact_quarantined_entries",
+        "Entries that wait in quarantine and do not match",
+    ),
+    (
+        "hashpact_quarantine_held",
+        "Entries that wait in quarantine, by reason; one may have several",
+    ),
+    (
+        "hashpact_roster_state",
+        "1 for the state of the roster: fresh, grace or stale",
+    ),
+    ("hashpact_peer_connected", "1 while the node is connected"),
+    (
+        "hashpact_peer_silent_seconds",
+        "Seconds since the node said something",
+    ),
+];
+
 fn describe() {
-    for (name, text) in [
-        ("hashpact_ready", "1 when the node answers and exchanges"),
-        ("hashpact_feeds", "Feeds held"),
-        ("hashpact_leaves", "Leaves that look-ups answer from"),
-        (
-            "hashpact_live_entries",
-            "Entries neither retracted, replaced nor erased",
-        ),
-        ("hashpact_store_bytes", "Bytes of the store on disk"),
-        (
-            "hashpact_store_free_bytes",
-            "Bytes free on the store's volume, less what bulk loads are about to need",
-        ),
-        (
-            "hashpact_store_room",
-            "1 for what there is room for: ample, records_only or nothing",
-        ),
-        ("hashpact_resident_bytes", "Memory of the process"),
-        (
-            "hashpact_near_ready",
-            "1 when PDQ is answered within a distance",
-        ),
-        (
-            "hashpact_near_pending_values",
-            "PDQ values known of which near ones are not found yet",
-        ),
-        ("hashpact_near_values", "PDQ values in the near index"),
-        ("hashpact_near_bytes", "Memory of the near index"),
-        (
-            "hashpact_near_age_seconds",
-            "Since the near index was last made from the store; it follows changes in between",
-        ),
-        (
-            "hashpact_change_consumer_behind",
-            "Notes of changes that the consumer has not acknowledged",
-        ),
-        (
-            "hashpact_change_consumer_lost",
-            "1 when the consumer has to start over",
-        ),
-        ("hashpact_peers", "Other nodes on the members' cards"),
-        ("hashpact_peers_connected", "Of these, connected"),
-        ("hashpact_roster_version", "Version of the roster in force"),
-        ("hashpact_roster_days_left", "Days until the roster expires"),
-        (
-            "hashpact_card_days_left",
-            "Days until this member's node card expires",
-        ),
-        (
-            "hashpact_certificate_days_left",
-            "Days until the TLS certificate expires",
-        ),
-        (
-            "hashpact_expiry_alarm",
-            "Thresholds passed of 30, 14, 7 and 1 days before the end; 5 when it is over",
-        ),
-        (
-            "hashpact_feed_stored_leaves",
-            "Leaves of the feed, verified and durable",
-        ),
-        (
-            "hashpact_feed_indexed_leaves",
-            "Leaves of the feed that look-ups answer from",
-        ),
-        (
-            "hashpact_feed_lag_leaves",
-            "Leaves under the newest head heard of that look-ups do not answer from",
-        ),
-        (
-            "hashpact_policy_refused",
-            "1 while the newest policy that was read is wrong, and the old one in force",
-        ),
-        ("hashpact_policy_rules", "Rules of the policy in force"),
-        ("hashpact_mutes", "Mutes that have not run out"),
-        (
-            "hashpact_missing_leaves",
-            "Leaves that somebody left out without reason, asked for elsewhere",
-        ),
-        (
-            "hashpact_quarantined_entries",
-            "Entries that wait in quarantine and do not match",
-        ),
-        (
-            "hashpact_quarantine_held",
-            "Entries that wait in quarantine, by reason; one may have several",
-        ),
-        (
-            "hashpact_roster_state",
-            "1 for the state of the roster: fresh, grace or stale",
-        ),
-        ("hashpact_peer_connected", "1 while the node is connected"),
-        (
-            "hashpact_peer_silent_seconds",
-            "Seconds since the node said something",
-        ),
-    ] {
-        describe_gauge!(name, text);
+    for (name, text) in GAUGES {
+        describe_gauge!(*name, *text);
     }
 }
 

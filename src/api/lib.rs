@@ -20,6 +20,7 @@ pub mod http;
 pub mod json;
 pub mod socket;
 
+mod about;
 mod access;
 mod asking;
 mod audit;
@@ -43,6 +44,7 @@ mod policy;
 mod proving;
 mod quarantine;
 mod receipts;
+mod recheck;
 mod recorded;
 mod refusals;
 mod retract;
@@ -53,6 +55,7 @@ mod status;
 mod verify;
 mod web;
 
+pub use self::about::About;
 pub use self::asking::LOOKUP_MAX;
 pub use self::convert::{basis_name, media_name};
 pub use self::embedded::{Embedded, embedded};
@@ -60,7 +63,7 @@ pub use self::error::{ApiError, CODE, RETRY_AFTER_MS};
 pub use self::gather::SELECTORS_MAX;
 pub use self::policy::policy_to_wire;
 pub use self::recorded::COMMAND_AGENT;
-pub use self::service::{About, NodeService};
+pub use self::service::NodeService;
 pub use self::serving::{DoorLimits, serve_incoming};
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use futures_util::TryFutureExt as _;
-use hashpact_core::id::{Slug, UnixMillis};
+use hashpact_core::id::Slug;
 use hashpact_core::leaf::audit::Act;
 use hashpact_node::bundle::Bundles;
 use hashpact_node::caller::Caller;
@@ -17,25 +17,16 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
+use crate::about::About;
 use crate::asking::Asking;
 use crate::changes::Watchers;
-use crate::convert;
 use crate::error::{lost, misuse, nobody, refused};
 use crate::export::Exports;
 use crate::recorded::{self, Asked};
 use crate::{
-    audit, bundle, erase, export, import, looking, opinions, past, policy, proving, retract, sets,
-    wire,
+    audit, bundle, convert, erase, export, import, looking, opinions, past, policy, proving,
+    receipts, recheck, retract, sets, wire,
 };
-
-/// What the node cannot know of the process it runs in.
-#[derive(Debug, Clone, Default)]
-pub struct About {
-    /// Name and version of the program.
-    pub software: String,
-    /// When the TLS certificate expires; `None` where there is none.
-    pub certificate_expires: Option<UnixMillis>,
-}
 
 /// Serves one node to the member's own systems and people.
 #[derive(Clone)]
@@ -424,11 +415,28 @@ impl wire::node_server::Node for NodeService {
         &self,
         request: Request<wire::ReceiptsRequest>,
     ) -> Result<Response<wire::ReceiptsResponse>, Status> {
+        let work = move |node: &Node| receipts::receipts(node, request.get_ref());
+        Ok(Response::new(self.call("receipts", work).await?))
+    }
+
+    async fn recheck(
+        &self,
+        request: Request<wire::RecheckRequest>,
+    ) -> Result<Response<wire::RecheckResponse>, Status> {
+        let asked = Asked::of(&request);
+        Ok(Response::new(
+            recheck::recheck(self, asked, request.into_inner()).await?,
+        ))
+    }
+
+    async fn acknowledge_rechecks(
+        &self,
+        request: Request<wire::AcknowledgeRechecksRequest>,
+    ) -> Result<Response<wire::AcknowledgeRechecksResponse>, Status> {
+        let act = Asked::of(&request).act("recheck.acknowledge");
         let request = request.into_inner();
-        let receipts = self.call("receipts", move |node| {
-            crate::receipts::receipts(node, &request)
-        });
-        Ok(Response::new(receipts.await?))
+        let work = move |node: &Node, act: &mut Act| recheck::acknowledge(node, &request, act);
+        Ok(Response::new(self.act("acknowledge", act, work).await?))
     }
 
     async fn decide_quarantine(

@@ -6,7 +6,7 @@ use hashpact_core::witness::judge::Judged;
 use hashpact_node::model::{FeedView, PeerView};
 use hashpact_node::{LostSet, Node, NodeError};
 
-use crate::service::About;
+use crate::about::About;
 use crate::wire;
 
 /// The node at a glance. Blocking.

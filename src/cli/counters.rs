@@ -6,7 +6,7 @@
 use metrics::{Unit, counter, describe_counter};
 
 /// Name, and what is counted. `docs/OPERATORS.md` says what to do about which.
-const COUNTERS: [(&str, &str); 20] = [
+const COUNTERS: [(&str, &str); 22] = [
     (
         "hashpact_audit_failures_total",
         "acts that could not be recorded in the audit feed",
@@ -31,6 +31,14 @@ const COUNTERS: [(&str, &str); 20] = [
     (
         "hashpact_mass_retractions_total",
         "retractions of more than may be taken back unsigned",
+    ),
+    (
+        "hashpact_match_journal_lost_total",
+        "answers that the match journal had no time for",
+    ),
+    (
+        "hashpact_match_journal_noted_total",
+        "answers noted in the match journal",
     ),
     (
         "hashpact_no_room_leaves_total",

@@ -44,6 +44,7 @@ pub mod proof;
 pub mod quarantine;
 mod re_anchor;
 pub mod receipts;
+mod recheck;
 mod recorded;
 pub mod retract;
 pub mod roster;

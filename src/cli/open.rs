@@ -17,6 +17,7 @@ use hashpact_net::tls::Credentials;
 use hashpact_node::audit::AuditSettings;
 use hashpact_node::clock::Clock;
 use hashpact_node::hygiene::HygieneOptions;
+use hashpact_node::journal::JournalSettings;
 use hashpact_node::removed::RemovedMembers;
 use hashpact_node::witnessing::WitnessOptions;
 use hashpact_node::{Node, NodeError, NodeOptions, RosterDocuments};
@@ -82,6 +83,13 @@ fn open_as(config: &Config, connects: bool, only: bool) -> Result<Arc<Node>, Cli
     if connects {
         let receipt_keys = receipt_keys(config).map_err(|error| key_error("receipt", &error))?;
         node.use_receipt_keys(receipt_keys);
+        let journal = &config.match_journal;
+        let kept = JournalSettings {
+            max_entries: journal.max_entries,
+            keep_ms: journal.keep_days.saturating_mul(DAY_MS),
+        };
+        node.keep_journal(kept)
+            .map_err(|error| open_error(config, &error))?;
     }
     take_roster_file(config, &node)?;
     policy::keep::begin(&node, &config.policy.file)?;

@@ -1,5 +1,6 @@
 //! `hashpact receipts`: who acts on an own set, an entry of it, or a retraction.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -7,11 +8,11 @@ use clap::Args;
 use hashpact_api::wire;
 use serde::Serialize;
 
-use super::Context;
 use super::client::{Client, connect_or_embed};
 use super::error::CliError;
 use super::output::{count, duration, stamp, table, time};
 use super::values::SetReference;
+use super::{Context, recheck};
 
 /// Between looks with `--wait`.
 const LOOK: Duration = Duration::from_millis(200);
@@ -24,24 +25,44 @@ const LOOK: Duration = Duration::from_millis(200);
 /// and with --published who acted on the entry. SET alone stands for all of the set.
 ///
 /// Times of members are by their own clocks, that of publication by this node's.
+///
+/// With --recheck the other way round, at whoever reads a set: what this node answered,
+/// by its match journal, because of entries that were withdrawn since, and which
+/// publishers ask to look. SET and SET#INDEX are another member's then, MEMBER/SET, and
+/// may be left out for all. The configuration turns the journal on.
 #[derive(Debug, Args)]
 pub struct ReceiptsArgs {
     /// SET, or SET#INDEX: an entry, or the leaf of a retraction
-    #[arg(value_name = "ENTRY|RETRACTION|SET")]
-    pub subject: Subject,
+    #[arg(
+        value_name = "ENTRY|RETRACTION|SET",
+        required_unless_present = "recheck"
+    )]
+    pub subject: Option<Subject>,
     /// Of an entry that was withdrawn: who acts on the entry, not on its withdrawal
     #[arg(long)]
     pub published: bool,
     /// Wait until every member is done, at most so long
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub wait: Option<u64>,
+    /// List answers of this node that rest on entries withdrawn since
+    #[arg(long, conflicts_with_all = ["published", "wait"])]
+    pub recheck: bool,
+    /// Only answers to this signal, KIND:VALUE; may be repeated
+    #[arg(long, value_name = "KIND:VALUE", requires = "recheck")]
+    pub signal: Vec<String>,
+    /// Only answers to what these files hash to
+    #[arg(long, value_name = "FILE", requires = "recheck", num_args = 1..)]
+    pub value_of: Vec<PathBuf>,
+    /// Say that the requests to recheck were followed: they are no alarm any more
+    #[arg(long, requires = "recheck", conflicts_with_all = ["signal", "value_of"])]
+    pub ack: bool,
 }
 
 /// A set, or one leaf of it.
 #[derive(Debug, Clone)]
 pub struct Subject {
-    set: SetReference,
-    index: Option<u64>,
+    pub(super) set: SetReference,
+    pub(super) index: Option<u64>,
 }
 
 impl FromStr for Subject {
@@ -108,16 +129,30 @@ struct NodeObject {
 pub fn run(args: &ReceiptsArgs, context: &Context) -> Result<(), CliError> {
     let client = connect_or_embed(context)?;
     client.note_at_rest();
+    let subject = match &args.subject {
+        Some(subject) if !args.recheck => subject,
+        subject => {
+            let what = recheck::What {
+                subject: subject.as_ref(),
+                signals: &args.signal,
+                files: &args.value_of,
+            };
+            return recheck::run(&client, &what, args.ack, context);
+        }
+    };
     if args.wait.is_some() && client.is_embedded() {
         return Err(
             CliError::failed("no node runs: no receipt will come").next("hashpact run starts it")
         );
     }
     let receipts = match args.wait {
-        None => ask(&client, args)?,
-        Some(seconds) => waited(&client, args, Duration::from_secs(seconds))?,
+        None => ask(&client, subject, args.published)?,
+        Some(seconds) => {
+            let at_most = Duration::from_secs(seconds);
+            waited(&client, subject, args.published, at_most)?
+        }
     };
-    print(&receipts, args, context)?;
+    print(&receipts, subject, context)?;
     let missing = receipts.late.saturating_add(receipts.unreachable);
     context.output.json(&shown(receipts))?;
     if args.wait.is_some() && missing > 0 {
@@ -129,13 +164,14 @@ pub fn run(args: &ReceiptsArgs, context: &Context) -> Result<(), CliError> {
 
 fn waited(
     client: &Client,
-    args: &ReceiptsArgs,
+    subject: &Subject,
+    published: bool,
     at_most: Duration,
 ) -> Result<wire::ReceiptsResponse, CliError> {
     let began = std::time::Instant::now();
     let mut told = false;
     loop {
-        let receipts = ask(client, args)?;
+        let receipts = ask(client, subject, published)?;
         let missing = receipts.late.saturating_add(receipts.unreachable);
         if missing == 0 || began.elapsed() >= at_most {
             return Ok(receipts);
@@ -148,23 +184,27 @@ fn waited(
     }
 }
 
-fn ask(client: &Client, args: &ReceiptsArgs) -> Result<wire::ReceiptsResponse, CliError> {
-    let set = args.subject.set.resolve(&client.config().member.slug);
+fn ask(
+    client: &Client,
+    subject: &Subject,
+    published: bool,
+) -> Result<wire::ReceiptsResponse, CliError> {
+    let set = subject.set.resolve(&client.config().member.slug);
     client.call(client.node().receipts(wire::ReceiptsRequest {
         set: set.to_string(),
-        index: args.subject.index,
-        published: args.published,
+        index: subject.index,
+        published,
     }))
 }
 
 fn print(
     receipts: &wire::ReceiptsResponse,
-    args: &ReceiptsArgs,
+    subject: &Subject,
     context: &Context,
 ) -> Result<(), CliError> {
     let output = &context.output;
     let (set, index) = (&receipts.set, receipts.index);
-    match (args.subject.index, receipts.withdrew) {
+    match (subject.index, receipts.withdrew) {
         (None, _) => output.line(format_args!(
             "{set}: all of it, {} leaves",
             count(index.saturating_add(1))

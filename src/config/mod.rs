@@ -10,6 +10,7 @@
 mod api;
 pub(crate) mod files;
 mod hygiene;
+mod keeping;
 pub mod policy;
 mod reader;
 mod sections;
@@ -27,6 +28,7 @@ use serde::{Serialize, Serializer};
 use toml::de::DeTable;
 
 pub use hygiene::{ClassConflicts, Hygiene, Quarantine};
+pub use keeping::{Audit, MatchJournal, Receipts};
 pub use reader::ConfigProblem;
 use reader::{Reading, Section};
 
@@ -64,6 +66,8 @@ pub struct Config {
     pub hygiene: Hygiene,
     /// What it makes of receipts.
     pub receipts: Receipts,
+    /// What it keeps of its answers.
+    pub match_journal: MatchJournal,
     /// `[shutdown]`.
     pub shutdown: Shutdown,
 }
@@ -349,26 +353,6 @@ pub enum LogFormat {
 pub struct PolicyFile {
     /// The file of the rules; while there is none, people look at everything.
     pub file: PathBuf,
-}
-
-/// `[audit]`: the record of who did what on this node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Audit {
-    /// Acts in a segment before it is sealed.
-    pub segment_leaves: u64,
-    /// A segment's age before it is sealed.
-    pub segment_days: u64,
-    /// How long a sealed segment is kept; 0 for ever.
-    pub retain_days: u64,
-    /// Segments that are kept at most, whatever their age.
-    pub segments_max: u64,
-}
-
-/// `[receipts]`: what is agreed about them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Receipts {
-    /// After how long another member's receipt of an own set is overdue.
-    pub overdue_after_s: u64,
 }
 
 /// `[shutdown]`: how the node stops.

@@ -13,8 +13,8 @@ use super::api::api;
 use super::reader::Section;
 use super::{
     Audit, Bootstrap, Coalition, Config, Endpoint, Federation, FederationLimits, Files, Keys, Log,
-    LogFormat, Member, Node, PolicyFile, Publish, Pull, Receipts, RemovedMembers, Shutdown, Store,
-    files, hygiene,
+    LogFormat, MatchJournal, Member, Node, PolicyFile, Publish, Pull, Receipts, RemovedMembers,
+    Shutdown, Store, files, hygiene,
 };
 
 const ENDPOINT_FIX: &str = "write it as \"host:port\", such as \"node1.example.org:7443\"";
@@ -42,6 +42,7 @@ pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
     let policy = policy(root.section("policy"));
     let audit = audit(root.section("audit"));
     let receipts = receipts(root.section("receipts"));
+    let match_journal = match_journal(root.section("match_journal"));
     let shutdown = shutdown(root.section("shutdown"));
     root.finish();
     Some(Config {
@@ -60,6 +61,7 @@ pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
         policy: policy?,
         audit,
         receipts,
+        match_journal,
         shutdown,
     })
 }
@@ -360,6 +362,15 @@ fn receipts(section: Section<'_, '_>) -> Receipts {
     };
     section.finish();
     receipts
+}
+
+fn match_journal(section: Section<'_, '_>) -> MatchJournal {
+    let journal = MatchJournal {
+        max_entries: section.whole("max_entries", 0, 0..=10_000_000),
+        keep_days: section.whole("keep_days", 90, 1..=3_650),
+    };
+    section.finish();
+    journal
 }
 
 fn shutdown(section: Section<'_, '_>) -> Shutdown {

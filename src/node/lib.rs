@@ -21,6 +21,7 @@ pub mod evidence;
 pub mod expiry;
 pub mod hub;
 pub mod hygiene;
+pub mod journal;
 pub mod lookup;
 mod lost;
 mod mass;

@@ -8,7 +8,7 @@ use hashpact_core::policy::Verdict;
 use hashpact_core::signal::{Signal, SignalKind};
 use hashpact_core::witness::judge::Judged;
 pub use hashpact_store::quarantine::{Decision, Reason};
-pub use hashpact_store::{IndexKey, Room, Space};
+pub use hashpact_store::{IndexKey, JournalEntry, Room, Space};
 
 use crate::opinions::Opinions;
 

@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::error::NodeError;
 use crate::hub::Hub;
 use crate::hygiene::HygieneOptions;
+use crate::journal::Journal;
 use crate::judging::Judging;
 use crate::membership::Membership;
 use crate::model::{
@@ -115,6 +116,7 @@ pub struct Node {
     pub(crate) counted: crate::mass::versions::Counted,
     receipts: Receipts,
     pub(crate) witnessing: (Option<Arc<Witnessing>>, Judging),
+    pub(crate) journal: std::sync::OnceLock<Journal>,
 }
 
 impl Node {
@@ -186,6 +188,7 @@ impl Node {
             counted: <_>::default(),
             receipts: Receipts::default(),
             witnessing: (witnessing, Judging::default()),
+            journal: std::sync::OnceLock::new(),
         });
         node.follow_roster()?;
         node.settle_all()?;
@@ -543,6 +546,8 @@ impl Drop for Node {
         for near in [&self.near, &self.near_frames].into_iter().flatten() {
             near.stop();
         }
+        // What waits to be noted is written.
+        drop(self.journal.take());
         self.audit.close();
     }
 }

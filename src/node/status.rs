@@ -61,6 +61,7 @@ impl Node {
         self.add_space(&mut status)?;
         self.add_stale(&mut status, &feeds)?;
         self.add_mass(&mut status, &feeds)?;
+        status.notices.extend(self.recheck_notice()?);
         if let Some(expires) = self.certificate_expires() {
             let now = self.clock().now();
             let said = expiry::notice("the TLS certificate", expires, now);

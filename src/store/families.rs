@@ -24,6 +24,7 @@
 //! | `changes` | see `changes` | what consumers follow, and how far each is |
 //! | `mutes` | see `mutes` | what this node mutes |
 //! | `receipts` | see `receipts.rs` | what each node says that it acts on of a feed |
+//! | `journal` | see `journal.rs` | what was answered for a while; what asks to be rechecked |
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType,
@@ -55,6 +56,7 @@ pub(crate) enum Family {
     Opinions,
     Mutes,
     Receipts,
+    Journal,
 }
 
 /// Target size of the files of a bulk load, and of compaction.
@@ -64,7 +66,7 @@ const FILTER_BITS: f64 = 10.0;
 
 impl Family {
     /// All families, in the order that they are opened in.
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Meta,
         Self::Pages,
         Self::Tail,
@@ -87,6 +89,7 @@ impl Family {
         Self::Opinions,
         Self::Mutes,
         Self::Receipts,
+        Self::Journal,
     ];
 
     /// The name in RocksDB. `meta` is RocksDB's `default`, which always exists.
@@ -114,6 +117,7 @@ impl Family {
             Self::Opinions => "opinions",
             Self::Mutes => "mutes",
             Self::Receipts => "receipts",
+            Self::Journal => "journal",
         }
     }
 
@@ -158,7 +162,8 @@ impl Family {
             | Self::Changes
             | Self::Opinions
             | Self::Mutes
-            | Self::Receipts => {
+            | Self::Receipts
+            | Self::Journal => {
                 options.set_compression_type(DBCompressionType::Lz4);
                 options.set_write_buffer_size(4 << 20);
                 table.set_block_size(8 << 10);

@@ -36,6 +36,7 @@ mod gate;
 mod heads;
 mod held;
 mod index;
+mod journal;
 mod keys;
 mod leaves;
 mod leaving;
@@ -78,6 +79,9 @@ pub use self::gate::{AllowList, NearAllowed};
 pub use self::heads::Head;
 pub use self::index::derive::{content_digest, reference_digest};
 pub use self::index::taking::Taking;
+pub use self::journal::{
+    JournalEntry, JournalRow, RECHECKS_MAX, RECHECKS_PER_PUBLISHER, RecheckAsked,
+};
 pub use self::keys::{FRAME_KIND, FeedNo, IndexKey, frame as frame_key};
 pub use self::leaving::Leaving;
 pub use self::lookup::{Posting, Postings, Reference};

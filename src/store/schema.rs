@@ -18,6 +18,8 @@ const MIGRATIONS: &[Migration] = &[
     crate::mutes::migrate,
     // Receipts are kept by themselves.
     crate::receipts::migrate,
+    // The match journal.
+    crate::journal::migrate,
 ];
 
 /// The schema that this program writes.

@@ -39,6 +39,7 @@ mod policy;
 mod proofs;
 mod proving;
 mod receipts;
+mod recheck;
 mod restore;
 mod scan;
 mod secrets;

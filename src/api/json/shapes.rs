@@ -36,6 +36,10 @@ pub(super) struct AskedSignal {
     kind: String,
     /// As `hashpact lookup` takes it: hexadecimal for most kinds.
     value: String,
+    /// The caller's own name for it, at most 128 bytes; kept in the match journal, if that
+    /// is on, and nowhere else.
+    #[serde(default)]
+    reference: String,
 }
 
 /// A question as by gRPC, and what of it could not be read.
@@ -49,8 +53,14 @@ impl MatchBody {
     pub(super) fn signals(self) -> Asked {
         let mut signals = Vec::with_capacity(self.signals.len());
         let mut refused = Vec::with_capacity(self.signals.len());
+        let mut references = Vec::new();
+        let are_named = self.signals.iter().any(|asked| !asked.reference.is_empty());
         for asked in self.signals {
-            match asked.read() {
+            let read = asked.read();
+            if are_named {
+                references.push(asked.reference);
+            }
+            match read {
                 Ok(signal) => {
                     signals.push(wire::Signal {
                         kind: signal.kind().number(),
@@ -73,6 +83,7 @@ impl MatchBody {
                 video_compared_percent: self.video_compared_percent,
                 surface: self.surface,
                 region: self.region,
+                references,
             },
             refused,
         }

@@ -142,6 +142,7 @@ pub(in crate::cli) fn ask(
         video_compared_percent: Some(near.video_compared_percent),
         surface: near.surface.clone(),
         region: near.region.clone(),
+        references: Vec::new(),
         signals: signals
             .map(|asked| wire::Signal {
                 kind: asked.signal.kind().number(),

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, FromArgMatches as _};
 use hashpact_core::reject::Rejection;
 use hashpact_core::signal::{Signal, SignalKind};
 use hashpact_matching::pdq::hash::{self as pdq, ImageError, Limits, Turn};
@@ -73,6 +73,15 @@ pub struct MediaArgs {
 }
 
 impl MediaArgs {
+    /// What stands where a command says nothing.
+    ///
+    /// # Errors
+    /// None that is known: the defaults are good.
+    pub(crate) fn usual() -> Result<Self, clap::Error> {
+        let command = Self::augment_args(clap::Command::new("usual"));
+        Self::from_arg_matches(&command.try_get_matches_from(["usual"])?)
+    }
+
     fn limits(&self) -> Limits {
         let bytes = |mib: u64| mib.saturating_mul(1 << 20);
         Limits {

@@ -310,6 +310,7 @@ impl Desk {
         let from = if refilled { 0 } else { before.indexed };
         self.node.settle(writer, from)?;
         let after = writer.info();
+        self.node.hear_rechecks(&after, before.indexed)?;
         // Given back before anybody is told: a publisher may want it at once.
         work.writer = None;
         if self.own {
