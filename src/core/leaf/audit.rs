@@ -487,6 +487,23 @@ pub fn careful(text: &str) -> String {
     out
 }
 
+/// Whether a text that everybody is to read holds what can hardly be anything but a
+/// signal's value: 32 hexadecimal digits or more in one word, or 22 characters or more
+/// that read as base64, with small and capital letters and a digit.
+#[must_use]
+pub fn holds_value(text: &str) -> bool {
+    let of_value = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
+    text.split(|c| !of_value(c)).any(|word| {
+        let hex = word.len() >= 2 * HEX_MIN && word.chars().all(|c| c.is_ascii_hexdigit());
+        let has = |of: fn(&char) -> bool| word.chars().any(|c| of(&c));
+        let base64 = word.len() >= BASE64_MIN
+            && has(char::is_ascii_digit)
+            && has(char::is_ascii_uppercase)
+            && has(char::is_ascii_lowercase);
+        hex || base64
+    })
+}
+
 /// A name of slugs, which somebody may have made of a value by mistake: a part that is
 /// hexadecimal digits alone, 16 or more, is taken out.
 fn named(name: &str) -> String {

@@ -163,3 +163,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_text_for_everybody_is_looked_through_for_values_and_long_words_are_none() {
+    let md5 = "9e107d9d372bb6826bd81d3542a419d6";
+    let sha1 = "L9ThxnotKPzthJ7hu3bnORuT6xI=";
+    for text in [
+        md5.to_owned(),
+        format!("see {md5}."),
+        format!("({sha1})"),
+        md5.to_uppercase(),
+    ] {
+        assert!(holds_value(&text), "{text}");
+    }
+    for text in [
+        "",
+        "case 2026-11-22/0815, court order 17 Cs 123/26",
+        "Rindfleischetikettierungsueberwachungsaufgaben",
+        "0123456789abcdef",
+        "https://example.test/a/very/long/path/to/a/ticket/1234",
+    ] {
+        assert!(!holds_value(text), "{text}");
+    }
+}

@@ -11,9 +11,9 @@ use hashpact_core::leaf::RetractReason;
 use hashpact_core::leaf::{ERASE, Erase, IndexRange, PUBLISH, RANGES_PER_LEAF, RawLeaf};
 use hashpact_store::FeedInfo;
 
-use super::Publisher;
 use super::import::versions;
 use super::retract::referenced;
+use super::{Publisher, no_value};
 use crate::error::NodeError;
 use crate::model::{Erased, Erasure, LineRejection, Retraction, Selector};
 
@@ -40,6 +40,7 @@ impl Publisher {
     /// [`NodeError::Misuse`] where so many entries need the identity key and it is not
     /// here; a legal basis that is empty or too long; what the store answers.
     pub fn erase(&self, set: &Slug, erasure: &Erasure) -> Result<Erased, NodeError> {
+        no_value("legal basis", &erasure.legal_basis)?;
         let feed = self.own_set(set)?;
         let mut session = self.session(&feed)?;
         let feed = session.info().clone();

@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use hashpact_core::id::{FeedId, Slug};
 use hashpact_core::keys::{Feed, Identity, SecretKey};
+use hashpact_core::leaf::audit::holds_value;
 use hashpact_store::sign_state::SignState;
 use hashpact_store::{FeedInfo, Store};
 
@@ -161,4 +162,18 @@ impl Publisher {
             }),
         }
     }
+}
+
+/// ⚠ What goes to all readers stays with them for ever, beyond any erasure.
+///
+/// # Errors
+/// [`NodeError::Misuse`] for a text that holds what reads as a signal's value.
+fn no_value(what: &str, text: &str) -> Result<(), NodeError> {
+    if holds_value(text) {
+        return Err(NodeError::Misuse(format!(
+            "the {what} holds what reads as a signal's value, and every reader would have it for \
+             ever: name a case or a ticket"
+        )));
+    }
+    Ok(())
 }

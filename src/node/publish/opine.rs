@@ -13,7 +13,7 @@ use hashpact_core::leaf::{
 use hashpact_core::signal::SignalKind;
 use hashpact_store::{FeedInfo, FeedKind};
 
-use super::Publisher;
+use super::{Publisher, no_value};
 use crate::error::NodeError;
 use crate::model::{NewSet, Opine, OpineAbout, Opined, Retraction, Saying, SetSource};
 use crate::opinions::opinion_in;
@@ -36,6 +36,7 @@ impl Publisher {
     /// longer stands, somebody else's signal; [`NodeError::NotFound`]; what the store
     /// answers.
     pub fn opine(&self, opine: &Opine) -> Result<Opined, NodeError> {
+        no_value("note", &opine.note)?;
         let _turn = self.opining();
         let withdraws = opine.says.is_none();
         let subject = self.subject(&opine.about, withdraws)?;

@@ -10,8 +10,8 @@ use hashpact_core::limits::RETRACT_FREE_PER_DAY;
 use hashpact_core::standing;
 use hashpact_store::FeedInfo;
 
-use super::Publisher;
 use super::import::versions;
+use super::{Publisher, no_value};
 use crate::error::NodeError;
 use crate::model::{LineRejection, Retracted, Retraction, Selector};
 use crate::views;
@@ -33,6 +33,7 @@ impl Publisher {
     /// [`NodeError::Misuse`] where so many entries need the identity key and it is
     /// not here; what the store answers.
     pub fn retract(&self, set: &Slug, retraction: &Retraction) -> Result<Retracted, NodeError> {
+        no_value("note", &retraction.note)?;
         let feed = self.own_set(set)?;
         let mut session = self.session(&feed)?;
         let feed = session.info().clone();

@@ -186,6 +186,28 @@ fn misuse(node: &Node, opine: &Opine) -> String {
 }
 
 #[test]
+fn a_text_for_all_readers_with_a_value_in_it_is_refused_and_nothing_is_said() {
+    let scene = Scene::new();
+    let node = with_entries(&scene);
+    let value = data_encoding::HEXLOWER.encode(sha256_of(1).value());
+    let mut opine = no(OpineAbout::Entry {
+        entry: EntryName::parse("north/confirmed#2").unwrap(),
+        kind: None,
+    });
+    opine.note = format!("see {value}");
+    assert!(misuse(&node, &opine).contains("signal's value"));
+    let retraction = Retraction {
+        reason: RetractReason::Wrong,
+        note: value,
+        recheck: false,
+        selectors: vec![(0, Selector::SourceReference("ref-1".to_owned()))],
+    };
+    let refused = node.retract(&slug("confirmed"), &retraction);
+    assert!(matches!(refused, Err(NodeError::Misuse(_))));
+    assert_eq!(standing(&node, 1), MatchStanding::Active);
+}
+
+#[test]
 fn an_opinion_is_said_changed_and_withdrawn() {
     let scene = Scene::new();
     let node = with_entries(&scene);
