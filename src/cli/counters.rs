@@ -6,7 +6,7 @@
 use metrics::{Unit, counter, describe_counter};
 
 /// Name, and what is counted. `docs/OPERATORS.md` says what to do about which.
-const COUNTERS: [(&str, &str); 22] = [
+const COUNTERS: [(&str, &str); 17] = [
     (
         "hashpact_audit_failures_total",
         "acts that could not be recorded in the audit feed",
@@ -19,6 +19,10 @@ const COUNTERS: [(&str, &str); 22] = [
     (
         "hashpact_erased_payloads_total",
         "payloads dropped for an erasure",
+    ),
+    (
+        "hashpact_floods_total",
+        "signals that began to match too much of what is asked",
     ),
     (
         "hashpact_forks_total",
@@ -61,6 +65,14 @@ const COUNTERS: [(&str, &str); 22] = [
     ("hashpact_served_bytes_total", "bytes of leaves sent"),
     ("hashpact_served_chunks_total", "chunks sent"),
     ("hashpact_served_leaves_total", "leaves sent"),
+    (
+        "hashpact_roster_cosigned_total",
+        "cosignatures of the roster made here",
+    ),
+    (
+        "hashpact_roster_elsewhere_total",
+        "words of witnesses on another roster of one version",
+    ),
     (
         "hashpact_sets_lost_total",
         "sets dropped since this member may not read them any longer",
