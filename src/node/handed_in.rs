@@ -33,6 +33,10 @@ impl Node {
             outcome.name("suspension", PayloadType::Suspension, bytes, before);
         }
         self.follow_roster()?;
+        if outcome.accepted > 0 {
+            // Whoever was removed may dispute nothing any more.
+            self.recheck_conflicts();
+        }
         let state = self.membership().state();
         let new = |digest| outcome.taken_in.contains(&("suspension", digest));
         let suspended = state.suspensions.all().iter();

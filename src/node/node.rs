@@ -190,6 +190,9 @@ impl Node {
             witnessing: (witnessing, Judging::default()),
             journal: std::sync::OnceLock::new(),
         });
+        let of = Arc::downgrade(&node);
+        let disputes = move |no| of.upgrade().is_none_or(|node| node.may_dispute(no));
+        node.store.set_counting(disputes);
         node.follow_roster()?;
         node.settle_all()?;
         if options.near_index {

@@ -5,19 +5,21 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use hashpact_core::id::{EntryName, SetName, UnixMillis};
 use hashpact_core::leaf::{self, Leaf};
 use hashpact_core::roster::RosterState;
 use hashpact_core::signal::SignalKind;
-use hashpact_store::FeedInfo;
 use hashpact_store::quarantine::{Chosen, Decision, LotName, Reason};
+use hashpact_store::{FeedInfo, FeedNo, RecheckBudget};
 use tracing::{error, info, warn};
 
 use crate::error::NodeError;
 use crate::hub::Change;
 use crate::model::{QuarantineLot, QuarantinedEntry};
 use crate::node::Node;
+use crate::removed::RemovedMembers;
 use crate::views;
 use crate::words::name_of;
 
@@ -25,8 +27,12 @@ use crate::words::name_of;
 #[derive(Debug, Default)]
 pub(crate) struct SaidState(AtomicU8);
 
-/// Entries that wait for a conflict of digests, looked at in one round: some 100 ms.
-const CONFLICTS_AT_ONCE: usize = 1_024;
+/// What one round of looks at conflicts of digests may take.
+pub const RECHECK: RecheckBudget = RecheckBudget {
+    pages: 64,
+    looks: 1_024,
+    time: Duration::from_millis(20),
+};
 /// Entries in one answer.
 pub const ENTRIES_MAX: usize = 10_000;
 
@@ -46,7 +52,6 @@ impl Node {
     /// What the store answers.
     pub fn follow_roster(&self) -> Result<(), NodeError> {
         self.say_roster_state();
-        self.follow_conflicts()?;
         self.follow_floods();
         if !self.takes_publish_leaves() {
             return Ok(());
@@ -60,14 +65,46 @@ impl Node {
         Ok(())
     }
 
-    /// Lets in what waited for a conflict of digests that is over.
-    fn follow_conflicts(&self) -> Result<(), NodeError> {
-        for (no, leaves) in self.store().recheck_conflicts(CONFLICTS_AT_ONCE)? {
+    /// Whether anything waits for a conflict of digests.
+    #[must_use]
+    pub fn conflicts_wait(&self) -> bool {
+        let waiting = self.store().feeds_waiting(Reason::DigestConflict);
+        !waiting.is_empty()
+    }
+
+    /// Lets in what waited for a conflict of digests that is over: one round, that goes
+    /// on where the last one ended. To be called from time to time, where it may take as
+    /// long as it takes. Blocking.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn follow_conflicts(&self, budget: &RecheckBudget) -> Result<(), NodeError> {
+        for (no, leaves) in self.store().recheck_conflicts(budget)?.lifted {
             let feed = self.store().feed(no)?;
             info!(set = %name_of(&feed), leaves, "digests that no other entry disputes any more count");
             self.hub().tell(Change::Head(feed.id));
         }
         Ok(())
+    }
+
+    /// A round at once, since less may count here than before. What it does not reach is
+    /// for the next ones.
+    pub(crate) fn recheck_conflicts(&self) {
+        if let Err(error) = self.follow_conflicts(&RECHECK) {
+            error!(%error, code = error.code(), "looking at conflicts of digests");
+        }
+    }
+
+    /// Whether what a feed says disputes what others say: not where its member or set is
+    /// muted, nor where its member was removed and is ignored here.
+    pub(crate) fn may_dispute(&self, no: FeedNo) -> bool {
+        let Ok(feed) = self.store().feed(no) else {
+            return false;
+        };
+        if self.counts(feed.publisher) == RemovedMembers::Ignore {
+            return false;
+        }
+        views::describe_of(&feed).is_some_and(|describe| !self.is_muted(&describe.name))
     }
 
     fn say_roster_state(&self) {

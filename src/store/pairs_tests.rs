@@ -1,7 +1,10 @@
 //! One MD5 or SHA-1 beside two SHA-256: who waits, who never does, and until when.
 
 use super::*;
+use std::time::Duration;
+
 use crate::quarantine::{Chosen, Decision, LotName, Reason};
+use crate::{RecheckBudget, Rechecked};
 
 const MD5: u8 = 1;
 
@@ -66,6 +69,17 @@ impl Two {
         let mut writer = self.store.writer(no).unwrap();
         writer.append(leaves).unwrap();
         commit_signed(&mut writer);
+    }
+
+    /// One round of at most so many pages and values.
+    fn round(&self, pages: usize, looks: usize) -> Rechecked {
+        let time = Duration::MAX;
+        let budget = RecheckBudget { pages, looks, time };
+        self.store.recheck_conflicts(&budget).unwrap()
+    }
+
+    fn lifted(&self, looks: usize) -> Vec<(FeedNo, u64)> {
+        self.round(1_000, looks).lifted
     }
 
     fn held(&self, no: FeedNo, index: u64) -> Vec<LotName> {
@@ -136,9 +150,9 @@ fn who_publishes_first_disarms_nobody_and_the_newcomer_is_let_in_when_it_goes() 
     assert_eq!(two.held(honest, 0), conflict(MD5));
     assert_eq!(two.answers(&md5(1)), [(hostile, 0)], "the value matches");
     assert_eq!(two.answers(&sha(1)), [(honest, 0)]);
-    assert_eq!(two.store.recheck_conflicts(10).unwrap(), []);
+    assert_eq!(two.lifted(10), []);
     two.say(hostile, &[take_back(0)]);
-    assert_eq!(two.store.recheck_conflicts(10).unwrap(), [(honest, 1)]);
+    assert_eq!(two.lifted(10), [(honest, 1)]);
     assert_eq!(two.answers(&md5(1)), [(honest, 0)]);
     sound(&two.store);
     let Two { dir, store, .. } = two;
@@ -196,7 +210,7 @@ fn what_itself_waits_makes_nobody_wait_and_a_release_stays() {
         .store
         .decide_quarantine(two.one, &chosen, Decision::Release);
     assert_eq!(changed.unwrap(), 1);
-    assert_eq!(two.store.recheck_conflicts(10).unwrap(), []);
+    assert_eq!(two.lifted(10), []);
     assert_eq!(two.answers(&md5(1)), [(two.one, 1), (two.other, 0)]);
 }
 
@@ -211,9 +225,85 @@ fn a_look_at_what_waits_goes_on_where_the_last_one_ended() {
     two.say(two.other, &later);
     two.say(two.one, &[take_back(5)]);
     let looks: Vec<u64> = (0..4)
-        .map(|_| two.store.recheck_conflicts(2).unwrap())
+        .map(|_| two.lifted(2))
         .map(|lifted| lifted.iter().map(|(_, count)| count).sum())
         .collect();
-    assert_eq!(looks, [0, 0, 1, 0]);
+    // Of a value that nobody disputes the end is looked at, too.
+    assert_eq!(looks.iter().sum::<u64>(), 1, "{looks:?}");
+    assert_eq!(looks[..2], [0, 0]);
+    sound(&two.store);
+}
+
+#[test]
+fn a_round_reads_no_more_pages_than_it_may_and_rounds_get_to_the_end() {
+    const LEAVES: u64 = 2_048;
+    let two = Two::new();
+    // Neighbours here are pages apart there, so that no page serves twice.
+    let apart = |n: u64| n * 257 % LEAVES;
+    let first: Vec<RawLeaf> = (0..LEAVES).map(|n| entry(&[md5(n), sha(n)], &[])).collect();
+    let later = (0..LEAVES).map(|n| entry(&[md5(apart(n)), sha(LEAVES + n)], &[]));
+    let later: Vec<RawLeaf> = later.collect();
+    two.say(two.one, &first);
+    two.say(two.other, &later);
+    assert_eq!(two.store.waiting(two.other).unwrap(), LEAVES);
+    let rounds: Vec<usize> = (0..4).map(|_| two.round(40, 1_000).pages).collect();
+    assert!(rounds.iter().all(|pages| *pages <= 40), "{rounds:?}");
+    assert!(rounds.iter().any(|pages| *pages > 1), "{rounds:?}");
+    two.store.drop_feed(two.one).unwrap();
+    let lifted = (0..64).flat_map(|_| two.round(40, 1_000).lifted);
+    assert_eq!(lifted.map(|(_, count)| count).sum::<u64>(), LEAVES);
+    sound(&two.store);
+}
+
+#[test]
+fn however_much_of_one_publisher_waits_the_other_ones_are_let_in() {
+    let two = Two::new();
+    let honest = NewFeed {
+        publisher: MemberNumber::new(2).unwrap(),
+        ..new_feed(false, b"honest")
+    };
+    let honest = two.store.create_feed(&honest).unwrap();
+    let first: Vec<RawLeaf> = (0..250).map(|n| entry(&[md5(n), sha(n)], &[])).collect();
+    two.say(two.one, &first);
+    two.say(honest, &[entry(&[md5(0), sha(900)], &[])]);
+    let of_one = |n: u64| entry(&[md5(n), sha(1_000 + n)], &[]);
+    for name in [&b"x"[..], b"y", b"z"] {
+        let no = two.store.create_feed(&new_feed(false, name)).unwrap();
+        two.say(no, &(1..250).map(of_one).collect::<Vec<_>>());
+    }
+    two.say(two.other, &(1..250).map(of_one).collect::<Vec<_>>());
+    two.say(two.one, &[take_back(0)]);
+    // The thousand that wait would take 25 rounds.
+    let lifted: Vec<_> = (0..2).flat_map(|_| two.lifted(40)).collect();
+    assert_eq!(lifted, [(honest, 1)]);
+    sound(&two.store);
+}
+
+#[test]
+fn what_counts_for_nothing_here_disputes_nobody() {
+    let two = Two::new();
+    let (one, other) = (two.one, two.other);
+    let muted = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_muted = std::sync::Arc::clone(&muted);
+    let counts = move |no| no != one || !is_muted.load(std::sync::atomic::Ordering::SeqCst);
+    two.store.set_counting(counts);
+    let hostile: Vec<RawLeaf> = (0..3).map(|n| entry(&[md5(n), sha(66)], &[])).collect();
+    two.say(one, &hostile);
+    two.say(other, &[entry(&[md5(0), sha(10)], &[])]);
+    assert_eq!(two.held(other, 0), conflict(MD5));
+    assert_eq!(two.lifted(10), []);
+    muted.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(two.lifted(10), [(other, 1)]);
+    two.say(other, &[entry(&[md5(1), sha(11)], &[])]);
+    assert_eq!(two.held(other, 1), [], "what comes later does not wait");
+    // A pair that counts for nothing vouches for nobody either.
+    let third = two.store.create_feed(&new_feed(false, b"third")).unwrap();
+    two.say(third, &[entry(&[md5(1), sha(66)], &[])]);
+    assert_eq!(two.held(third, 0), conflict(MD5));
+    muted.store(false, std::sync::atomic::Ordering::SeqCst);
+    two.say(other, &[entry(&[md5(2), sha(12)], &[])]);
+    assert_eq!(two.held(other, 2), conflict(MD5));
+    two.store.set_feed_status(one, FeedStatus::Frozen).unwrap();
+    assert_eq!(two.lifted(10), [(other, 1)], "a fork disputes nobody");
     sound(&two.store);
 }

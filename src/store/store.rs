@@ -54,7 +54,9 @@ pub(crate) struct Inner {
     pub(crate) page_hashes: Mutex<PageHashes>,
     pub(crate) watch: Watch,
     /// Where the next look at conflicts of digests begins.
-    pub(crate) conflicts: Mutex<crate::pairs::Recheck>,
+    pub(crate) conflicts: Mutex<crate::rechecks::Recheck>,
+    /// Whose entries count here.
+    pub(crate) counting: std::sync::OnceLock<crate::pairs::Counting>,
     pub(crate) changes: Changes,
     /// What may have opinions.
     pub(crate) opinions: OpinionFilter,
@@ -104,6 +106,7 @@ impl Store {
             page_hashes: Mutex::default(),
             watch: Watch::default(),
             conflicts: Mutex::default(),
+            counting: <_>::default(),
             changes: Changes::default(),
             opinions: OpinionFilter::default(),
             pulse: ChangePulse::default(),

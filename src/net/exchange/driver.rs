@@ -540,6 +540,9 @@ impl Driver {
         if let Err(error) = self.node.follow_roster() {
             tracing::error!(%error, code = error.code(), "following the roster's age");
         }
+        if self.node.conflicts_wait() {
+            self.errand(Errand::RecheckConflicts);
+        }
         self.look_at_room();
         self.leave_due();
         self.keep_receipts();

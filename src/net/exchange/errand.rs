@@ -40,6 +40,8 @@ pub(crate) enum Errand {
     },
     /// Take own feeds to the epochs that the roster has opened.
     OpenOwnEpochs,
+    /// Look again at what waits for a conflict of digests.
+    RecheckConflicts,
     /// End the connection to a peer, so that its watch is begun anew.
     Cut { peer: PeerId },
 }

@@ -30,6 +30,7 @@ use super::inbox::Heard;
 use super::inside::{Done, Inside};
 use super::links::Links;
 use super::purging::Purger;
+use super::rechecking::Rechecker;
 use super::rejections::Rejections;
 use super::room::Rooms;
 use super::storing::{self, Desk};
@@ -127,6 +128,7 @@ struct Hands {
     rejections: Arc<Rejections>,
     rooms: Arc<Rooms>,
     purger: Purger,
+    rechecker: Rechecker,
     report: mpsc::Sender<Inside>,
     tasks: TaskTracker,
 }
@@ -148,6 +150,7 @@ impl Hands {
             rejections: Arc::clone(&parts.rejections),
             rooms: Arc::clone(&parts.rooms),
             purger: Purger::new(&parts.node),
+            rechecker: Rechecker::new(&parts.node),
             report,
             tasks,
         }
@@ -277,6 +280,7 @@ impl Hands {
             Errand::OpenOwnEpochs => {
                 self.tasks.spawn(open_own(Arc::clone(&self.node)));
             }
+            Errand::RecheckConflicts => self.rechecker.look(&self.tasks, &self.bulk),
             Errand::Cut { peer } => {
                 if let Some(link) = self.links.get(peer) {
                     link.connection().cut();

@@ -34,6 +34,7 @@ mod pipeline;
 mod purging;
 mod reach;
 mod receipts;
+mod rechecking;
 mod rejections;
 mod resigned;
 mod reverse;

@@ -20,19 +20,19 @@ pub(crate) struct Purger {
 
 /// Whether files are rewritten at present, and from when on they may be again.
 #[derive(Debug, Default)]
-struct Turn {
+pub(super) struct Turn {
     running: bool,
     rest_until: Option<Instant>,
 }
 
 impl Turn {
     /// Begins a run, unless one runs or the last one is too short ago.
-    fn begin(&mut self, now: Instant) -> bool {
+    pub(super) fn begin(&mut self, now: Instant) -> bool {
         let rests = self.rest_until.is_some_and(|until| now < until);
         !rests && !std::mem::replace(&mut self.running, true)
     }
 
-    fn end(&mut self, began: Instant, now: Instant) {
+    pub(super) fn end(&mut self, began: Instant, now: Instant) {
         let took = now.saturating_duration_since(began);
         let rest = took.saturating_mul(REST_FACTOR).min(REST_MAX);
         self.rest_until = now.checked_add(rest);
@@ -64,7 +64,7 @@ impl Purger {
     }
 }
 
-fn turn(turn: &Mutex<Turn>) -> MutexGuard<'_, Turn> {
+pub(super) fn turn(turn: &Mutex<Turn>) -> MutexGuard<'_, Turn> {
     turn.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -152,6 +152,19 @@ impl Node {
         by: &str,
         expires: UnixMillis,
     ) -> Result<MuteView, NodeError> {
+        let view = self.put_mute(of, case, by, expires)?;
+        // What it disputed alone is not disputed any more.
+        self.recheck_conflicts();
+        Ok(view)
+    }
+
+    fn put_mute(
+        &self,
+        of: &MuteOf,
+        case: &str,
+        by: &str,
+        expires: UnixMillis,
+    ) -> Result<MuteView, NodeError> {
         let desk = self.desk();
         let _turn = desk.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock().now();
@@ -249,6 +262,11 @@ impl Node {
         self.store().remove_mutes(&subjects, &again, now)?;
         self.take_mutes()?;
         Ok(over.iter().map(view).collect())
+    }
+
+    /// Whether a set is muted, or its member.
+    pub(crate) fn is_muted(&self, set: &SetName) -> bool {
+        self.desk().mutes().set(set, self.clock().now())
     }
 
     /// Puts what the store holds in force.

@@ -2,6 +2,7 @@
 
 mod audit;
 mod changes;
+mod conflicts;
 mod discipline;
 mod doubts;
 mod entries;

@@ -413,7 +413,10 @@ impl FeedState {
         quarantine.put(inner, &mut batch, self.no, &changed)?;
         inner.write_synced(batch, "changing the quarantine")?;
         self.set_quarantine(Pending { next });
-        held::refresh(inner, self)?;
+        // What answers though it is dead follows from whole leaves alone, and is dear.
+        if changed.keys().any(|name| name.kind == WHOLE_LEAF) {
+            held::refresh(inner, self)?;
+        }
         let mut leaves = RoaringTreemap::new();
         for indexes in changed.values() {
             leaves |= indexes;

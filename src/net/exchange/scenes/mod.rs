@@ -26,6 +26,7 @@ mod mutated_chunks;
 mod mutations;
 mod opinions;
 mod receipts;
+mod rechecking;
 mod renewal;
 mod reverse;
 mod room;

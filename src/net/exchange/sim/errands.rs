@@ -2,9 +2,12 @@
 //! its node changed, told to its driver and to whoever watches it.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use hashpact_core::puller::{JobId, PeerId};
 use hashpact_node::hub::Change;
+use hashpact_node::quarantine::RECHECK;
+use hashpact_store::RecheckBudget;
 use tokio::sync::broadcast::error::TryRecvError;
 
 use super::SimError;
@@ -171,6 +174,18 @@ impl World {
                     && let Err(error) = running.node.publisher().open_epochs()
                 {
                     tracing::error!(%error, code = error.code(), "opening an epoch of an own set");
+                }
+            }
+            Errand::RecheckConflicts => {
+                // By pages alone: how long a disk takes is no part of a trace.
+                let budget = RecheckBudget {
+                    time: Duration::MAX,
+                    ..RECHECK
+                };
+                if let Some(running) = self.running(at)
+                    && let Err(error) = running.node.follow_conflicts(&budget)
+                {
+                    tracing::error!(%error, code = error.code(), "looking at conflicts of digests");
                 }
             }
             Errand::Cut { peer } => {
