@@ -26,11 +26,17 @@ impl Node {
             .map_or_else(|| feed.id.to_string(), |describe| describe.name.to_string());
         metrics::counter!("hashpact_sets_lost_total").increment(1);
         let now = self.clock().now();
+        // Not before this node's own last word on it, if the clock went back since.
+        let own = self.membership().own().ok();
+        let said = own.map(|own| self.store().receipt(feed.no, own, self.name()));
+        let said = said.transpose()?.flatten().map(|kept| kept.signed);
+        let at = said.map_or(now, |said| said.max(now));
         let before = self.store().note_lost(&LostSet {
             feed: feed.id,
-            at: now,
+            at,
             name: name.clone(),
         })?;
+        self.forget_own_word(feed.id, at);
         if !is_recorded(&before, feed.id, now) {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! Sets that were held and are not any longer, since their grant ended: which, and when.
 //!
 //! The note outlives the feed; nothing answers by it. It is kept until newer ones push it
-//! out, and is for people alone.
+//! out. People are shown it, and the node goes by it where others say what it said before.
 
 use hashpact_core::id::{Digest, FeedId, UnixMillis};
 use rocksdb::WriteBatch;
@@ -57,6 +57,16 @@ impl Store {
         Ok(before)
     }
 
+    /// When a feed was dropped last, also where it is held again.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn lost_at(&self, feed: &FeedId) -> Result<Option<UnixMillis>> {
+        let note = self.inner.get(Family::Meta, key(feed))?;
+        let noted = note.and_then(|note| read(feed.0.as_bytes(), &note));
+        Ok(noted.map(|noted| noted.at))
+    }
+
     /// The sets that were lost and are not held again, the one lost first first.
     ///
     /// # Errors
@@ -72,7 +82,7 @@ fn key(feed: &FeedId) -> Vec<u8> {
     [PREFIX, feed.0.as_bytes()].concat()
 }
 
-/// ⚠ What cannot be read is left out: a note for people keeps no set from being dropped.
+/// ⚠ What cannot be read is left out: a note keeps no set from being dropped.
 fn load(inner: &Inner) -> Result<Vec<LostSet>> {
     let mut lost = Vec::new();
     let mut end = PREFIX.to_vec();
@@ -133,6 +143,7 @@ mod tests {
         };
         let no = store.create_feed(&feed).unwrap();
         assert_eq!(store.lost().unwrap(), std::slice::from_ref(&first));
+        assert_eq!(store.lost_at(&second.feed).unwrap(), Some(second.at));
         store.drop_feed(no).unwrap();
         let again = lost("west/links", 9);
         store.note_lost(&again).unwrap();

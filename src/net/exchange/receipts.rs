@@ -119,7 +119,8 @@ impl Driver {
         if is_own_word {
             // What this node says next is newer than whatever it said.
             let at = (said.epoch, said.size);
-            self.node.note_former_receipt(feed, publisher, at);
+            self.node
+                .note_former_receipt(feed, publisher, (at, said.signed));
             return Ok(false);
         }
         let Some(held) = held else {

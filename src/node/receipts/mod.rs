@@ -8,9 +8,11 @@
 //! backup); then the node is not ready either. Newest word first: many heads in a second
 //! have one receipt.
 //!
-//! Owns when one is made and what keeps one open; [`judge`] is the other side, what a
+//! Owns when one is made and what keeps one open; [`former`] is what this node said
+//! before and its store is behind; [`judge`] is the other side, what a
 //! publisher makes of those that it hears. Whoever tells them to others is the exchange.
 
+mod former;
 pub mod judge;
 
 use std::collections::{BTreeMap, HashMap};
@@ -52,10 +54,7 @@ pub(crate) struct Receipts(Mutex<State>);
 struct State {
     keys: Vec<SecretKey<ReceiptKey>>,
     own: HashMap<FeedId, Own>,
-    /// Words of this node that its store is behind.
-    former: HashMap<FeedId, Former>,
-    /// Whether any of these can be caught up with.
-    behind: bool,
+    former: former::Words,
     /// What keeps receipts open, and since when.
     open: BTreeMap<FeedId, (Hold, UnixMillis)>,
     /// The log's newest record when this process first looked: earlier ones may say
@@ -63,14 +62,6 @@ struct State {
     started_after: Option<u64>,
     overdue_after_ms: Option<u64>,
     overdue: judge::Overdue,
-}
-
-/// What this node said of a feed by the word of others.
-#[derive(Clone, Copy)]
-struct Former {
-    publisher: MemberNumber,
-    at: (u32, u64),
-    heard: UnixMillis,
 }
 
 /// What was said of one feed, and what is known of it.
@@ -150,7 +141,7 @@ impl Receipts {
 
     /// Whether the store is behind what this node said before.
     pub(crate) fn is_behind(&self) -> bool {
-        self.state().behind
+        self.state().former.is_behind()
     }
 }
 
@@ -397,7 +388,7 @@ impl Node {
         });
         if let Some(said) = said {
             let at = (said.at.epoch, said.at.size);
-            self.note_former_receipt(feed.id, feed.publisher, at);
+            self.note_former_receipt(feed.id, feed.publisher, (at, said.signed));
         }
         let log_after = self.receipts().state().started_after.unwrap_or_default();
         Ok(Own {
@@ -418,75 +409,6 @@ impl Node {
             None => {
                 state.open.remove(&feed.id);
             }
-        }
-    }
-
-    /// Takes this node's own word as others have it: its store may be a restored one.
-    pub fn note_former_receipt(&self, feed: FeedId, publisher: MemberNumber, at: (u32, u64)) {
-        let no = self.store().feed_no(&feed);
-        let held = no.and_then(|no| self.store().feed(no).ok());
-        let applied = held.and_then(|held| held.applied);
-        if !behind(applied, at) {
-            return;
-        }
-        let heard = self.clock().now();
-        let mut state = self.receipts().state();
-        let former = state.former.entry(feed).or_insert(Former {
-            publisher,
-            at,
-            heard,
-        });
-        former.at = at.max(former.at);
-        former.heard = heard;
-        drop(state);
-        self.follow_former();
-    }
-
-    /// Looks whether the store has caught up with what this node said before; until then
-    /// it is not ready. To be called from time to time. Blocking.
-    pub fn follow_former(&self) {
-        let snapshot = self.membership().snapshot();
-        let former: Vec<_> = {
-            let state = self.receipts().state();
-            state.former.iter().map(|(id, of)| (*id, *of)).collect()
-        };
-        let (mut waits, mut over) = (0_usize, Vec::new());
-        let now = self.clock().now();
-        for (id, former) in former {
-            let no = self.store().feed_no(&id);
-            let held = no.and_then(|no| self.store().feed(no).ok());
-            let closed = self.membership().epoch(id) > former.at.0;
-            let caught_up = !behind(held.as_ref().and_then(|held| held.applied), former.at);
-            // A set that does not come was taken from this member.
-            let given_up = held.is_none() && now.since(former.heard) >= RENEW_MS;
-            if closed || caught_up || given_up {
-                over.push(id);
-                continue;
-            }
-            // What nobody can catch up with stands in nobody's way.
-            let active = held.is_none_or(|held| held.status == FeedStatus::Active);
-            let publishes = |s: &Snapshot| s.may_publish(former.publisher);
-            let can = active && snapshot.as_ref().is_some_and(publishes);
-            waits = waits.saturating_add(usize::from(can));
-        }
-        let mut state = self.receipts().state();
-        for id in over {
-            state.former.remove(&id);
-        }
-        let was = std::mem::replace(&mut state.behind, waits > 0);
-        drop(state);
-        if was != (waits > 0) {
-            let notice = (waits > 0).then(|| {
-                format!(
-                    "ALARM: the store is behind this node's own receipts of {waits} feeds: it was \
-                     restored, or lost what it had; the node is not ready until it has caught up"
-                )
-            });
-            match &notice {
-                Some(notice) => tracing::error!("{notice}"),
-                None => tracing::info!("the store has caught up with this node's own receipts"),
-            }
-            self.set_notice("former_receipts", notice);
         }
     }
 
@@ -556,9 +478,4 @@ fn has_of(consumer: &Consumer, feed: &FeedInfo, log_after: u64) -> u64 {
 
 fn is_more(at: HeadRef, than: HeadRef) -> bool {
     (at.epoch, at.size) > (than.epoch, than.size)
-}
-
-/// Whether what is applied is less than what was said.
-fn behind(applied: Option<HeadRef>, said: (u32, u64)) -> bool {
-    applied.is_none_or(|at| (at.epoch, at.size) < said && at.epoch <= said.0)
 }

@@ -9,6 +9,7 @@ use hashpact_core::page;
 use hashpact_store::FeedStatus;
 
 use super::epochs::revoking;
+use super::forged::told;
 use super::hostile::{Forged, Hostile, Script, Victim, describe, ticking_from, until};
 use super::*;
 use crate::types::GrantEnded;
@@ -246,5 +247,41 @@ async fn an_epoch_that_cuts_the_leaf_off_gives_the_set_back() {
     scene.until_standing(Some(MatchStanding::Active)).await;
     scene.pass(2 * DAY_MS).await;
     assert_eq!(scene.standing(), Some(MatchStanding::Active));
+    scene.stop().await;
+}
+
+// ⚠ Whoever published it keeps what this node once said of it for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_publisher_that_repeats_a_readers_receipt_keeps_it_from_nothing() {
+    let mut scene = Granted::new().await;
+    let feed = scene.forged.feed;
+    let said = || {
+        let store = scene.victim.node.store();
+        let no = store.feed_no(&feed)?;
+        let kept = store.receipt(no, number(SOUTH), &slug("n1")).unwrap()?;
+        Some(kept.envelope)
+    };
+    until("it has a receipt", || said().is_some()).await;
+    let receipt = said().unwrap();
+    scene.describe(To::West, None);
+    scene.says_ended(SIZE);
+    scene.until_gone().await;
+    let Announcement::Head(mut head) = scene.forged.head(SIZE) else {
+        unreachable!("a head is made");
+    };
+    head.receipts = vec![receipt];
+    scene.hostile.plays(Script::default());
+    scene.hostile.says(Announcement::Head(head));
+    scene.hostile.says(told(feed, NORTH, b"nothing".to_vec()));
+    let hostile = &scene.hostile;
+    scene
+        .victim
+        .refuses("the marker", hostile, &["malformed"])
+        .await;
+    assert!(
+        scene.victim.node.is_ready(),
+        "{:?}",
+        scene.victim.node.notices()
+    );
     scene.stop().await;
 }

@@ -407,6 +407,58 @@ fn verify_both(running: &[&Running]) {
     }
 }
 
+// ⚠ Its own genuine word is all that a peer needs for it.
+#[tokio::test]
+async fn a_feed_that_does_not_come_is_waited_for_once_however_often_a_word_on_it_is_said() {
+    let scene = Still::new().await;
+    let south = &scene.south;
+    south.set_ready(true);
+    let no = south.store().feed_no(&scene.feed).unwrap();
+    south.store().drop_feed(no).unwrap();
+    let says = |feed: FeedId, size: u64| {
+        south.note_former_receipt(feed, number(NORTH), ((0, size), NOW));
+        south.follow_former();
+    };
+    says(scene.feed, 11);
+    assert!(!south.is_ready(), "it may have been restored");
+    scene.later(RENEW_MS - 1);
+    says(scene.feed, 11);
+    // One of a newer state renews nothing either.
+    says(scene.feed, 12);
+    assert!(!south.is_ready());
+    scene.later(1);
+    says(scene.feed, 11);
+    assert!(south.is_ready(), "{:?}", south.notices());
+    says(scene.feed, 13);
+    let another = FeedId(hashpact_core::id::Digest::of(b"another"));
+    says(another, 13);
+    assert!(south.is_ready(), "{:?}", south.notices());
+    // Of others a word counts as before.
+    south.note_former_receipt(another, number(WEST), ((0, 13), NOW));
+    assert!(!south.is_ready());
+}
+
+#[tokio::test]
+async fn what_was_said_before_a_set_was_dropped_does_not_count_and_what_was_said_since_does() {
+    let scene = Still::new().await;
+    let south = &scene.south;
+    south.set_ready(true);
+    let no = south.store().feed_no(&scene.feed).unwrap();
+    south.note_lost(&south.store().feed(no).unwrap()).unwrap();
+    let says = |signed| {
+        south.note_former_receipt(scene.feed, number(NORTH), ((0, 20), signed));
+        south.follow_former();
+    };
+    // Also while it is held, or held again and not all of it there.
+    says(NOW);
+    assert!(south.is_ready(), "{:?}", south.notices());
+    south.store().drop_feed(no).unwrap();
+    says(NOW);
+    assert!(south.is_ready(), "{:?}", south.notices());
+    says(NOW.plus(1));
+    assert!(!south.is_ready(), "its store is a restored one");
+}
+
 // The node is shown what it said before by a peer that serves no leaves yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_behind_its_own_receipt_is_not_ready_and_says_nothing_until_it_has_caught_up() {
