@@ -385,13 +385,13 @@ def names(leaf, index):
 
 
 def described(leaf, genesis, slug):
-    """The set's name in a describe leaf of the publisher."""
+    """The set's name in a describe leaf of the publisher, and what it holds."""
     need(leaf.kind == DESCRIBE, "a leaf that describes nothing")
     fields = leaf.fields()
     need(digest_of(fields, 2) == genesis, "a describe leaf of another coalition")
     member, _, name = one(fields, 4).decode().partition("/")
     need(member == slug and name, "a describe leaf of another member")
-    return name.encode()
+    return name.encode(), one(fields, 3, 0)
 
 
 def whose(feed, payload, chain, genesis):
@@ -419,8 +419,8 @@ def check_proof(body, genesis):
     need(list(leaves) == sorted({0, describe_index, index, *named_by}), "other leaves than it says")
     need(leaves[0].kind == DESCRIBE and leaves[0].payload is not None, "the first leaf is not this feed's")
     slug, begun = whose(feed, leaves[0].payload, chain, genesis)
-    described(leaves[0], begun, slug)
-    name = described(leaves[describe_index], begun, slug)
+    name, holds = described(leaves[0], begun, slug)
+    need(described(leaves[describe_index], begun, slug) == (name, holds), "a describe leaf of another set")
     own = [card for card in cards if card.slug == slug]
     epoch, size, root, key = check_head(one(fields, 6), roster, feed, own, name)
     for leaf in leaves.values():
@@ -431,7 +431,7 @@ def check_proof(body, genesis):
     need(all(names(leaves[at], index) for at in named_by), "a leaf that does not name the entry")
     cosigned = check_cosignatures(many(fields, 7), one(fields, 6).decode(), roster, cards)
     check_needed(by_member(cards, roster), [key] + [k for _, k, _ in cosigned])
-    count, threshold = quorum(chain, cosigned)
+    count, threshold = quorum(roster, slug, cosigned)
     return {
         "kind": "proof",
         "entry": f"{slug}/{name.decode()}#{index}",
@@ -465,18 +465,12 @@ def check_cosignatures(lines, note, roster, cards):
     return found
 
 
-def quorum(chain, cosigned):
-    """How many count, of how many needed, by the newest roster of the time by which enough do."""
-    versions = set()
-    for _, _, time in cosigned:
-        by_then = [r.version for r in chain if r.issued <= time * 1000 + 300_000]
-        versions |= {by_then[-1]} if by_then else set()
-    counts = []
-    for version in sorted(versions or {chain[-1].version}, reverse=True):
-        roster = chain[version - 1]
-        counts.append((len({slug for slug, _, _ in cosigned} & roster.witnesses()), roster.witness_threshold))
-    reached = [c for c in counts if c[1] and c[0] >= c[1]]
-    return (reached or counts)[0]
+def quorum(roster, publisher, cosigned):
+    """How many count, of how many needed, by one roster; nobody is a witness of its own feed."""
+    bench = roster.witnesses() - {publisher}
+    count = len({slug for slug, _, _ in cosigned} & bench)
+    needed = roster.witness_threshold or 1 + 2 * len(bench) // 3
+    return count, needed if bench else 0
 
 
 def check_evidence(body, genesis):

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use hashpact_core::checkpoint;
 use hashpact_core::id::{FeedId, MemberNumber, UnixMillis};
 use hashpact_core::note::SignatureLine;
-use hashpact_core::roster::Role;
 use hashpact_core::witness::judge::{self, Judged, Said};
 use hashpact_store::{FeedInfo, HeadRef};
 
@@ -255,9 +254,7 @@ impl Node {
     }
 }
 
-/// The witnesses of a publisher's feeds: the active members with the role, but for the
-/// publisher. ⚠ Who is suspended by one administrator still counts: else one could
-/// lower the threshold.
+/// The witnesses of a publisher's feeds by the roster in force, and since when they speak.
 fn bench(state: &State, publisher: MemberNumber, now: UnixMillis) -> Bench {
     let Some(chain) = state.chain.as_ref() else {
         return Bench {
@@ -267,8 +264,7 @@ fn bench(state: &State, publisher: MemberNumber, now: UnixMillis) -> Bench {
         };
     };
     let roster = chain.roster();
-    let active = roster.active_with(Role::Witness).map(|m| m.number);
-    let witnesses: Vec<MemberNumber> = active.filter(|number| *number != publisher).collect();
+    let witnesses: Vec<MemberNumber> = judge::bench(roster, publisher).collect();
     let has_key = |number: &MemberNumber| {
         let card = state.cards.current(*number, roster, now)?.card();
         let mut nodes = card.nodes.iter();

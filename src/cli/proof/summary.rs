@@ -100,6 +100,8 @@ struct QuorumObject {
     cosigned: usize,
     threshold: usize,
     reached: bool,
+    /// So many find a fork and do not prevent one, though it is reached.
+    detection_only: bool,
 }
 
 #[derive(Serialize)]
@@ -159,6 +161,7 @@ impl Summary {
                 cosigned: quorum.cosigned,
                 threshold: quorum.threshold,
                 reached: quorum.is_reached(),
+                detection_only: !quorum.prevents(),
             },
             roster: RosterObject {
                 version: proven.roster.version,
@@ -324,9 +327,10 @@ fn cosigned(proven: &Proven) -> String {
         return "by nobody: the roster has no witnesses".to_owned();
     }
     let reached = match (quorum.threshold, quorum.is_reached()) {
-        (0, _) => "the roster asks for no number".to_owned(),
-        (need, true) => format!("{need} are needed: reached"),
-        (need, false) => format!("{need} are needed: NOT reached"),
+        (0, _) => "nobody could".to_owned(),
+        (need, true) if quorum.prevents() => format!("{need} needed: reached"),
+        (need, true) => format!("{need} needed: reached, detection only"),
+        (need, false) => format!("{need} needed: NOT reached"),
     };
     let mut text = format!(
         "by {} of {} by roster {}; {reached}",
@@ -340,7 +344,13 @@ fn cosigned(proven: &Proven) -> String {
     );
     for by in &proven.cosigned {
         let at = seconds(by.time_s);
-        let counts = if by.counts { "" } else { " (does not count)" };
+        let counts = if by.counts {
+            ""
+        } else if by.member == proven.publisher.number {
+            " (its own: does not count)"
+        } else {
+            " (no witness by this roster: does not count)"
+        };
         let _ = write!(text, "; {} {at}{counts}", by.slug);
     }
     text
@@ -387,15 +397,27 @@ fn not_shown(proven: &Proven) -> Vec<String> {
                 .to_owned(),
         ),
     }
-    all.push("what came after this head, and what rosters after this one say".to_owned());
+    all.push(format!(
+        "what came after this head, and what rosters after version {} say: whoever made the file \
+         chose the newest in it, by which witnesses are judged",
+        proven.roster.version
+    ));
     if !proven.quorum.is_reached() {
         all.push(
             "that everybody was shown the same feed: too few witnesses cosigned this head"
                 .to_owned(),
         );
+    } else if !proven.quorum.prevents() {
+        all.push(
+            "that everybody was shown the same feed: so few witnesses find a second history, \
+             and do not prevent one"
+                .to_owned(),
+        );
     }
     if proven.cosigned.is_empty() {
         all.push("when the head was signed: no witness dates it".to_owned());
+    } else {
+        all.push("when it was cosigned, but by each witness's own word".to_owned());
     }
     all
 }

@@ -9,7 +9,8 @@
 //!
 //! Trust: nothing in a proof is trusted, who made it neither. It shows that something
 //! was said, never that nothing else was: a maker can leave out a leaf that withdrew
-//! the entry, a cosignature, or a newer roster. What is shown says which.
+//! the entry, a cosignature, or a newer roster. What is shown says which. The time of a
+//! cosignature is its witness's word, and decides nothing.
 
 mod verify;
 
@@ -29,6 +30,7 @@ use crate::reject::Rejection;
 use crate::roster::{MemberStatus, bytes_of};
 use crate::sealed::{self, Form, Part};
 use crate::wire;
+use crate::witness::judge;
 
 pub(crate) use verify::Known;
 
@@ -219,30 +221,37 @@ pub struct CosignedBy {
     pub slug: Slug,
     /// Its key.
     pub key: PublicKey<Witness>,
-    /// Seconds since 1970-01-01T00:00:00Z, by its own clock.
+    /// Seconds since 1970-01-01T00:00:00Z, by its own word: nothing here binds it.
     pub time_s: u64,
-    /// Whether it was a witness by the roster that the quorum is of.
+    /// Whether it is a witness of this feed by the newest roster in the proof: never the
+    /// publisher, nor who left since.
     pub counts: bool,
 }
 
-/// Whether enough witnesses cosigned.
+/// Whether enough witnesses cosigned, by the newest roster in the proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quorum {
-    /// The roster whose witnesses count: one that was in force when they cosigned.
+    /// The roster whose witnesses count: the newest in the proof.
     pub roster_version: u64,
-    /// Its witnesses.
+    /// Its witnesses, without the publisher.
     pub witnesses: usize,
     /// Of these, how many cosigned.
     pub cosigned: usize,
-    /// How many it takes; 0 where the roster asks for none.
+    /// How many it takes, as nodes judge it; 0 where there are no witnesses.
     pub threshold: usize,
 }
 
 impl Quorum {
-    /// Whether the roster asks for witnesses, and that many cosigned.
+    /// Whether there are witnesses, and enough of them cosigned.
     #[must_use]
     pub const fn is_reached(&self) -> bool {
         self.threshold > 0 && self.cosigned >= self.threshold
+    }
+
+    /// Whether so many cannot stand behind two histories: see [`judge::prevents`].
+    #[must_use]
+    pub fn prevents(&self) -> bool {
+        judge::prevents(self.witnesses, self.threshold)
     }
 }
 

@@ -10,16 +10,16 @@ use super::{Shown, WHAT};
 use crate::card::{CardBook, CardVersion, EndpointPolicy};
 use crate::checkpoint::{self, SignedCheckpoint};
 use crate::envelope::{Envelope, PayloadType};
-use crate::id::{Digest, EntryName, FeedId, Slug, UnixMillis};
+use crate::id::{Digest, EntryName, FeedId, MemberNumber, Slug};
 use crate::keys::{Feed, PublicKey, Witness};
 use crate::leaf::{self, DESCRIBE, Describe, IndexRange, Leaf, PUBLISH, Publish};
-use crate::limits::CLOCK_SKEW_MS;
 use crate::merkle::proof::verify_inclusion;
 use crate::note::SignatureLine;
 use crate::reject::Rejection;
-use crate::roster::{Member, MemberStatus, Role, Roster, RosterChain};
+use crate::roster::{Member, Roster, RosterChain};
 use crate::standing;
 use crate::verified::Verified;
+use crate::witness::judge;
 
 impl Proof {
     /// Verifies the proof. `genesis` is what somebody trusted told.
@@ -45,7 +45,7 @@ impl Proof {
         }
         let (said, payload) = self.entry()?;
         let named_by = self.namings(publisher)?;
-        let (cosigned, quorum) = cosigned(&known, &self.cosignatures, &head)?;
+        let (cosigned, quorum) = cosigned(&known, &self.cosignatures, &head, publisher.number)?;
         known.check_cards_are_needed(&head.key, &cosigned)?;
         let (node, card_version) = known.signer(publisher, &head.key)?;
         let first = said
@@ -128,12 +128,17 @@ impl Proof {
         if first.kind != DESCRIBE {
             return Err(wrong());
         }
-        let slug = described(0)?.name.member;
-        let (publisher, genesis) = known.publisher(self.feed, &slug, payload)?;
-        for index in [0, self.describe_index] {
-            described(index)?.check_belongs(&genesis, &slug)?;
+        let began = described(0)?;
+        let slug = &began.name.member;
+        let (publisher, genesis) = known.publisher(self.feed, slug, payload)?;
+        let describe = described(self.describe_index)?;
+        began.check_belongs(&genesis, slug)?;
+        describe.check_belongs(&genesis, slug)?;
+        // PROTOCOL 14.9: else its publisher could choose whose keys may sign the head.
+        if (&describe.name, describe.feed_kind) != (&began.name, began.feed_kind) {
+            return Err(invalid("its describe leaf is of another set than leaf 0"));
         }
-        Ok((publisher, described(self.describe_index)?))
+        Ok((publisher, describe))
     }
 
     fn head(
@@ -342,10 +347,15 @@ fn keys_named(card: &CardVersion) -> BTreeSet<[u8; 32]> {
 }
 
 /// Checks every cosignature, and says whether they are enough.
+///
+/// PROTOCOL 14.10: the bench is that of the newest roster in the file, whatever times the
+/// cosignatures bear. A time is a witness's own word: by it, one that left long ago, or a
+/// few who were all there once were, could choose a roster that asks for no others.
 fn cosigned(
     known: &Known,
     lines: &[Bytes],
     head: &SignedCheckpoint,
+    publisher: MemberNumber,
 ) -> Result<(Vec<CosignedBy>, Quorum), Rejection> {
     let body = head.checkpoint.body();
     let mut all: Vec<CosignedBy> = Vec::with_capacity(lines.len());
@@ -356,12 +366,20 @@ fn cosigned(
         }
         all.push(by);
     }
-    let judged_by = quorum_of(&known.chain, &all);
-    let roster = known.chain.at(judged_by.roster_version);
+    let roster = known.chain.roster();
+    let bench: BTreeSet<MemberNumber> = judge::bench(roster, publisher).collect();
     for by in &mut all {
-        by.counts = roster.is_some_and(|version| is_witness(version.roster(), by));
+        by.counts = bench.contains(&by.member);
     }
-    Ok((all, judged_by))
+    let counted = all.iter().filter(|by| by.counts).map(|by| by.member);
+    let threshold = judge::threshold(bench.len(), roster.witness_threshold);
+    let quorum = Quorum {
+        roster_version: roster.version,
+        witnesses: bench.len(),
+        cosigned: counted.collect::<BTreeSet<_>>().len(),
+        threshold: threshold.unwrap_or(0),
+    };
+    Ok((all, quorum))
 }
 
 fn cosigner(known: &Known, line: &Bytes, body: &str) -> Result<CosignedBy, Rejection> {
@@ -399,49 +417,6 @@ fn cosigner(known: &Known, line: &Bytes, body: &str) -> Result<CosignedBy, Rejec
         }
     }
     Err(refused)
-}
-
-/// The roster by which most is reached, of those that were in force when somebody
-/// cosigned, and of them the newest: a witness that left later has cosigned all the same.
-fn quorum_of(chain: &RosterChain, cosigned: &[CosignedBy]) -> Quorum {
-    let mut versions: BTreeSet<u64> = cosigned
-        .iter()
-        .filter_map(|by| in_force(chain, by.time_s))
-        .collect();
-    if versions.is_empty() {
-        versions.insert(chain.version());
-    }
-    let each = versions.iter().rev().filter_map(|version| {
-        let roster = chain.at(*version)?.roster();
-        Some(quorum_by(roster, cosigned))
-    });
-    let quorums: Vec<Quorum> = each.collect();
-    let reached = quorums.iter().find(|quorum| quorum.is_reached());
-    let newest = reached.or(quorums.first()).copied();
-    newest.unwrap_or_else(|| quorum_by(chain.roster(), cosigned))
-}
-
-fn quorum_by(roster: &Roster, cosigned: &[CosignedBy]) -> Quorum {
-    let counted = cosigned.iter().filter(|by| is_witness(roster, by));
-    let members: BTreeSet<_> = counted.map(|by| by.member).collect();
-    Quorum {
-        roster_version: roster.version,
-        witnesses: roster.active_with(Role::Witness).count(),
-        cosigned: members.len(),
-        threshold: usize::try_from(roster.witness_threshold).unwrap_or(usize::MAX),
-    }
-}
-
-fn is_witness(roster: &Roster, by: &CosignedBy) -> bool {
-    let member = roster.member(by.member);
-    member.is_some_and(|m| m.status == MemberStatus::Active && m.has(Role::Witness))
-}
-
-/// The newest version that was issued by then.
-fn in_force(chain: &RosterChain, time_s: u64) -> Option<u64> {
-    let time = UnixMillis(time_s.saturating_mul(1_000)).plus(CLOCK_SKEW_MS);
-    let issued = chain.from_version(1).filter(|v| v.roster().issued <= time);
-    issued.last().map(|version| version.roster().version)
 }
 
 fn invalid(why: impl Into<String>) -> Rejection {

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::id::{MemberNumber, UnixMillis};
+use crate::roster::{Role, Roster};
 
 /// Without a cosignature for so long a feed is STALE.
 pub const FRESH_MS: u64 = 30 * 60 * 1_000;
@@ -29,6 +30,22 @@ pub fn threshold(witnesses: usize, of_roster: u32) -> Option<usize> {
     } else {
         two_thirds.saturating_add(1)
     })
+}
+
+/// The witnesses of a member's feeds by a roster: the active members with the role, but
+/// for itself. ⚠ Who is suspended by one administrator still counts: else one could lower
+/// the threshold.
+pub fn bench(roster: &Roster, publisher: MemberNumber) -> impl Iterator<Item = MemberNumber> + '_ {
+    let active = roster.active_with(Role::Witness).map(|m| m.number);
+    active.filter(move |number| *number != publisher)
+}
+
+/// Whether so many of so many witnesses cannot stand behind two histories unless a third
+/// of them lie. Else a fork is found by readers who compare heads, and not prevented:
+/// with few witnesses, and where the roster names fewer than [`threshold`] would.
+#[must_use]
+pub fn prevents(witnesses: usize, needed: usize) -> bool {
+    witnesses >= PREVENTION_MIN && threshold(witnesses, 0).is_some_and(|own| needed >= own)
 }
 
 /// What one cosignature says, of a head of the epoch that is open.
@@ -76,6 +93,12 @@ pub struct Judged {
 }
 
 impl Judged {
+    /// Whether a quorum prevents forks, as [`prevents`] says.
+    #[must_use]
+    pub fn prevents(&self) -> bool {
+        prevents(self.witnesses.len(), self.threshold.unwrap_or(0))
+    }
+
     /// Whether a quorum has cosigned a head of this size, or a larger one.
     #[must_use]
     pub fn reached(&self, size: u64) -> bool {
@@ -184,6 +207,15 @@ mod tests {
         assert_eq!(all, [1, 2, 3, 3, 4, 5, 5, 6, 7, 7]);
         assert_eq!(threshold(0, 3), None);
         assert_eq!(threshold(4, 2), Some(2));
+    }
+
+    #[test]
+    fn few_witnesses_or_a_low_threshold_prevent_nothing() {
+        for w in 0..4 {
+            assert!(!prevents(w, w), "{w} witnesses");
+        }
+        assert!(prevents(4, 3) && prevents(4, 4) && prevents(7, 5));
+        assert!(!prevents(4, 2) && !prevents(7, 4) && !prevents(4, 0));
     }
 
     #[test]
