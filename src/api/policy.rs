@@ -255,6 +255,7 @@ fn explained_leaf(
             Witnessed::Unknown => "unknown",
         }
         .to_owned(),
+        detection_only: leaf.detection_only,
         doubts: matches::codes(leaf.doubts),
     }
 }

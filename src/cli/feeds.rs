@@ -3,13 +3,13 @@
 use clap::{Args, Subcommand};
 use data_encoding::HEXLOWER;
 use hashpact_api::wire;
-use hashpact_core::witness::judge::PREVENTION_MIN;
 use serde::Serialize;
 
 use super::Context;
 use super::client::connect_or_embed;
 use super::error::CliError;
 use super::output::{count, counted, stamp, table, time};
+use super::roster_witnesses::detection_only;
 use super::values::SetReference;
 
 /// List the feeds that the node holds: entries, leaves, lag, state
@@ -63,6 +63,8 @@ struct FeedObject {
     last_error_code: String,
     stale: bool,
     witness_threshold: u32,
+    /// So many find a fork and do not prevent one.
+    detection_only: bool,
     witness_quorum: u64,
     witness_quorum_at: Option<String>,
     witnesses: Vec<WitnessObject>,
@@ -216,11 +218,8 @@ fn print_witnesses(feed: &wire::Feed, context: &Context) -> Result<(), CliError>
         (_, _) => format!("  {threshold} are a quorum; it stands at {quorum} leaves"),
     };
     context.output.line(line)?;
-    let witnesses = feed.witnesses.len();
-    if witnesses < PREVENTION_MIN {
-        context.output.line(format_args!(
-            "  detection only: {witnesses} witnesses; from {PREVENTION_MIN} on forks are prevented"
-        ))?;
+    if let Some(why) = detection_only(feed.witnesses.len(), threshold) {
+        context.output.line(format_args!("  {why}"))?;
     }
     Ok(())
 }
@@ -260,6 +259,7 @@ fn object(feed: wire::Feed) -> FeedObject {
         last_error_code: feed.last_error_code,
         stale: feed.stale,
         witness_threshold: feed.witness_threshold,
+        detection_only: detection_only(feed.witnesses.len(), feed.witness_threshold).is_some(),
         witness_quorum: feed.witness_quorum,
         witness_quorum_at: stamp(feed.witness_quorum_ms),
         witnesses: feed.witnesses.into_iter().map(witness).collect(),

@@ -133,8 +133,13 @@ impl Node {
             .active_with(hashpact_core::roster::Role::Witness)
             .count();
         if witnesses < WITNESSES_FOR_PREVENTION {
+            let them = if witnesses == 1 {
+                "witness"
+            } else {
+                "witnesses"
+            };
             status.notices.push(format!(
-                "detection only: {witnesses} witnesses; forks are found by readers comparing \
+                "detection only: {witnesses} {them}; forks are found by readers comparing \
                  heads, from {WITNESSES_FOR_PREVENTION} on they are prevented"
             ));
         }

@@ -37,8 +37,29 @@ fn a_neutral_witness_cosigns_what_others_publish_and_holds_no_hashes() {
     assert!(stand["cosigned_at"].is_string(), "{stand}");
     assert_eq!(number(&feed, "witness_threshold"), 1);
     assert_eq!(feed["stale"], false);
+    assert_eq!(feed["detection_only"], true);
+    // A proof of the same head says the same as the nodes do, and so does the policy.
+    let entry = text(&south.lookup(&said[..1])[0][0], "entry");
+    let proof = south.json(&["prove", &entry, "--out", "witnessed.proof"]);
+    let told = &proof["witnesses"];
+    assert_eq!(
+        (number(told, "threshold"), number(told, "cosigned")),
+        (1, 1)
+    );
+    assert_eq!(
+        (&told["reached"], &told["detection_only"]),
+        (&true.into(), &true.into())
+    );
+    let line = ["proof", "verify", "witnessed.proof"];
+    let shown = south.run(&line).expect(&[0]).stdout;
+    assert!(shown.contains("reached, detection only"), "{shown}");
+    let shown = south
+        .run(&["policy", "explain", &entry])
+        .expect(&[0])
+        .stdout;
+    assert!(shown.contains("witnessed (detection only)"), "{shown}");
     let shown = south.run(&["feeds", "north/confirmed"]).expect(&[0]).stdout;
-    assert!(shown.contains("detection only: 1 witnesses"), "{shown}");
+    assert!(shown.contains("detection only: 1 witness;"), "{shown}");
     assert!(
         shown.lines().all(|line| line.chars().count() <= 80),
         "{shown}"

@@ -67,6 +67,8 @@ struct LeafObject {
     distance: u32,
     standing: String,
     witnessed: String,
+    /// The quorum of its witnesses finds a fork and does not prevent one.
+    detection_only: bool,
     muted: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     doubts: Vec<String>,
@@ -182,6 +184,7 @@ fn leaf_lines(place: usize, leaf: &wire::ExplainedLeaf, context: &Context) -> Re
     let hash = HEXLOWER.encode(&leaf.leaf_hash);
     output.line(format_args!("      leaf {hash}"))?;
     let witnessed = match leaf.witnessed.as_str() {
+        "yes" if leaf.detection_only => "witnessed (detection only)",
         "yes" => "witnessed",
         "no" => "not witnessed",
         _ => "witnesses unknown",
@@ -257,6 +260,7 @@ fn leaf_object(leaf: wire::ExplainedLeaf) -> LeafObject {
         distance: leaf.distance,
         standing: leaf.standing,
         witnessed: leaf.witnessed,
+        detection_only: leaf.detection_only,
         muted: leaf.muted,
         doubts: leaf.doubts,
         ceiling: leaf.ceiling,

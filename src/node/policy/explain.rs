@@ -36,6 +36,8 @@ pub struct ExplainedLeaf {
     pub muted: bool,
     /// Whether witnesses stand behind it.
     pub witnessed: Witnessed,
+    /// Whether so few of them are asked for that a fork is found and not prevented.
+    pub detection_only: bool,
     /// What the node itself doubts of it.
     pub doubts: Doubts,
 }
@@ -92,6 +94,7 @@ impl Node {
                 leaf_hash: self.leaf_hash(&found),
                 muted: judge.is_muted(signal, &found),
                 witnessed: judge.witnessed(&found),
+                detection_only: judge.detection_only(&found),
                 doubts: doubts.next().unwrap_or_default(),
                 found,
             });

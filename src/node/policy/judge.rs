@@ -31,8 +31,9 @@ pub struct Judge<'n> {
     pub(super) now: UnixMillis,
     surface: Option<Word>,
     region: Option<Word>,
-    /// Up to which size witnesses stand behind a feed; `None` where that is unknown.
-    witnessed: RefCell<HashMap<FeedId, Option<u64>>>,
+    /// Up to which size witnesses stand behind a feed, and whether so many prevent a
+    /// fork; `None` where that is unknown.
+    witnessed: RefCell<HashMap<FeedId, Option<(u64, bool)>>>,
 }
 
 impl Node {
@@ -214,28 +215,37 @@ impl Judge<'_> {
     /// cosigned by as many active witnesses as the roster asks for. What lies beside
     /// heads was verified before it was kept.
     pub(super) fn witnessed(&self, found: &Found) -> Witnessed {
-        let feed = found.entry.feed;
-        let known = self.witnessed.borrow().get(&feed).copied();
-        let size = known.unwrap_or_else(|| {
-            let size = self.witnessed_to(&feed);
-            self.witnessed.borrow_mut().insert(feed, size);
-            size
-        });
-        match size {
-            Some(size) if found.entry.index < size => Witnessed::Yes,
+        match self.witnesses_of(found.entry.feed) {
+            Some((size, _)) if found.entry.index < size => Witnessed::Yes,
             Some(_) => Witnessed::No,
             None => Witnessed::Unknown,
         }
     }
 
+    /// Whether the witnesses of an entry's feed, as the roster has them, find a fork and
+    /// prevent none: a rule that asks for witnesses is met by their quorum all the same.
+    pub(super) fn detection_only(&self, found: &Found) -> bool {
+        let said = self.witnesses_of(found.entry.feed);
+        said.is_some_and(|(_, prevents)| !prevents)
+    }
+
+    fn witnesses_of(&self, feed: FeedId) -> Option<(u64, bool)> {
+        let known = self.witnessed.borrow().get(&feed).copied();
+        known.unwrap_or_else(|| {
+            let said = self.witnessed_to(&feed);
+            self.witnessed.borrow_mut().insert(feed, said);
+            said
+        })
+    }
+
     /// Up to where a quorum of the witnesses has cosigned; `None` where the roster asks for
     /// none, or it cannot be known.
-    fn witnessed_to(&self, feed: &FeedId) -> Option<u64> {
+    fn witnessed_to(&self, feed: &FeedId) -> Option<(u64, bool)> {
         let store = self.node.store();
         let feed = store.feed(store.feed_no(feed)?).ok()?;
         let judged = self.node.judged(&feed).ok()?;
         judged.threshold?;
-        Some(judged.quorum.unwrap_or(0))
+        Some((judged.quorum.unwrap_or(0), judged.prevents()))
     }
 }
 
