@@ -49,7 +49,7 @@ enum Command {
     /// Needs no node, no member and no network. Exit code 1: it shows nothing, and
     /// says nothing about whom it names.
     Verify {
-        /// The file
+        /// The file; - reads standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
         /// The coalition's genesis digest, which somebody trusted gave you; without
@@ -232,7 +232,7 @@ fn verify(
     let short = shown.genesis.get(..16).unwrap_or_default();
     out.line(format_args!(
         "{}: verified from genesis {short}… on",
-        path.display()
+        file::called(path)
     ))?;
     field(out, "shows", &sentence(&guilt))?;
     if let (Some([one, other]), Some([m, n])) = (&shown.roots, shown.sizes) {
@@ -269,7 +269,7 @@ fn refused(
     if context.output.is_json() {
         return Err(CliError::Quiet(Exit::Failed));
     }
-    let what = format!("{} shows nothing: {rejection} ({code})", path.display());
+    let what = format!("{} shows nothing: {rejection} ({code})", file::called(path));
     Err(CliError::failed(what).next("it blames nobody but whoever made it"))
 }
 

@@ -128,14 +128,17 @@ impl Node {
     /// exact values. Blocking.
     ///
     /// # Errors
-    /// [`NodeError::Misuse`] for too many signals; [`NodeError::NotFound`] for a set that
-    /// is not here; what the store answers.
+    /// [`NodeError::Misuse`] for too many signals, and for a moment that has not come
+    /// here; [`NodeError::NotFound`] for a set that is not here; what the store answers.
     pub fn past(&self, signals: &[Signal], of: &PastOf) -> Result<Past, NodeError> {
         if signals.len() > PAST_SIGNALS_MAX {
             return Err(NodeError::Misuse(format!(
                 "{} signals in one question about the past, the limit is {PAST_SIGNALS_MAX}",
                 signals.len()
             )));
+        }
+        if let PastOf::Time(time) = of {
+            self.check_has_come(*time)?;
         }
         let mut sets = Vec::new();
         let mut then = Vec::new();
@@ -145,6 +148,7 @@ impl Node {
             };
             let scheme = describe.classification_scheme.as_ref();
             let scheme = scheme.map(ToString::to_string).unwrap_or_default();
+            self.check_is_past(&feed, as_of)?;
             let head = self.store().past_head(feed.no, as_of, self.clock().now())?;
             let mut set = PastSet {
                 set: describe.name.clone(),
@@ -185,6 +189,33 @@ impl Node {
             answers.push(answer);
         }
         Ok(Past { sets, answers })
+    }
+
+    /// Refuses a moment that is not past: nobody can say what will be known then.
+    fn check_has_come(&self, time: UnixMillis) -> Result<(), NodeError> {
+        if time > self.clock().now() {
+            let why = "that time has not come yet: nobody can say what will be known then";
+            return Err(NodeError::Misuse(why.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Refuses to take the newest head for one that is not here yet.
+    ///
+    /// # Errors
+    /// [`NodeError::Misuse`], with the size of the newest head that is here.
+    pub(crate) fn check_is_past(&self, feed: &FeedInfo, as_of: AsOf) -> Result<(), NodeError> {
+        let newest = feed.applied.map_or(0, |at| at.size);
+        let what = match as_of {
+            AsOf::Size(size) if size > newest && newest > 0 => format!("{size} leaves"),
+            AsOf::Time(time) if time > self.clock().now() => "that time has not come".to_owned(),
+            AsOf::Now | AsOf::Time(_) | AsOf::Size(_) => return Ok(()),
+        };
+        let name = views::describe_of(feed).map(|describe| describe.name.to_string());
+        let name = name.unwrap_or_else(|| feed.id.0.short());
+        Err(NodeError::Misuse(format!(
+            "{what}: the newest head of {name} here is {newest}"
+        )))
     }
 
     fn asked_about(&self, of: &PastOf) -> Result<Vec<(FeedInfo, AsOf)>, NodeError> {

@@ -7,7 +7,7 @@ use hashpact_core::card::CardVersion;
 use hashpact_core::checkpoint::{self, SignedCheckpoint};
 use hashpact_core::id::{EntryName, MemberNumber};
 use hashpact_core::keys::{PublicKey, Witness};
-use hashpact_core::leaf::{self, DESCRIBE, Leaf, PUBLISH};
+use hashpact_core::leaf::{self, DESCRIBE, Describe, Leaf, PUBLISH};
 use hashpact_core::limits::PROOF_NAMED_BY_MAX;
 use hashpact_core::note::SignatureLine;
 use hashpact_core::proof::{Proof, ProofLeaf, Proven};
@@ -54,7 +54,8 @@ impl Node {
     /// # Errors
     /// [`NodeError::NotFound`] for an entry that is not held or was not published by
     /// then; [`NodeError::Terms`] where its content may not leave this node;
-    /// [`NodeError::Misuse`] before a roster came; what the store answers.
+    /// [`NodeError::Misuse`] before a roster came, and for a moment that has not come
+    /// here; what the store answers.
     pub fn prove(&self, order: &ProofOrder) -> Result<ProofMade, NodeError> {
         let feed = self.feed_of(&order.entry.set)?;
         if !order.record_only {
@@ -112,6 +113,7 @@ impl Node {
             what: "entry",
             name: order.entry.to_string(),
         };
+        self.check_is_past(feed, order.as_of)?;
         let past = self
             .store()
             .past_head(feed.no, order.as_of, self.clock().now())?;
@@ -199,10 +201,14 @@ impl Node {
         if newest < size {
             return Ok(newest);
         }
+        // What it is called and what it holds never change: PROTOCOL 14.9.
+        let is = views::describe_of(feed).map(|is| (is.name, is.feed_kind));
         let earlier = self.store().describes(feed.no, None, DESCRIBES_MAX)?;
         let mut earlier = earlier.into_iter().filter(|(index, _)| *index < size);
         let said = |(index, raw): &(u64, leaf::RawLeaf)| {
-            raw.kind == DESCRIBE && matches!(leaf::read(raw, *index), Leaf::Describe(_))
+            let of_it = |said: &Describe| is.as_ref() == Some(&(said.name.clone(), said.feed_kind));
+            raw.kind == DESCRIBE
+                && matches!(leaf::read(raw, *index), Leaf::Describe(said) if of_it(&said))
         };
         Ok(earlier.find(said).map_or(0, |(index, _)| index))
     }

@@ -43,6 +43,18 @@ fn an_entry_is_proved_by_a_reader_and_verified_without_a_node() {
         Value::Null,
         "values are shown when asked for"
     );
+    // From a pipe as well; what is not there is said with what to do.
+    let piped = world.call().stdin(fs::read(&file).unwrap());
+    let piped = piped.json(&["proof", "verify", "-", "--genesis", &genesis]);
+    assert_eq!(piped, shown);
+    for command in ["proof", "evidence"] {
+        let line = [command, "verify", "-", "--genesis", &genesis];
+        let refused = world.call().stdin("none").run(&line).expect(&[1]).stderr;
+        assert!(refused.contains("standard input"), "{refused}");
+        let line = [command, "verify", "gone.file", "--genesis", &genesis];
+        let refused = world.call().run(&line).expect(&[1]).stderr;
+        assert!(refused.contains("- for standard input"), "{refused}");
+    }
     let (accepted, told) = python(&[&file, Path::new(&genesis)]);
     assert!(accepted, "{told}");
     let (accepted, told) = python(&[Path::new("--self-test"), &file, Path::new(&genesis)]);
@@ -71,6 +83,22 @@ fn an_entry_is_proved_by_a_reader_and_verified_without_a_node() {
         accepted && told.contains(&format!("\"named_by\": [{before}]")),
         "{told}"
     );
+
+    // No head is taken for one that is not here yet.
+    for moment in ["99999", "2999-01-01T00:00:00Z"] {
+        let line = ["prove", &entry, "--as-of", moment, "--out", "later.proof"];
+        let refused = reader.run(&line).expect(&[1]).stderr;
+        assert!(
+            refused.contains("the newest head of northstar/confirmed here is"),
+            "{refused}"
+        );
+    }
+    for moment in ["northstar/confirmed=99999", "2999-01-01T00:00:00Z"] {
+        let spec = said[0].spec();
+        reader
+            .run(&["lookup", "--as-of", moment, &spec])
+            .expect(&[1]);
+    }
 
     // Changed anywhere, or of another coalition, it proves nothing.
     let other = "0".repeat(64);

@@ -1,7 +1,8 @@
 //! Small files that travel alone: taken from the node, written, read back.
 
+use std::fs::File;
 use std::future::Future;
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Read as _};
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
@@ -77,20 +78,44 @@ pub(in crate::cli) fn write(
     Ok(())
 }
 
-/// Reads a file that is no longer than one may be.
+/// What messages call the file: `-` is standard input.
+pub(in crate::cli) fn called(path: &Path) -> String {
+    if path == Path::new("-") {
+        "standard input".to_owned()
+    } else {
+        path.display().to_string()
+    }
+}
+
+/// Reads a file that is no longer than one may be, or standard input for `-`.
 ///
 /// # Errors
-/// What the file system answers.
+/// What the file system answers; a terminal, where nobody types such a file.
 pub(in crate::cli) fn read(path: &Path) -> Result<Bytes, CliError> {
-    let about = std::fs::metadata(path).map_err(|error| at(path, &error))?;
-    let most = u64::try_from(PROOF_MAX_BYTES).unwrap_or(u64::MAX);
-    if about.len() > most {
-        return Err(CliError::failed(format!(
-            "{}: too large for such a file",
-            path.display()
-        )));
+    let next = "name a file, or - for standard input";
+    let failed = |error: &io::Error| at(path, error).next(next);
+    if path != Path::new("-") {
+        return bounded(File::open(path).map_err(|error| failed(&error))?, path);
     }
-    let bytes = std::fs::read(path).map_err(|error| at(path, &error))?;
+    let input = io::stdin();
+    if input.is_terminal() {
+        return Err(
+            CliError::usage("standard input is a terminal, and the file is bytes").next(next),
+        );
+    }
+    bounded(input.lock(), path)
+}
+
+/// All of it, up to the longest that there is.
+fn bounded(from: impl io::Read, path: &Path) -> Result<Bytes, CliError> {
+    let most = u64::try_from(PROOF_MAX_BYTES).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    let read = from.take(most.saturating_add(1)).read_to_end(&mut bytes);
+    read.map_err(|error| CliError::failed(format!("{}: {error}", called(path))))?;
+    if bytes.len() > PROOF_MAX_BYTES {
+        let why = format!("{}: too large for such a file", called(path));
+        return Err(CliError::failed(why));
+    }
     Ok(bytes.into())
 }
 
@@ -132,4 +157,18 @@ pub(in crate::cli) fn plain(text: &str) -> String {
 /// The time of a cosignature.
 pub(in crate::cli) fn seconds(time_s: u64) -> String {
     output::time(time_s.saturating_mul(1_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_read_than_the_longest_file_has() {
+        let path = Path::new("-");
+        let whole = bounded(io::repeat(7).take(9), path).unwrap();
+        assert_eq!(whole.len(), 9);
+        let error = bounded(io::repeat(7), path).unwrap_err().to_string();
+        assert_eq!(error, "standard input: too large for such a file");
+    }
 }

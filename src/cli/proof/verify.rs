@@ -21,7 +21,7 @@ use crate::cli::error::{CliError, Exit};
 /// unless --show-values is given. Exit code 1: it proves nothing.
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
-    /// The proof
+    /// The proof; - reads standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The coalition's genesis digest, which somebody trusted gave you; without it,
@@ -46,7 +46,7 @@ struct Refused {
 /// # Errors
 /// A file that cannot be read, or proves nothing.
 pub(super) fn run(args: &VerifyArgs, context: &Context) -> Result<(), CliError> {
-    let name = args.file.display().to_string();
+    let name = file::called(&args.file);
     let Some(genesis) = file::genesis(args.genesis, context) else {
         return Err(
             CliError::usage("by which genesis is not said: anybody can found a coalition")

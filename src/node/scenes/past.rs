@@ -1,13 +1,15 @@
 //! What would have been answered at a moment of the past.
 
-use hashpact_core::id::{SetName, UnixMillis};
+use hashpact_core::id::{EntryName, SetName, UnixMillis};
 use hashpact_core::leaf::RetractReason;
 use hashpact_core::standing::Standing;
 
 use super::{Scene, entry, import, own_work, sha256_of, slug};
+use crate::error::NodeError;
 use crate::model::{Erasure, Retraction, Selector};
 use crate::node::Node;
 use crate::past::{Past, PastOf, PastUnknown};
+use crate::proving::{AsOf, ProofOrder};
 
 const MINUTE: u64 = 60_000;
 
@@ -74,10 +76,31 @@ fn the_past_is_answered_as_it_was_then_or_said_to_be_unknown() {
     assert_eq!(node.lookup(&[sha256_of(0)]).unwrap()[0].len(), 0);
     // The same by sizes; no head of four leaves was ever signed.
     let set = SetName::parse("north/confirmed").unwrap();
-    for (size, expected) in [(3, active(1)), (4, active(3)), (5, vec![]), (1_000, vec![])] {
+    for (size, expected) in [(3, active(1)), (4, active(3)), (5, vec![])] {
         let of = PastOf::Sizes(vec![(set.clone(), size)]);
         let past = node.past(&[sha256_of(0)], &of).unwrap();
         assert_eq!(told(&past), (expected, vec![]), "{size}");
+    }
+    // What is not here yet is not answered as if it were.
+    let refused = |of: &PastOf| {
+        let error = node.past(&[sha256_of(0)], of).unwrap_err();
+        assert!(matches!(error, NodeError::Misuse(_)), "{error}");
+        error.to_string()
+    };
+    let beyond = refused(&PastOf::Sizes(vec![(set.clone(), 6)]));
+    let newest = "the newest head of north/confirmed here is 5";
+    assert!(beyond.contains(newest), "{beyond}");
+    let later = refused(&PastOf::Time(scene.clock.now().plus(1)));
+    assert!(later.contains("has not come"), "{later}");
+    for as_of in [AsOf::Size(6), AsOf::Time(scene.clock.now().plus(1))] {
+        let order = ProofOrder {
+            entry: EntryName::parse("north/confirmed#1").unwrap(),
+            as_of,
+            exact: false,
+            record_only: false,
+        };
+        let error = node.prove(&order).unwrap_err().to_string();
+        assert!(error.contains(newest), "{error}");
     }
     // What stands now is what the past says of now.
     assert_eq!(told(&at(&node, 1, scene.clock.now())), (active(2), vec![]));
