@@ -6,7 +6,7 @@
 use metrics::{Unit, counter, describe_counter};
 
 /// Name, and what is counted. `docs/OPERATORS.md` says what to do about which.
-const COUNTERS: [(&str, &str); 17] = [
+const COUNTERS: [(&str, &str); 25] = [
     (
         "hashpact_audit_failures_total",
         "acts that could not be recorded in the audit feed",

@@ -83,6 +83,9 @@ struct Round {
     over: BTreeMap<FeedNo, BTreeMap<LotName, RoaringTreemap>>,
 }
 
+/// Waiting leaves with their kinds, and where the next ones begin.
+type WaitingOf = (BTreeMap<u64, Vec<u8>>, Option<u64>);
+
 impl Round {
     fn may_look(&self) -> bool {
         let late = self.end.is_some_and(|end| Instant::now() > end);
@@ -217,7 +220,7 @@ impl Inner {
 
     /// Live leaves from `from` on that wait, with the kinds of their lots, and where to
     /// go on.
-    fn waiting_of(&self, no: FeedNo, from: u64) -> Result<(BTreeMap<u64, Vec<u8>>, Option<u64>)> {
+    fn waiting_of(&self, no: FeedNo, from: u64) -> Result<WaitingOf> {
         let state = self.feed(no)?;
         let live = read(&state.live);
         let mut found: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
