@@ -14,7 +14,7 @@ use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tower::{Layer, Service};
 
-use crate::error::{nobody, not_allowed};
+use crate::error::{nobody, not_allowed, only_witnesses};
 
 use Role::{Administer, Publish, Read};
 
@@ -105,10 +105,7 @@ pub(crate) fn witness_does(path: &str) -> Result<(), Status> {
         return Ok(());
     }
     counter!("hashpact_api_refused_total", "code" => "only_witnesses").increment(1);
-    Err(Status::unimplemented(
-        "this node only witnesses (hashpact witness): it holds no hashes; ask another node of \
-         the member",
-    ))
+    Err(only_witnesses())
 }
 
 /// Lets a caller in, or says why not.
@@ -340,6 +337,26 @@ mod tests {
         ] {
             let path = format!("/hashpact.node.v1.Node/{name}");
             assert_eq!(witness_does(&path).unwrap_err().code(), Code::Unimplemented);
+        }
+    }
+
+    #[test]
+    fn the_documented_roles_are_those_of_the_table() {
+        let documented = include_str!("../../docs/API.md");
+        for role in Role::ALL {
+            let row = format!("| `{}` | ", role.name());
+            let row = documented.lines().find_map(|line| line.strip_prefix(&row));
+            let words = row.unwrap_or_else(|| panic!("no row of {}", role.name()));
+            let said: BTreeSet<&str> = words
+                .split(',')
+                .filter_map(|word| word.trim().strip_prefix('`'))
+                .filter_map(|word| word.split_once('`').map(|(name, _)| name))
+                .collect();
+            let calls = CALLS.iter().filter(|(_, needed)| *needed == role);
+            let named: BTreeSet<&str> = calls
+                .filter_map(|(path, _)| path.strip_prefix("/hashpact.node.v1.Node/"))
+                .collect();
+            assert_eq!(said, named, "{}", role.name());
         }
     }
 

@@ -110,6 +110,16 @@ pub(crate) fn not_allowed(role: Role, needed: Role) -> Status {
     coded(Code::PermissionDenied, "not_allowed", text)
 }
 
+/// A status for what a node does not do that only witnesses.
+pub(crate) fn only_witnesses() -> Status {
+    coded(
+        Code::Unimplemented,
+        "only_witnesses",
+        "this node only witnesses (hashpact witness): it holds no hashes and publishes nothing"
+            .to_owned(),
+    )
+}
+
 /// A status for a call of which no door says who makes it: none of ours.
 pub(crate) fn nobody() -> Status {
     Status::unauthenticated("nobody knows who calls")

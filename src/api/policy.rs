@@ -275,6 +275,19 @@ pub(crate) fn compare(
     let old = request.old.map(policy).transpose().map_err(said)?;
     let (tell, told) = mpsc::channel(WAITING);
     tokio::task::spawn_blocking(move || {
+        let unknown_names = node.unknown_policy_names(&new);
+        if request.names_only {
+            let compared = wire::ComparedPolicies {
+                unknown_names,
+                ..wire::ComparedPolicies::default()
+            };
+            let answer = wire::ComparePoliciesResponse {
+                compared: Some(compared),
+                ..wire::ComparePoliciesResponse::default()
+            };
+            places::hand(&tell, Ok(answer));
+            return;
+        }
         let mut last = wire::ComparePoliciesResponse::default();
         let compared = node
             .judge(&request.surface, &request.region)
@@ -290,7 +303,10 @@ pub(crate) fn compare(
                 })
             });
         let ended = compared.map(|compared| wire::ComparePoliciesResponse {
-            compared: Some(compared_to_wire(compared)),
+            compared: Some(wire::ComparedPolicies {
+                unknown_names,
+                ..compared_to_wire(compared)
+            }),
             ..last
         });
         places::hand(&tell, ended.map_err(|error| status(&error)));
@@ -328,6 +344,7 @@ fn compared_to_wire(compared: Compared) -> wire::ComparedPolicies {
                 entries,
             })
             .collect(),
+        unknown_names: Vec::new(),
     }
 }
 

@@ -80,7 +80,7 @@ pub(crate) fn served<C: Clone + Send + Sync + 'static>(
     caller_of: fn(&C) -> Caller,
     limits: DoorLimits,
 ) -> Result<Served<C>, ApiError> {
-    let only_witnesses = service.node().witnessing().is_some_and(|w| w.only());
+    let only_witnesses = service.node().only_witnesses();
     let (reporter, health) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(crate::DESCRIPTORS)

@@ -52,6 +52,7 @@ pub(crate) fn status(node: &Node, about: &About) -> Result<wire::StatusResponse,
         policy_refused: node.policy_is_refused(),
         mutes: status.mutes,
         overdue_receipts: crate::receipts::overdue(node, node.overdue_receipts()),
+        only_witnesses: node.only_witnesses(),
     })
 }
 

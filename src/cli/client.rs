@@ -243,7 +243,7 @@ pub fn failed(status: &Status) -> CliError {
             "hashpact mutes lists what is muted, by the names to give here"
         }
         Some("not_found") if message.starts_with("entry ") => {
-            "hashpact lookup names the entries of a signal; --as-of a later time or size"
+            "hashpact lookup KIND:VALUE names the entries of a signal"
         }
         Some("not_found") if message.starts_with("evidence ") => "hashpact evidence list names it",
         Some("cursor_too_old" | "cursor_other_history") => "start over: --restart",
@@ -255,13 +255,14 @@ pub fn failed(status: &Status) -> CliError {
             "hashpact set grant SET MEMBER grants an own set; of another's its publisher decides"
         }
         Some("busy") => "try again",
+        Some("only_witnesses") => "ask another node of this member, which runs hashpact run",
         Some("store") => "hashpact verify checks the store; the node's log says more",
         Some("internal") => "the node's log says more",
         Some("misuse") if message.contains("no roster") => {
             "hashpact roster import FILE, with what the administrators sent"
         }
-        Some("misuse") => {
-            "hashpact set list shows the sets that are here, hashpact help COMMAND what it takes"
+        Some("misuse") if message.contains("no opinion") => {
+            "hashpact opinions lists what this member said"
         }
         Some(_) => "hashpact help COMMAND says what it takes",
         None => {
@@ -298,8 +299,21 @@ mod tests {
         };
         assert!(answer("member \"cedar\" does not exist here").contains("hashpact roster show"));
         assert!(answer("group \"x\" does not exist here").contains("hashpact roster show"));
+        let entry = answer("entry \"a/b#9\" does not exist here");
+        assert!(entry.contains("hashpact lookup"), "{entry}");
+        assert!(!entry.contains("--as-of"), "{entry}");
         assert!(answer("set \"a/b\" does not exist here").contains("hashpact set list"));
         assert!(answer("mute \"north\" does not exist here").contains("hashpact mutes"));
+    }
+
+    #[test]
+    fn a_wrong_call_is_not_sent_to_the_list_of_sets() {
+        let mut status = Status::invalid_argument("a mute names its case");
+        let code = "misuse".parse().unwrap();
+        status.metadata_mut().insert(CODE, code);
+        let said = failed(&status).to_string();
+        assert!(said.contains("hashpact help COMMAND"), "{said}");
+        assert!(!said.contains("set list"), "{said}");
     }
 
     #[test]

@@ -153,7 +153,25 @@ pub fn run(args: &FeedsArgs, context: &Context) -> Result<(), CliError> {
     })
 }
 
+/// What a node that only witnesses has of feeds.
+fn print_witnessed(feeds: &[wire::Feed], context: &Context) -> Result<(), CliError> {
+    let mut shown = table(&["FEED", "HEAD", "COSIGNED", "STATE"], &[1, 2]);
+    for feed in feeds {
+        let cosigned = count(feed.cosigned);
+        shown.add_row([
+            feed.name.clone(),
+            count(feed.head),
+            cosigned,
+            feed.state.clone(),
+        ]);
+    }
+    context.output.table(&shown)
+}
+
 fn print(feeds: &[wire::Feed], context: &Context) -> Result<(), CliError> {
+    if feeds.iter().all(is_witnessed) {
+        return print_witnessed(feeds, context);
+    }
     let mut shown = table(
         &["FEED", "ENTRIES", "LEAVES", "LAG", "STATE", "FROM"],
         &[1, 2, 3],
@@ -214,6 +232,8 @@ fn print_witnesses(feed: &wire::Feed, context: &Context) -> Result<(), CliError>
     let (threshold, quorum) = (feed.witness_threshold, count(feed.witness_quorum));
     let line = match (threshold, feed.witness_quorum) {
         (0, _) => "  none of them has a key on its card yet".to_owned(),
+        (1, 0) => "  1 is a quorum; it has cosigned nothing yet".to_owned(),
+        (1, _) => format!("  1 is a quorum; it stands at {quorum} leaves"),
         (_, 0) => format!("  {threshold} are a quorum; it has cosigned nothing yet"),
         (_, _) => format!("  {threshold} are a quorum; it stands at {quorum} leaves"),
     };
@@ -234,8 +254,17 @@ fn witness(witness: wire::FeedWitness) -> WitnessObject {
     }
 }
 
-/// Leaves under the newest head that look-ups do not answer from.
-const fn lag(feed: &wire::Feed) -> u64 {
+/// Whether only its heads are taken, to cosign them: no leaf of it is ever pulled.
+fn is_witnessed(feed: &wire::Feed) -> bool {
+    matches!(feed.state.as_str(), "cosigned" | "recorded")
+}
+
+/// Leaves under the newest head that look-ups do not answer from; of a feed of which
+/// nothing is pulled none.
+fn lag(feed: &wire::Feed) -> u64 {
+    if is_witnessed(feed) {
+        return 0;
+    }
     feed.head.saturating_sub(feed.indexed)
 }
 

@@ -24,6 +24,7 @@ pub struct StatusArgs {}
 )]
 struct StatusObject {
     running: bool,
+    only_witnesses: bool,
     software: String,
     member: String,
     node: String,
@@ -145,16 +146,23 @@ fn print(
         let expires = time(status.certificate_expires_ms);
         output.line(format_args!("  certificate  expires {expires}"))?;
     }
-    let feeds = count(status.feeds);
-    let entries = counted(status.live_entries, "entry", "entries");
-    let leaves = counted(status.leaves, "leaf", "leaves");
-    output.line(format_args!("  feeds        {feeds}, {entries} ({leaves})"))?;
+    if status.only_witnesses {
+        output.line("  does         witness heads, and nothing else: it holds no hashes")?;
+    } else {
+        let feeds = count(status.feeds);
+        let entries = counted(status.live_entries, "entry", "entries");
+        let leaves = counted(status.leaves, "leaf", "leaves");
+        output.line(format_args!("  feeds        {feeds}, {entries} ({leaves})"))?;
+    }
     match progress {
+        Progress::CaughtUp if status.only_witnesses => {}
         Progress::CaughtUp => output.line("  reading      caught up")?,
         Progress::Not(why) if running => output.line(format_args!("  reading      {why}"))?,
         Progress::Not(_) => {}
     }
-    output.line(format_args!("  policy       {}", policy(status)))?;
+    if !status.only_witnesses {
+        output.line(format_args!("  policy       {}", policy(status)))?;
+    }
     let (connected, peers) = (status.peers_connected, status.peers);
     output.line(format_args!(
         "  peers        {connected} of {peers} connected"
@@ -196,6 +204,7 @@ fn object(status: wire::StatusResponse, progress: &Progress, running: bool) -> S
     StatusObject {
         roster_witnessed: RosterWitnessed::of(&status),
         running,
+        only_witnesses: status.only_witnesses,
         software: status.software,
         member: status.member,
         node: status.node,

@@ -18,6 +18,13 @@ use crate::words::name_of;
 const WITNESSES_FOR_PREVENTION: usize = hashpact_core::witness::judge::PREVENTION_MIN;
 
 impl Node {
+    /// Whether this node holds no hashes and publishes nothing.
+    #[must_use]
+    pub fn only_witnesses(&self) -> bool {
+        self.witnessing()
+            .is_some_and(|witnessing| witnessing.only())
+    }
+
     /// The node at a glance. Blocking.
     ///
     /// # Errors
@@ -57,6 +64,7 @@ impl Node {
         self.add_coalition(&mut status);
         self.add_stale_roster(&mut status);
         self.add_closed_sets(&mut status);
+        self.add_policy_names(&mut status);
         self.add_quarantine(&mut status, &feeds)?;
         self.add_space(&mut status)?;
         self.add_stale(&mut status, &feeds)?;
@@ -69,11 +77,13 @@ impl Node {
         }
         status.notices.extend(self.lost_notice()?);
         status.notices.extend(self.notices());
-        status.notices.push(
-            "hash lists are sensitive: keep the store on an encrypted volume (hashpact cannot see \
-             whether it is)"
-                .to_owned(),
-        );
+        if !self.only_witnesses() {
+            status.notices.push(
+                "hash lists are sensitive: keep the store on an encrypted volume (hashpact cannot \
+                 see whether it is)"
+                    .to_owned(),
+            );
+        }
         Ok(status)
     }
 
@@ -145,6 +155,21 @@ impl Node {
         }
     }
 
+    /// Rules that a slip in a name may have made about nothing.
+    fn add_policy_names(&self, status: &mut Status) {
+        let unknown = self.unknown_policy_names(&self.policy().policy);
+        if let Some(first) = unknown.first() {
+            let more = match unknown.len() {
+                1 => String::new(),
+                names => format!(" ({} more)", names.saturating_sub(1)),
+            };
+            status.notices.push(format!(
+                "the policy names what this node does not know: {first}{more}; is it written \
+                 right? `hashpact policy check` shows all"
+            ));
+        }
+    }
+
     fn add_quarantine(&self, status: &mut Status, feeds: &[FeedInfo]) -> Result<(), NodeError> {
         let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
         for feed in feeds {
@@ -207,7 +232,9 @@ impl Node {
             let held = self.store().held_retractions(feed.no)?.len();
             if held > 0 {
                 status.notices.push(format!(
-                    "ALARM: {held} leaves take back more of {} than its feed key alone may; what                      they name is answered for review until the identity key signs for it. Ask                      the publisher: is its feed key stolen? (hashpact set show)",
+                    "ALARM: {held} leaves take back more of {} than its feed key alone may; what \
+                     they name is answered for review until the identity key signs for it. Ask \
+                     the publisher: is its feed key stolen? (hashpact set show)",
                     name_of(feed)
                 ));
             }

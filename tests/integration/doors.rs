@@ -13,7 +13,9 @@ use hashpact_core::id::UnixMillis;
 use hashpact_net::Credentials;
 use hashpact_net::tls::{PemPair, client_config_unpinned};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -144,6 +146,92 @@ fn over_tcp_named_clients_do_what_their_role_allows_and_strangers_nothing() {
     });
     drop(runtime);
     assert!(member.stop().success());
+}
+
+/// A client as BoringSSL makes one, which most gRPC libraries stand on: of what it offers
+/// to verify the node's signature by, only P-256 is of use. Whose key it is it does not ask.
+#[derive(Debug)]
+struct Boring;
+
+impl ServerCertVerifier for Boring {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("TLS 1.3 alone".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![
+            SignatureScheme::ECDSA_NISTP256_SHA256,
+            SignatureScheme::RSA_PSS_SHA256,
+            SignatureScheme::ECDSA_NISTP384_SHA384,
+            SignatureScheme::RSA_PSS_SHA512,
+        ]
+    }
+}
+
+#[test]
+fn a_client_that_offers_no_ed25519_is_served_by_a_key_as_the_documents_make_it() {
+    let documented = include_str!("../../docs/API.md");
+    let made =
+        "openssl genpkey -algorithm ec -pkeyopt ec_paramgen_curve:P-256 -out keys/api-tls.key";
+    assert!(documented.contains(made), "another key than this test has");
+    let world = World::new(&["northstar"]);
+    let member = world.member("northstar");
+    let port = free_port();
+    open(member, &[("json_listen", &format!("0.0.0.0:{port}"))], &[]);
+    let key = member.folder().join("keys/api-tls.key");
+    let p256 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    fs::write(&key, p256.serialize_pem()).unwrap();
+    member.start();
+    let handshake = || {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Boring))
+            .with_no_client_auth();
+        let name = ServerName::try_from("node.invalid").unwrap();
+        let mut session = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        // Up to the node's signature: that it then refuses who has no key is its right.
+        while session.is_handshaking() {
+            session.complete_io(&mut socket)?;
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    handshake().unwrap();
+    // The other kind of key is read, and does not serve it: why the documents say so.
+    assert!(member.stop().success());
+    let ed25519 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    fs::write(&key, ed25519.serialize_pem()).unwrap();
+    member.start();
+    assert!(handshake().is_err(), "documents say that this fails");
 }
 
 fn ask(stream: &mut (impl std::io::Read + std::io::Write), value: &str) -> String {

@@ -52,6 +52,7 @@ fn a_policy_is_reloaded_a_wrong_one_refused_and_a_mute_is_in_force_at_once() {
     let good = text(&tide.json(&["status"]), "policy");
     explains(tide, &said[0]);
 
+    names(tide);
     // A wrong one changes nothing, and is an alarm.
     put(
         tide,
@@ -86,6 +87,21 @@ fn a_policy_is_reloaded_a_wrong_one_refused_and_a_mute_is_in_force_at_once() {
     follows(north, tide, &said);
     for member in [north, tide] {
         member.assert_sound();
+    }
+}
+
+/// A slip in a name is told, with exit code 0.
+fn names(member: &Member) {
+    let slip = member.folder().join("slip.toml");
+    let rule = "[[rules]]\nname = \"cap\"\nat_most = \"ignore\"\nsets = [\"northstr/x\"]\n";
+    fs::write(&slip, rule).unwrap();
+    let slip = slip.display().to_string();
+    let told = "rule cap: the roster has no member northstr";
+    for command in ["check", "diff"] {
+        let line = ["policy", command, &slip, "--json"];
+        let said = member.run(&line).expect(&[0]);
+        assert_eq!(said.object()["warnings"][0], told);
+        assert!(said.stderr.contains(told), "{}", said.stderr);
     }
 }
 

@@ -78,6 +78,22 @@ fn a_neutral_witness_cosigns_what_others_publish_and_holds_no_hashes() {
         "{}",
         refused.stderr
     );
+    assert!(!refused.stderr.contains("broke off"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("next: ask another node"),
+        "{}",
+        refused.stderr
+    );
+    // What it says of itself is about a witness.
+    let shown = neutral.run(&["status"]).expect(&[0]).stdout;
+    assert!(shown.contains("witness heads, and nothing else"), "{shown}");
+    for word in ["policy", "hash lists", "entries", "reading"] {
+        assert!(!shown.contains(word), "{word} in {shown}");
+    }
+    let listed = neutral.run(&["feeds"]).expect(&[0]).stdout;
+    assert!(listed.contains("COSIGNED"), "{listed}");
+    assert!(!listed.contains("LAG"), "{listed}");
+    assert_eq!(number(&of_neutral[0], "lag"), 0);
 
     // It goes on where it was, also after it was killed.
     neutral.kill();

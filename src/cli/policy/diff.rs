@@ -36,6 +36,8 @@ struct Compared {
     changed: u64,
     same: Vec<Same>,
     shifts: Vec<Shift>,
+    /// Names in the new policy that the node does not know.
+    warnings: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -75,16 +77,18 @@ pub(super) fn run(args: &DiffArgs, context: &Context) -> Result<(), CliError> {
         new,
         surface: args.surface.clone(),
         region: args.region.clone(),
+        names_only: false,
     };
     let client = connect_or_embed(context)?;
     client.note_at_rest();
     let compared = client.wait(follow(&client, request))?;
     print(&compared, context)?;
+    super::warn(&compared.unknown_names);
     context.output.json(&object(compared))
 }
 
 /// Follows the comparison to its last message.
-async fn follow(
+pub(super) async fn follow(
     client: &Client,
     request: wire::ComparePoliciesRequest,
 ) -> Result<wire::ComparedPolicies, CliError> {
@@ -138,6 +142,7 @@ fn object(compared: wire::ComparedPolicies) -> Compared {
     Compared {
         entries: compared.entries,
         changed: compared.changed,
+        warnings: compared.unknown_names,
         same: compared
             .same
             .into_iter()

@@ -4,16 +4,19 @@ mod diff;
 mod explain;
 pub(super) mod keep;
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use hashpact_api::wire;
 use hashpact_core::id::Digest;
 use hashpact_core::policy::{Action, Policy};
 use serde::Serialize;
 
 use super::Context;
+use super::client::{answers, connect_or_embed};
 use super::error::{CliError, Exit};
-use super::output::{counted, table};
+use super::output::{counted, note, table};
 use crate::config::ConfigProblem;
 use crate::config::policy;
 
@@ -32,7 +35,8 @@ pub struct PolicyArgs {
 enum PolicyCommand {
     /// Report every problem of a policy at once
     ///
-    /// Asks no node. Exit code 2 when there are problems.
+    /// Warns as well of members and sets in its rules that the node, where one runs,
+    /// does not know: such a rule never fires. Exit code 2 when there are problems.
     Check {
         /// The policy; without it that of the configuration
         #[arg(value_name = "FILE")]
@@ -52,6 +56,9 @@ struct Checked<'a> {
     default: Option<&'static str>,
     rules: Vec<RuleObject>,
     problems: &'a [ConfigProblem],
+    /// Names in it that the node does not know; absent where none was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warnings: Option<Vec<String>>,
 }
 
 #[derive(Serialize)]
@@ -76,7 +83,14 @@ pub fn run(args: &PolicyArgs, context: &Context) -> Result<(), CliError> {
 fn check(file: Option<PathBuf>, context: &Context) -> Result<(), CliError> {
     let path = match file {
         Some(path) => path,
-        None => context.config_text()?.policy.file,
+        None => {
+            let path = context.config_text()?.policy.file;
+            // Only a link or a folder without permission is something there.
+            if std::fs::symlink_metadata(&path).is_err_and(|e| e.kind() == ErrorKind::NotFound) {
+                return shipped(&path, context);
+            }
+            path
+        }
     };
     let file = path.display().to_string();
     let (policy, text) = match policy::load(&path) {
@@ -89,6 +103,7 @@ fn check(file: Option<PathBuf>, context: &Context) -> Result<(), CliError> {
                 default: None,
                 rules: Vec::new(),
                 problems: &error.problems,
+                warnings: None,
             })?;
             return Err(CliError::Quiet(Exit::Usage));
         }
@@ -110,6 +125,8 @@ fn check(file: Option<PathBuf>, context: &Context) -> Result<(), CliError> {
         }
         output.table(&shown)?;
     }
+    let warnings = unknown_names(&policy, context);
+    warn(warnings.as_deref().unwrap_or_default());
     output.json(&Checked {
         file,
         ok: true,
@@ -117,7 +134,52 @@ fn check(file: Option<PathBuf>, context: &Context) -> Result<(), CliError> {
         default: Some(default),
         rules,
         problems: &[],
+        warnings,
     })
+}
+
+/// There is no file, which is all right.
+fn shipped(path: &Path, context: &Context) -> Result<(), CliError> {
+    let default = Policy::default().default_verdict().name();
+    let file = path.display().to_string();
+    context.output.line(format_args!(
+        "{file}: no policy file: as shipped, all is {default}"
+    ))?;
+    context.output.json(&Checked {
+        file,
+        ok: true,
+        digest: None,
+        default: Some(default),
+        rules: Vec::new(),
+        problems: &[],
+        warnings: None,
+    })
+}
+
+/// Names in the rules that the node does not know; `None` where no node can be asked:
+/// policies are checked on other machines too.
+fn unknown_names(policy: &Policy, context: &Context) -> Option<Vec<String>> {
+    let config = context.config_text().ok()?;
+    if !answers(&config.api.socket).ok()? {
+        return None;
+    }
+    let client = connect_or_embed(context).ok()?;
+    let request = wire::ComparePoliciesRequest {
+        new: Some(hashpact_api::policy_to_wire(policy)),
+        names_only: true,
+        ..wire::ComparePoliciesRequest::default()
+    };
+    let compared = client.wait(diff::follow(&client, request)).ok()?;
+    Some(compared.unknown_names)
+}
+
+/// Says on standard error which names of rules nobody knows.
+fn warn(unknown: &[String]) {
+    for name in unknown {
+        note(format_args!(
+            "warning: {name}: is it written right? the rule does nothing by it until it is known"
+        ));
+    }
 }
 
 fn rules(policy: &Policy) -> Vec<RuleObject> {
@@ -192,6 +254,24 @@ mod tests {
             );
             assert!(shown.lines().count() > 3, "{shown}");
         }
+    }
+
+    #[test]
+    fn a_node_without_a_policy_file_goes_by_the_shipped_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut context, printed) = Context::for_test(false);
+        context.config_path = folder.path().join("hashpact.toml");
+        let text = "[node]\nmember = \"northstar\"\nname = \"main\"\ngenesis_digest = \"";
+        let text = format!("{text}{}\"\n", "0".repeat(64));
+        std::fs::write(&context.config_path, text).unwrap();
+        assert_eq!(check(None, &context), Ok(()));
+        let shown = printed.text();
+        assert!(
+            shown.ends_with("no policy file: as shipped, all is review\n"),
+            "{shown}"
+        );
+        // A file that is named must be there.
+        assert!(check(Some(folder.path().join("none.toml")), &context).is_err());
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod classes;
 mod evaluate;
 #[cfg(test)]
 mod model;
+mod names;
 mod scope;
 mod share;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use self::classes::{Classed, Conflict, exclude_each_other, in_conflict};
 pub use self::evaluate::{
     Evaluation, LeftOut, NotFired, Question, RuleOutcome, Voice, Witnessed, corroborates,
 };
+pub use self::names::{Unknown, UnknownName};
 pub use self::scope::{ClassPattern, Scope, SetPattern, Word};
 pub use self::share::{SHARES, Salt, share_of};
 

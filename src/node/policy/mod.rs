@@ -14,6 +14,7 @@ mod explain;
 mod floods;
 mod judge;
 mod mutes;
+mod names;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

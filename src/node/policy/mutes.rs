@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use hashpact_core::id::{MemberNumber, SetName, Slug, UnixMillis};
+use hashpact_core::leaf::audit::careful;
 use hashpact_core::leaf::{self, Leaf};
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::policy::Salt;
@@ -171,6 +172,13 @@ impl Node {
         let misuse = |why: &str| Err(NodeError::Misuse(why.to_owned()));
         if case.trim().is_empty() || case.chars().count() > CASE_MAX_CHARS {
             return misuse("a mute names its case, in at most 128 characters");
+        }
+        if careful(case) != case {
+            return misuse(
+                "the case has what may be a signal's value (16 hexadecimal digits or more, or 22 \
+                 characters without a space), and it is kept as it stands: name the ticket alone, \
+                 shorter",
+            );
         }
         if expires <= now {
             return misuse("the mute ends before it begins");

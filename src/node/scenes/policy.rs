@@ -123,6 +123,55 @@ fn what_is_removed_from_the_coalition_is_reviewed_at_most_where_the_setting_says
 }
 
 #[test]
+fn a_case_that_may_hold_a_signals_value_is_refused_and_kept_nowhere() {
+    let (_scene, node) = scene();
+    let of = MuteOf::Member(slug("north"));
+    let expires = node.clock().now().plus(HOUR);
+    for case in [
+        "see 0123456789abcdef0123456789abcdef",
+        "see QUJDREVGR0hJSktMTU5PUFFSU1RVVg==",
+    ] {
+        let refused = node
+            .mute(&of, case, "test", expires)
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("signal's value"), "{refused}");
+        assert!(!refused.contains("0123456789"), "{refused}");
+    }
+    assert!(node.mutes().unwrap().is_empty());
+}
+
+#[test]
+fn a_slip_in_a_name_of_the_policy_is_told_and_refuses_nothing() {
+    let (_scene, node) = scene();
+    let told = |node: &Node| {
+        let notices = node.status().unwrap().notices;
+        notices
+            .into_iter()
+            .find(|notice| notice.contains("the policy names"))
+    };
+    assert_eq!(told(&node), None);
+    let slips = vec![
+        enforcing("one", "nroth/confirmed"),
+        enforcing("two", "north/confirmd"),
+    ];
+    take(&node, policy(slips.clone()), b"slips");
+    let notice = told(&node).unwrap();
+    assert!(
+        notice.contains("rule one: the roster has no member nroth (1 more)"),
+        "{notice}"
+    );
+    let unknown = node.unknown_policy_names(&policy(slips));
+    assert_eq!(
+        unknown.last().unwrap(),
+        "rule two: no set north/confirmd is held here"
+    );
+    // It may come later.
+    node.create_set(&own_work("confirmd")).unwrap();
+    assert_eq!(node.unknown_policy_names(&node.policy().policy).len(), 1);
+}
+
+#[test]
 fn a_mute_of_a_member_a_set_or_a_signal_is_in_force_at_once_and_after_a_start() {
     let (scene, node) = scene();
     let set = MuteOf::Set(SetName::parse("north/confirmed").unwrap());
