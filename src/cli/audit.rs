@@ -19,7 +19,7 @@ use super::values::slug;
 const WIDTH: usize = 80;
 /// The acts that this program records, as `docs/AUDIT.md` lists them; those that begin
 /// with "command." are a command's own words.
-const ACTS: [&str; 37] = [
+const ACTS: [&str; 41] = [
     "audit.remove",
     "bundle.export",
     "bundle.import",
@@ -32,18 +32,22 @@ const ACTS: [&str; 37] = [
     "consumer.remove",
     "enrol.accept",
     "erase",
+    "evidence.export",
     "export",
     "import",
     "keys.replace",
     "keys.use",
     "lookup",
+    "lookup.past",
     "mute",
     "mute.over",
     "node.start",
     "node.stop",
+    "opine",
     "policy.explain",
     "policy.load",
     "preview",
+    "prove",
     "quarantine.drop",
     "quarantine.release",
     "refused",
@@ -480,6 +484,18 @@ mod tests {
             let named = documented.contains(&format!("`{act}`"));
             assert!(named || act == "command", "{act}");
         }
+        // And the other way: the rows of the table of acts, up to that of the fields.
+        let rows = documented
+            .lines()
+            .take_while(|line| !line.starts_with("| `segment`"));
+        let cells = rows.filter_map(|line| line.strip_prefix("| ")?.split_once(" |"));
+        let codes = cells.flat_map(|(cell, _)| cell.split(", "));
+        let mut seen = 0;
+        for code in codes.filter_map(|code| code.strip_prefix('`')?.strip_suffix('`')) {
+            assert!(ACTS.contains(&code), "{code} is documented and not listed");
+            seen += 1;
+        }
+        assert!(seen > 30, "{seen}");
         for known in [
             "set",
             "set.lost",

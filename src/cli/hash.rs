@@ -129,6 +129,9 @@ pub fn run(args: HashArgs, context: &Context) -> Result<(), CliError> {
         }
     }
     drop(progress);
+    if !summary.failed.is_empty() {
+        note("next: name files that are there and may be read, and whole links; the rest is done");
+    }
     if summary.wants_ffmpeg {
         note(format_args!("next: {INSTALL_FFMPEG}"));
     }
@@ -324,6 +327,22 @@ mod tests {
         assert_eq!(file["md5"].as_str().map(str::len), Some(32));
         assert_eq!(file["media"], "image");
         assert_eq!(file["not_seen"]["code"], "image_truncated");
+    }
+
+    #[test]
+    fn an_empty_file_that_is_named_as_a_picture_is_told_with_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        for name in ["zero.PNG", "zero.mp4", "zero.txt"] {
+            std::fs::write(path(name), b"").unwrap();
+        }
+        let (done, printed) = call(&[&path("zero.PNG"), &path("zero.mp4"), &path("zero.txt")]);
+        assert_eq!(done, Err(CliError::Quiet(Exit::Partial)));
+        let summary: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        let code = |at: usize| summary["files"][at]["not_seen"]["code"].clone();
+        assert_eq!(code(0), "image_empty");
+        assert_eq!(code(1), "video_no_frames");
+        assert!(code(2).is_null());
     }
 
     #[test]

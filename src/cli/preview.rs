@@ -115,10 +115,22 @@ fn print(previewed: &Previewed, context: &Context) -> Result<(), CliError> {
     output.line(format_args!("{all} of {member} here"))?;
     let (alone, one) = (previewed.without_other, previewed.with_one_other);
     let groups = [
-        (alone, "lose their only voice", &previewed.examples),
+        (
+            alone,
+            if alone == 1 {
+                "loses its only voice"
+            } else {
+                "lose their only voice"
+            },
+            &previewed.examples,
+        ),
         (
             one,
-            "have one other voice, which then decides alone",
+            if one == 1 {
+                "has one other voice, which then decides alone"
+            } else {
+                "have one other voice, which then decides alone"
+            },
             &previewed.examples_with_one_other,
         ),
     ];

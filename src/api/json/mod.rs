@@ -190,6 +190,9 @@ async fn document() -> Response {
     Json(Document::openapi()).into_response()
 }
 
+/// Letters of an unknown field's name that are shown.
+const NAME_SHOWN_BYTES: usize = 32;
+
 fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -209,12 +212,39 @@ async fn read(body: Body) -> Result<MatchBody, Response> {
         problem(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", why)
     })?;
     serde_json::from_slice(&whole).map_err(|error| {
-        // What the parser says of a value may quote it; where it stands does not.
         let (line, column) = (error.line(), error.column());
-        let why =
-            format!("the body is not as /v1/openapi.json says, at line {line}, column {column}");
-        refused(&misuse(why))
+        let what = without_values(&error.to_string());
+        refused(&misuse(format!(
+            "the body is not as /v1/openapi.json says, at line {line}, column {column}: {what}"
+        )))
     })
+}
+
+/// What the parser says, without what it quotes of the body: a name of ours stands
+/// between backticks, a value between quotes, and a name that we do not know may be a value.
+fn without_values(said: &str) -> String {
+    let said = said.rsplit_once(" at line ").map_or(said, |(what, _)| what);
+    let is_word = |name: &str| {
+        let letter = |b: u8| b.is_ascii_lowercase() || b == b'_';
+        name.len() <= NAME_SHOWN_BYTES && name.bytes().all(letter)
+    };
+    if let Some(rest) = said.strip_prefix("unknown field `") {
+        // The last list is ours, whatever the name holds.
+        let (name, ours) = rest.rsplit_once("`, expected ").unwrap_or(("?", ""));
+        let ours = if ours.is_empty() { "none" } else { ours };
+        return if is_word(name) {
+            format!("unknown field `{name}`, expected {ours}")
+        } else {
+            format!("unknown field, expected {ours}")
+        };
+    }
+    if said.starts_with("missing field `") || said.starts_with("duplicate field `") {
+        return said.to_owned();
+    }
+    match said.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("what stands there is no {expected}"),
+        None => "it is no JSON".to_owned(),
+    }
 }
 
 /// A status of gRPC as this door says it.

@@ -381,3 +381,30 @@ async fn over_a_socket_it_is_http_1_with_bounded_headers() {
     stop.cancel();
     serving.await.unwrap();
 }
+
+#[test]
+fn a_wrong_body_is_told_by_its_field_and_never_by_its_values() {
+    let said = |body: &str| {
+        let wrong = serde_json::from_str::<MatchBody>(body).unwrap_err();
+        without_values(&wrong.to_string())
+    };
+    let signals = r#"{"signals": [{"kind": "MD5", "value": "x", "#;
+    let unknown = said(&format!("{signals}\"qualty\": 1}}]}}"));
+    assert_eq!(
+        unknown,
+        "unknown field `qualty`, expected `kind` or `value`"
+    );
+    let value = "0123456789abcdef0123456789abcdef";
+    let hidden = said(&format!("{signals}\"{value}\": 1}}]}}"));
+    assert_eq!(hidden, "unknown field, expected `kind` or `value`");
+    assert_eq!(
+        said(r#"{"signals": [{"kind": "MD5"}]}"#),
+        "missing field `value`"
+    );
+    let trick = format!("{{\"signals\": [], \"max_distance\": \"{value}, expected {value}\"}}");
+    assert_eq!(said(&trick), "what stands there is no u32");
+    for wrong in ["", "[", "{\"signals\": tru}", value] {
+        let said = said(wrong);
+        assert!(!said.contains("0123456789"), "{said}");
+    }
+}

@@ -156,7 +156,11 @@ fn rest(before: &Roster, after: &Roster, lines: &mut Vec<String>) {
     }
     if before.witness_threshold != after.witness_threshold {
         let (was, is) = (before.witness_threshold, after.witness_threshold);
-        lines.push(format!("{is} witnesses are a quorum; before, {was}"));
+        let is = match is {
+            1 => "1 witness is".to_owned(),
+            many => format!("{many} witnesses are"),
+        };
+        lines.push(format!("{is} a quorum; before, {was}"));
     }
     if before.feed_growth_per_hour != after.feed_growth_per_hour {
         let (was, is) = (growth(before), growth(after));

@@ -280,7 +280,7 @@ fn several_changes_go_into_one_draft_until_somebody_has_signed_it() {
     let changes = &drafted["changes"];
     for words in [
         "north may publish, witness; before, publish, subscribe",
-        "1 witnesses are a quorum",
+        "1 witness is a quorum",
         "grow by 5000 leaves",
         "new group games: north, south",
     ] {

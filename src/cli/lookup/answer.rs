@@ -287,10 +287,9 @@ impl ItemObject {
         for found in &self.matches {
             if shown.insert(&found.entry) {
                 let verdict = self.verdict.unwrap_or("-");
-                output.line(format_args!(
-                    "{name:<width$}  {verdict:<7}  {}",
-                    found.line()
-                ))?;
+                // A terminal that is narrower gets the rest below it.
+                let mark = format!("{name:<width$}  {verdict:<7}  ");
+                output.item(&mark, &found.line())?;
                 if let Some(opinions) = &found.opinions {
                     output.line(format_args!("{:<ITEM_WIDTH$}    {}", "", opinions.line()))?;
                 }
@@ -374,6 +373,44 @@ mod tests {
         };
         item.lines(&output).unwrap();
         printed.text()
+    }
+
+    #[test]
+    fn a_long_row_is_broken_for_a_terminal_and_whole_in_a_file() {
+        let mut publishers = BTreeMap::new();
+        let asked = Asked::from(
+            hashpact_core::signal::Signal::parse_spec(&format!("MD5:{}", "0a".repeat(16))).unwrap(),
+        );
+        let found = wire::Match {
+            entry: "northstar/confirmed#20000".to_owned(),
+            classification: "tc:A1".to_owned(),
+            published_ms: 1_790_000_000_000,
+            distance: 16,
+            standing: "disputed".to_owned(),
+            ..wire::Match::default()
+        };
+        let item = ItemObject {
+            item: "PDQ:".to_owned() + &"5a".repeat(32),
+            item_bytes: None,
+            known: true,
+            verdict: Some("review"),
+            more: false,
+            matches: vec![object(&asked, found, &mut publishers)],
+            not_seen: None,
+        };
+        for (columns, lines) in [(Some(80), 2), (None, 1)] {
+            let (context, printed) = Context::for_test(false);
+            let output = match columns {
+                Some(columns) => context.output.with_columns(columns),
+                None => context.output,
+            };
+            item.lines(&output).unwrap();
+            let text = printed.text();
+            assert_eq!(text.lines().count(), lines, "{text}");
+            let fits = |line: &str| columns.is_none_or(|most| line.chars().count() <= most);
+            assert!(text.lines().all(fits), "{text}");
+            assert!(text.ends_with("disputed\n"), "{text}");
+        }
     }
 
     #[test]

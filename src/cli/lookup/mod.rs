@@ -38,8 +38,9 @@ pub(super) const BATCH_VIDEOS: usize = 8;
 ///
 /// --as-of asks by what was held then; what cannot be said any more is "unknown".
 ///
-/// With --json, one object per item and line, and with --as-of a last one for the sets. Exit code 0 when something is known,
-/// 3 when nothing is, or when some items could not be read.
+/// With --json, one object per item and line, and with --as-of a last one for the
+/// sets. Exit code 0 when something is known, 3 when nothing is, or when some items
+/// could not be read.
 #[derive(Debug, Args)]
 pub struct LookupArgs {
     /// Signals such as MD5:HEX or PDQ:HEX; hexadecimal of any case, base64, base32
@@ -83,6 +84,8 @@ struct Asking<'a> {
     asked: u64,
     known: u64,
     unread: u64,
+    /// Lines of a file among them.
+    unread_lines: u64,
     wants_ffmpeg: bool,
 }
 
@@ -117,6 +120,7 @@ pub fn run(args: &LookupArgs, context: &Context) -> Result<(), CliError> {
         asked: 0,
         known: 0,
         unread: 0,
+        unread_lines: 0,
         wants_ffmpeg: false,
     };
     for item in given {
@@ -128,6 +132,7 @@ pub fn run(args: &LookupArgs, context: &Context) -> Result<(), CliError> {
     if let Some(path) = &args.file {
         let name = path.display();
         lines::each(path, args.kind, |item| {
+            asking.unread_lines += u64::from(item.is_err());
             asking.take(item.map_err(|why| format!("{name}, {why}")))
         })?;
     }
@@ -226,6 +231,9 @@ impl Asking<'_> {
         output.line(format_args!("{known} of {asked} known"))?;
         if self.told.incomplete {
             note(still_loading());
+        }
+        if self.unread_lines > 0 {
+            note("next: write KIND:VALUE a line, such as MD5:HEX; --kind is for lines without one");
         }
         if self.wants_ffmpeg {
             note(format_args!("next: {INSTALL_FFMPEG}"));

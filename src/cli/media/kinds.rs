@@ -1,4 +1,5 @@
-//! What a file is, by its first bytes. Its name is never asked: anybody can choose it.
+//! What a file is, by its first bytes. Its name is not asked, since anybody can choose it,
+//! unless there are no bytes.
 
 use hashpact_matching::pdq::hash::is_picture;
 
@@ -12,6 +13,13 @@ pub(crate) enum Kind {
     /// Only its digests count.
     Other,
 }
+
+/// What the names of pictures end with, for files without a byte.
+pub(crate) const PICTURES: [&str; 8] = ["jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff"];
+/// The same for videos.
+pub(crate) const VIDEOS: [&str; 10] = [
+    "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "flv", "wmv",
+];
 
 /// Brands of ISO media files that are pictures, which nothing here decodes.
 const STILL_BRANDS: [&[u8]; 8] = [

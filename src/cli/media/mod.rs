@@ -242,7 +242,8 @@ impl Hasher {
             let mut input = io::stdin().lock();
             return Ok(self.look_at(&mut input, None, read)?.0);
         }
-        self.file(content::open_named(path)?, read)
+        let hashed = self.file(content::open_named(path)?, read)?;
+        Ok(self.told_if_empty(path, hashed))
     }
 
     /// Hashes a plain file that was found in a folder.
@@ -255,7 +256,26 @@ impl Hasher {
         follow: bool,
         read: impl FnMut(u64),
     ) -> Result<Hashed, FileError> {
-        self.file(content::open_found(path, follow)?, read)
+        let hashed = self.file(content::open_found(path, follow)?, read)?;
+        Ok(self.told_if_empty(path, hashed))
+    }
+
+    /// A file that is named as a picture or video and has no bytes is no other file.
+    fn told_if_empty(&self, path: &Path, mut hashed: Hashed) -> Hashed {
+        if hashed.exact.bytes > 0 {
+            return hashed;
+        }
+        let ends = path.extension().and_then(|ends| ends.to_str());
+        let ends = ends.unwrap_or_default().to_ascii_lowercase();
+        if kinds::PICTURES.contains(&ends.as_str()) {
+            hashed.look = Look::Failed(ImageError::Empty.into());
+        } else if kinds::VIDEOS.contains(&ends.as_str()) && !self.args.no_video {
+            hashed.look = Look::Failed(LookError {
+                code: VideoError::NoFrames.code(),
+                reason: "the file is empty".to_owned(),
+            });
+        }
+        hashed
     }
 
     /// Hashes a file; one that changes meanwhile once more.
