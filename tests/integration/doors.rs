@@ -203,11 +203,16 @@ fn a_client_that_offers_no_ed25519_is_served_by_a_key_as_the_documents_make_it()
     let world = World::new(&["northstar"]);
     let member = world.member("northstar");
     let port = free_port();
-    open(member, &[("json_listen", &format!("0.0.0.0:{port}"))], &[]);
+    let known = credentials("known");
+    open(
+        member,
+        &[("json_listen", &format!("0.0.0.0:{port}"))],
+        &[("known", "read", &known)],
+    );
     let key = member.folder().join("keys/api-tls.key");
     let p256 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     fs::write(&key, p256.serialize_pem()).unwrap();
-    member.start();
+    world.start_all();
     let handshake = || {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)

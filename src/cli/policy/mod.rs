@@ -261,8 +261,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (mut context, printed) = Context::for_test(false);
         context.config_path = folder.path().join("hashpact.toml");
-        let text = "[node]\nmember = \"northstar\"\nname = \"main\"\ngenesis_digest = \"";
-        let text = format!("{text}{}\"\n", "0".repeat(64));
+        let text = include_str!("../../../deploy/hashpact.minimal.toml");
         std::fs::write(&context.config_path, text).unwrap();
         assert_eq!(check(None, &context), Ok(()));
         let shown = printed.text();
