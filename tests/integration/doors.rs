@@ -148,7 +148,7 @@ fn over_tcp_named_clients_do_what_their_role_allows_and_strangers_nothing() {
     assert!(member.stop().success());
 }
 
-/// A client as BoringSSL makes one, which most gRPC libraries stand on: of what it offers
+/// A client as `BoringSSL` makes one, which most gRPC libraries stand on: of what it offers
 /// to verify the node's signature by, only P-256 is of use. Whose key it is it does not ask.
 #[derive(Debug)]
 struct Boring;

@@ -154,19 +154,25 @@ fn no_audit_leaf_holds_a_value_a_key_or_a_passphrase() {
     // Values where none belongs: in words that people write, and as names.
     let reason = format!("nobody holds {value}, nor {}", pdq.to_uppercase());
     north.json(&["set", "confirm-head", "confirmed", "--reason", &reason]);
+    // What would go to all readers is refused, and done with a word for it.
     let basis = format!("order about {value}");
-    let line = ["erase", "--set", "confirmed", "#3", "--basis", &basis];
-    north.json(&[&line[..], &["--yes"]].concat());
-    let line = [
+    let erase = ["erase", "--set", "confirmed", "#3", "--yes", "--basis"];
+    north.run(&[&erase[..], &[&basis]].concat()).expect(&[1]);
+    north.json(&[&erase[..], &["order 17"]].concat());
+    let signal = given[5].spec();
+    let retract = [
         "retract",
         "--set",
         "confirmed",
         "--reason",
         "wrong",
         "--yes",
+        "--signal",
+        &signal,
+        "--note",
     ];
-    let signal = given[5].spec();
-    north.json(&[&line[..], &["--note", &reason, "--signal", &signal]].concat());
+    north.run(&[&retract[..], &[&reason]].concat()).expect(&[1]);
+    north.json(&[&retract[..], &["case 17"]].concat());
     // Names in the shape of a value; the error repeats what was typed to who typed it.
     let slip = "d41d8cd98f00b204e9800998ecf8427e";
     north.run(&["set", "grant", "confirmed", slip]).expect(&[1]);
