@@ -62,17 +62,17 @@ const COUNTERS: [(&str, &str); 25] = [
         "hashpact_refilled_leaves_total",
         "payloads fetched for leaves held as records",
     ),
-    ("hashpact_served_bytes_total", "bytes of leaves sent"),
-    ("hashpact_served_chunks_total", "chunks sent"),
-    ("hashpact_served_leaves_total", "leaves sent"),
     (
         "hashpact_roster_cosigned_total",
-        "cosignatures of the roster made here",
+        "times that this node, as a witness, cosigned the roster",
     ),
     (
         "hashpact_roster_elsewhere_total",
-        "words of witnesses on another roster of one version",
+        "witnesses that cosigned another roster of a version that is held",
     ),
+    ("hashpact_served_bytes_total", "bytes of leaves sent"),
+    ("hashpact_served_chunks_total", "chunks sent"),
+    ("hashpact_served_leaves_total", "leaves sent"),
     (
         "hashpact_sets_lost_total",
         "sets dropped since this member may not read them any longer",

@@ -20,6 +20,10 @@ use crate::error::NodeError;
 /// The folder of the records, beside the sign-state file.
 const FOLDER: &str = "witness";
 
+/// What stands for the epoch in records of roster chains, which are no feeds: no feed
+/// comes so far.
+const ROSTER: u32 = u32::MAX;
+
 /// Epoch, size and root.
 type Shown = (u32, u64, Digest);
 
@@ -104,7 +108,38 @@ impl Witnessing {
     pub fn recorded(&self) -> Vec<(FeedId, Cosigned)> {
         let states = self.states();
         let all = states.states();
-        all.map(|(feed, state)| (*feed, state.clone())).collect()
+        let feeds = all.filter(|(_, state)| state.epoch != ROSTER);
+        feeds.map(|(feed, state)| (*feed, state.clone())).collect()
+    }
+
+    /// The version and root of a roster chain that is recorded under a name.
+    #[must_use]
+    pub fn recorded_roster(&self, record: &FeedId) -> Option<(u64, Digest)> {
+        let states = self.states();
+        let state = states.state(record)?;
+        Some((state.size, state.root))
+    }
+
+    /// Records a version of the roster chain durably before it is cosigned. Blocking.
+    ///
+    /// # Errors
+    /// As [`CosignedStates::advance`].
+    pub fn record_roster(
+        &self,
+        record: FeedId,
+        own: MemberNumber,
+        head: &RosterHead,
+    ) -> Result<(), CosignedError> {
+        let mut states = self.states();
+        let expected = states.state(&record).map(Cosigned::state);
+        let new = Cosigned {
+            publisher: own,
+            epoch: ROSTER,
+            size: head.version,
+            root: head.root,
+            note: head.body().into(),
+        };
+        states.advance(record, expected, new)
     }
 
     /// Records a state durably before it is cosigned. Blocking.
@@ -177,7 +212,7 @@ impl Witnessing {
     ) -> Option<Bytes> {
         // The last door before the key: PROTOCOL 11.17.
         let recorded = self.states().state(&record).map(Cosigned::state);
-        if recorded != Some((0, head.version, head.root)) {
+        if recorded != Some((ROSTER, head.version, head.root)) {
             return None;
         }
         let name = checkpoint::witness_name(coalition, member);

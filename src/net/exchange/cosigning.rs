@@ -49,11 +49,8 @@ impl Driver {
             return;
         };
         self.cosigning = Some(Cosigning::default());
-        let rosters = self.begin_roster(&witnessing);
+        self.begin_roster(&witnessing);
         for (feed, cosigned) in witnessing.recorded() {
-            if rosters.contains(&feed) {
-                continue; // no feed
-            }
             self.publishers.entry(feed).or_insert(cosigned.publisher);
             self.tell_witness(Event::Held { feed, cosigned });
         }

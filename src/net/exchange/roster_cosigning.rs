@@ -9,10 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use hashpact_core::access::Snapshot;
 use hashpact_core::checkpoint;
-use hashpact_core::id::{Digest, FeedId, UnixMillis};
+use hashpact_core::id::{Digest, UnixMillis};
 use hashpact_core::note::SignatureLine;
 use hashpact_core::puller::PeerId;
-use hashpact_core::witness::Cosigned;
 use hashpact_core::witness::roster::{Next, RosterHead, RosterTree, RosterWitness, record_id};
 use hashpact_node::roster_words::ToldWords;
 use hashpact_node::witnessing::Witnessing;
@@ -52,18 +51,12 @@ impl RosterCosigning {
 }
 
 impl Driver {
-    /// Tells the witness of the chain what is recorded; answers under which names records
-    /// of chains lie, which are no feeds.
-    pub(super) fn begin_roster(&mut self, witnessing: &Witnessing) -> Vec<FeedId> {
-        let membership = self.node.membership();
-        let mut chains = membership.geneses();
-        chains.push(membership.genesis());
-        let own = record_id(&membership.genesis());
-        let mut recorded = witnessing.recorded().into_iter();
-        let state = recorded.find(|(id, _)| *id == own);
-        let state = state.map(|(_, state)| (state.size, state.root));
-        self.roster.machine.hold(state);
-        chains.iter().map(record_id).collect()
+    /// Tells the witness of the chain what is recorded.
+    pub(super) fn begin_roster(&mut self, witnessing: &Witnessing) {
+        let record = record_id(&self.node.membership().genesis());
+        self.roster
+            .machine
+            .hold(witnessing.recorded_roster(&record));
     }
 
     /// A peer says what witnesses have said of the chain up to a version.
@@ -198,18 +191,7 @@ impl Driver {
             return false;
         };
         let record = tree.record_id();
-        let before = witnessing.recorded().into_iter();
-        let mut before = before.filter(|(id, _)| *id == record);
-        let expected = before.next().map(|(_, state)| state.state());
-        let new = Cosigned {
-            publisher: own,
-            epoch: 0,
-            size: head.version,
-            root: head.root,
-            note: head.body().into(),
-        };
-        let recorded = witnessing.record(record, expected, new);
-        let Err(error) = recorded else {
+        let Err(error) = witnessing.record_roster(record, own, head) else {
             let state = Some((head.version, head.root));
             self.roster.machine.hold(state);
             return true;
