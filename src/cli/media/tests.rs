@@ -93,7 +93,7 @@ fn an_empty_file_is_a_file() {
     std::fs::write(&empty, "").unwrap();
     let hashed = hasher(&[]).found(&empty, false, |_| ()).unwrap();
     assert_eq!(hashed.exact.bytes, 0);
-    assert_eq!(code(&hashed.look), "nothing");
+    assert_eq!(code(&hashed.look), "image_empty", "by its name a picture");
 }
 
 #[test]

@@ -169,6 +169,6 @@ mod tests {
         let whole = bounded(io::repeat(7).take(9), path).unwrap();
         assert_eq!(whole.len(), 9);
         let error = bounded(io::repeat(7), path).unwrap_err().to_string();
-        assert_eq!(error, "standard input: too large for such a file");
+        assert_eq!(error, "error: standard input: too large for such a file");
     }
 }
