@@ -392,7 +392,7 @@ fn a_wrong_body_is_told_by_its_field_and_never_by_its_values() {
     let unknown = said(&format!("{signals}\"qualty\": 1}}]}}"));
     assert_eq!(
         unknown,
-        "unknown field `qualty`, expected `kind` or `value`"
+        "unknown field `qualty`, expected one of `kind`, `value`, `reference`"
     );
     let value = "0123456789abcdef0123456789abcdef";
     let hidden = said(&format!("{signals}\"{value}\": 1}}]}}"));
