@@ -396,7 +396,10 @@ fn a_wrong_body_is_told_by_its_field_and_never_by_its_values() {
     );
     let value = "0123456789abcdef0123456789abcdef";
     let hidden = said(&format!("{signals}\"{value}\": 1}}]}}"));
-    assert_eq!(hidden, "unknown field, expected `kind` or `value`");
+    assert_eq!(
+        hidden,
+        "unknown field, expected one of `kind`, `value`, `reference`"
+    );
     assert_eq!(
         said(r#"{"signals": [{"kind": "MD5"}]}"#),
         "missing field `value`"
