@@ -2,8 +2,11 @@
 //! each; and how long one that takes nothing may hold a thread.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 use hashpact_node::caller::Who;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -77,9 +80,30 @@ fn hand_within<T>(limit: Duration, to: &mpsc::Sender<T>, what: T) -> bool {
         Err(mpsc::error::TrySendError::Closed(_)) => return false,
         Err(mpsc::error::TrySendError::Full(what)) => what,
     };
-    let runtime = tokio::runtime::Handle::current();
-    let sent = runtime.block_on(tokio::time::timeout(limit, to.send(what)));
-    matches!(sent, Ok(Ok(())))
+    // Not by the runtime's timers: those panic once it shuts down, as it does under a
+    // command whose reader went away.
+    let deadline = Instant::now() + limit;
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut sending = pin!(to.send(what));
+    loop {
+        if let Poll::Ready(sent) = sending.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return sent.is_ok();
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        thread::park_timeout(left);
+    }
+}
+
+/// Wakes the thread that waits for room.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
 }
 
 #[cfg(test)]
@@ -116,5 +140,27 @@ mod tests {
         assert_eq!(receiver.recv().await, Some(1));
         assert!(handing.await.unwrap());
         drop(receiver);
+    }
+
+    #[test]
+    fn who_waits_for_a_client_ends_quietly_with_the_runtime() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (sender, mut receiver) = mpsc::channel(1);
+        let (tell, told) = std::sync::mpsc::channel();
+        runtime.spawn_blocking(move || {
+            tell.send(hand(&sender, 1)).unwrap();
+            tell.send(hand(&sender, 2)).unwrap();
+        });
+        runtime.spawn(async move {
+            std::future::pending::<()>().await;
+            receiver.recv().await
+        });
+        assert_eq!(told.recv_timeout(STALLED_AFTER), Ok(true));
+        runtime.shutdown_background();
+        // The receiver went with the runtime, and the thread with a plain answer.
+        assert_eq!(told.recv_timeout(STALLED_AFTER), Ok(false));
     }
 }
