@@ -118,9 +118,7 @@ fn readiness(node: &Node) -> Ready {
     if node.membership().state().chain.is_none() {
         reasons.push("no roster of the coalition yet".to_owned());
     }
-    if !node.is_ready() {
-        reasons.push("the node is starting, or stopping".to_owned());
-    }
+    reasons.extend(node.why_not_ready().into_iter().map(ToOwned::to_owned));
     Ready {
         ready: reasons.is_empty(),
         near_ready: node.near_loading().0,

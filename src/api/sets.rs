@@ -70,12 +70,16 @@ pub(crate) async fn confirm_head(
             "say why nobody can hold more of the set: a reason is kept",
         ));
     }
-    let (set, name) = service.own_set(&request.set)?;
-    let mut act = asked.act("set.confirm-head").of_set(name);
+    let set = convert::set_name(&service.node(), &request.set).map_err(|error| refused(&error))?;
+    let mut act = asked.act("set.confirm-head").of_set(set.to_string());
     act.said("reason", &request.reason);
     let set = service
         .act("confirm-head", act, move |node, _| {
-            node.confirm_head(&set, &request.reason)
+            if set.member == *node.member_slug() {
+                node.confirm_head(&set.set, &request.reason)
+            } else {
+                node.confirm_held(&set, &request.reason)
+            }
         })
         .await?;
     Ok(Response::new(convert::set_info(set)))

@@ -115,6 +115,7 @@ fn feed(node: &Node, feed: FeedView) -> wire::Feed {
         from_peer: feed.from_peer,
         updated_ms: feed.updated.0,
         last_error_code: feed.last_error,
+        unconfirmed: feed.unconfirmed,
         quarantined: feed.quarantined,
     }
 }

@@ -44,6 +44,10 @@ pub enum FeedCommand {
 }
 
 #[derive(Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a state of its own, for scripts"
+)]
 struct FeedObject {
     name: String,
     feed: String,
@@ -61,6 +65,8 @@ struct FeedObject {
     from_peer: String,
     updated: Option<String>,
     last_error_code: String,
+    /// The store was restored, and it is not known yet whether this is all of it.
+    unconfirmed: bool,
     stale: bool,
     witness_threshold: u32,
     /// So many find a fork and do not prevent one.
@@ -192,6 +198,18 @@ fn print(feeds: &[wire::Feed], context: &Context) -> Result<(), CliError> {
         let line = format_args!("  ! {name}: {entries} in quarantine, not matched");
         context.output.line(line)?;
     }
+    for feed in feeds.iter().filter(|feed| feed.state == "behind") {
+        let (name, behind) = (&feed.name, counted(lag(feed), "leaf", "leaves"));
+        context.output.line(format_args!(
+            "  ! {name}: {behind} behind; nobody connected may serve it"
+        ))?;
+    }
+    for feed in feeds.iter().filter(|feed| feed.unconfirmed) {
+        let name = &feed.name;
+        context.output.line(format_args!(
+            "  ! {name}: the store was restored: review at most, until it is caught up"
+        ))?;
+    }
     for feed in feeds.iter().filter(|feed| feed.stale) {
         let name = &feed.name;
         context.output.line(format_args!(
@@ -286,6 +304,7 @@ fn object(feed: wire::Feed) -> FeedObject {
         from_peer: feed.from_peer,
         updated: stamp(feed.updated_ms),
         last_error_code: feed.last_error_code,
+        unconfirmed: feed.unconfirmed,
         stale: feed.stale,
         witness_threshold: feed.witness_threshold,
         detection_only: detection_only(feed.witnesses.len(), feed.witness_threshold).is_some(),

@@ -56,9 +56,10 @@ pub enum SetCommand {
     /// Open a set for publishing though no peer could confirm its newest head
     ///
     /// Only where nobody can hold more of the set than this node does: after a
-    /// restored backup it would otherwise fork the set.
+    /// restored backup it would otherwise fork the set. A set of another member,
+    /// held for review since the store was restored, counts again.
     ConfirmHead {
-        /// A set of this member
+        /// A set of this member, or MEMBER/SET
         set: SetReference,
         /// Why nobody can hold more; the log and the audit feed keep it
         #[arg(long, value_name = "TEXT")]
@@ -204,7 +205,7 @@ pub fn run(args: SetArgs, context: &Context) -> Result<(), CliError> {
             client.call(node.change_grants(request))?
         }
         SetCommand::ConfirmHead { set, reason } => {
-            let set = set.own(own)?.to_string();
+            let set = set.resolve(own).to_string();
             client.call(node.confirm_head(wire::ConfirmHeadRequest { set, reason }))?
         }
     };

@@ -101,11 +101,19 @@ fn progress(status: &wire::StatusResponse, feeds: &[wire::Feed], running: bool) 
             "caught up" | "frozen" | "silent" | "dropping" | "cosigned" | "recorded"
         )
     };
-    let behind = others.filter(|feed| !done(&feed.state));
-    match behind.count() {
-        0 => Progress::CaughtUp,
-        1 => not("1 feed to go"),
-        behind => Progress::Not(format!("{behind} feeds to go")),
+    let behind: Vec<&str> = others
+        .map(|feed| feed.state.as_str())
+        .filter(|state| !done(state))
+        .collect();
+    let out_of_reach = behind.iter().filter(|state| **state == "behind").count();
+    match (behind.len(), out_of_reach) {
+        (0, _) => Progress::CaughtUp,
+        (1, 1) => not("1 feed behind; nobody connected may serve it"),
+        (1, _) => not("1 feed to go"),
+        (behind, 0) => Progress::Not(format!("{behind} feeds to go")),
+        (behind, of) => Progress::Not(format!(
+            "{behind} feeds to go; nobody connected may serve {of} of them"
+        )),
     }
 }
 
@@ -264,6 +272,9 @@ mod tests {
         let why = Progress::Not("1 feed to go".to_owned());
         assert_eq!(progress(&status, &behind, true), why);
         assert!(matches!(progress(&status, &read, false), Progress::Not(_)));
+        let out_of_reach = [feed(false, "behind"), feed(false, "caught up")];
+        let why = Progress::Not("1 feed behind; nobody connected may serve it".to_owned());
+        assert_eq!(progress(&status, &out_of_reach, true), why);
         let alone = wire::StatusResponse {
             peers_connected: 0,
             ..status.clone()

@@ -198,6 +198,7 @@ fn whole(
         return Whole::default();
     };
     let by_status = match feed.status {
+        FeedStatus::Active if feed.unconfirmed => WholeStanding::Review,
         FeedStatus::Active => WholeStanding::Active,
         FeedStatus::Frozen | FeedStatus::Leaving => WholeStanding::Review,
         FeedStatus::Silent | FeedStatus::Dropping => WholeStanding::Nothing,

@@ -173,7 +173,7 @@ fn named(store: &Store, no: FeedNo) -> Result<Option<Named>, NodeError> {
             .classification_scheme
             .map(|scheme| scheme.to_string())
             .unwrap_or_default(),
-        in_doubt: feed.status.is_in_doubt(),
+        in_doubt: feed.is_in_doubt(),
     }))
 }
 

@@ -417,7 +417,8 @@ pub struct PeerView {
 pub struct FeedPull {
     /// The size of the newest verified head heard of.
     pub newest: u64,
-    /// `caught up`, `pulling`, `waiting`, `frozen`.
+    /// `caught up`, `pulling`, `waiting` for a peer that may serve it, `behind` where
+    /// nobody connected may, `frozen`.
     pub state: &'static str,
     /// Whom leaves are being pulled from.
     pub from: Option<String>,
@@ -463,6 +464,8 @@ pub struct FeedView {
     pub judged: Option<Judged>,
     /// The size that this node itself has cosigned last, as a witness.
     pub cosigned: Option<u64>,
+    /// The store was restored, and it is not known yet whether this is all of the feed.
+    pub unconfirmed: bool,
     /// The code of what was refused last; empty when nothing was.
     pub last_error: String,
     /// Leaves that somebody left out without reason.

@@ -115,6 +115,7 @@ pub struct Node {
     following: Following,
     pub(crate) counted: crate::mass::versions::Counted,
     receipts: Receipts,
+    heard_of_others: crate::restored::Heard,
     pub(crate) witnessing: (Option<Arc<Witnessing>>, Judging),
     pub(crate) journal: std::sync::OnceLock<Journal>,
 }
@@ -187,6 +188,7 @@ impl Node {
             following,
             counted: <_>::default(),
             receipts: Receipts::default(),
+            heard_of_others: <_>::default(),
             witnessing: (witnessing, Judging::default()),
             journal: std::sync::OnceLock::new(),
         });
@@ -266,6 +268,10 @@ impl Node {
         &self.receipts
     }
 
+    pub(crate) const fn heard_of_others(&self) -> &crate::restored::Heard {
+        &self.heard_of_others
+    }
+
     pub(crate) const fn roster_said(&self) -> &SaidState {
         &self.roster_said
     }
@@ -279,7 +285,29 @@ impl Node {
     /// it acts on.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::SeqCst) && !self.receipts.is_behind()
+        self.ready.load(Ordering::SeqCst) && !self.receipts.is_behind() && !self.waits_for_others()
+    }
+
+    /// Why it is not, in words.
+    #[must_use]
+    pub fn why_not_ready(&self) -> Vec<&'static str> {
+        let reasons = [
+            (
+                !self.ready.load(Ordering::SeqCst),
+                "the node is starting, or stopping",
+            ),
+            (
+                self.receipts.is_behind(),
+                "the store is behind this node's own receipts",
+            ),
+            (
+                self.waits_for_others(),
+                "the store was restored: what others publish is at review, until it is known to be \
+                 the newest (for 10 minutes at most)",
+            ),
+        ];
+        let reasons = reasons.into_iter().filter(|(stands, _)| *stands);
+        reasons.map(|(_, why)| why).collect()
     }
 
     /// Says when the TLS certificate in use runs out.

@@ -69,6 +69,7 @@ impl Node {
         self.add_space(&mut status)?;
         self.add_stale(&mut status, &feeds)?;
         self.add_mass(&mut status, &feeds)?;
+        self.add_restored(&mut status);
         status.notices.extend(self.recheck_notice()?);
         if let Some(expires) = self.certificate_expires() {
             let now = self.clock().now();
@@ -240,6 +241,19 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Sets of others that may be older here than they were.
+    fn add_restored(&self, status: &mut Status) {
+        let feeds = self.store().unconfirmed();
+        let Some(first) = feeds.first() else { return };
+        let (sets, first) = (feeds.len(), name_of(first));
+        status.notices.push(format!(
+            "ALARM: the store was restored, or lost what it had: {sets} sets of others, {first} \
+             among them, are answered for review at most until their publishers or all peers \
+             within reach have said what they hold (hashpact feeds; hashpact set confirm-head \
+             MEMBER/SET where none can be reached)"
+        ));
     }
 
     fn add_space(&self, status: &mut Status) -> Result<(), NodeError> {

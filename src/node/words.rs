@@ -79,6 +79,7 @@ impl Node {
             updated: pull.updated,
             judged: self.judged(feed).ok(),
             cosigned: self.cosigned(&feed.id),
+            unconfirmed: feed.unconfirmed,
             last_error: pull.last_error,
             missing: feed.missing,
         }
@@ -126,6 +127,7 @@ impl Node {
                     .map_or_else(UnixMillis::default, |said| said.at),
                 judged: None,
                 cosigned: said.map(|said| said.cosigned.size),
+                unconfirmed: false,
                 last_error: String::new(),
                 missing: 0,
             }

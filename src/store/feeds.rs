@@ -25,6 +25,7 @@ use crate::quarantine::Quarantine;
 use crate::record::{FeedIdentity, FeedRow, seal, unseal};
 use crate::space;
 use crate::store::{Busy, Inner, Store, hold, read};
+use crate::unconfirmed;
 
 /// The part of the feeds family that changes with every commit.
 const PART_ROW: u8 = 0;
@@ -122,6 +123,8 @@ pub struct FeedInfo {
     pub status: FeedStatus,
     /// When it goes and why, where it is [`FeedStatus::Leaving`].
     pub leaving: Option<Leaving>,
+    /// The store was restored, and nobody has said since that this is all of the feed.
+    pub unconfirmed: bool,
     /// The epoch that is pulled or published: the newest of the one that was opened
     /// here and that of the applied head.
     pub epoch: u32,
@@ -172,6 +175,7 @@ pub(crate) struct Live {
     pub(crate) row: FeedRow,
     pub(crate) status: FeedStatus,
     pub(crate) leaving: Option<Leaving>,
+    pub(crate) unconfirmed: bool,
     /// The compact range [0, stored).
     pub(crate) frontier: CompactRange,
     /// What is dead below `indexed`.
@@ -295,6 +299,7 @@ impl FeedState {
                 row: FeedRow::default(),
                 status: FeedStatus::Active,
                 leaving: None,
+                unconfirmed: false,
                 frontier: CompactRange::empty(0),
                 liveness: Liveness::default(),
                 held: Held::default(),
@@ -338,6 +343,7 @@ impl FeedState {
         let live = Live {
             status: FeedStatus::read(row.status)?,
             leaving: leaving::load(inner, self.no)?,
+            unconfirmed: unconfirmed::load(inner, self.no)?,
             frontier,
             liveness: killers::rebuild(inner, self.no, row.indexed)?,
             held: Held::default(),
@@ -388,6 +394,7 @@ impl FeedState {
             kind: self.kind,
             status: live.status,
             leaving: live.leaving.filter(|_| live.status == FeedStatus::Leaving),
+            unconfirmed: live.unconfirmed,
             epoch: live.row.epoch.max(live.row.applied_epoch),
             stored: live.row.stored,
             indexed: live.row.indexed,
@@ -422,6 +429,7 @@ impl FeedState {
             PART_GROWTH,
             PART_PURGE,
             leaving::PART_LEAVING,
+            unconfirmed::PART_UNCONFIRMED,
         ] {
             batch.delete_cf(feeds, part(self.no, of));
         }

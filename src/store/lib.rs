@@ -58,6 +58,7 @@ mod schema;
 mod space;
 mod stats;
 mod store;
+mod unconfirmed;
 mod verify;
 mod watch;
 mod writer;

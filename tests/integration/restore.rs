@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::world::signals::entries;
-use crate::world::{World, number, text, until};
+use crate::world::signals::{Entry, entries};
+use crate::world::{World, number, text, until, until_true};
 
 const SET: &str = "kept";
 const NAME: &str = "northstar/kept";
@@ -134,6 +134,95 @@ fn without_readers_the_operator_opens_a_set_that_lost_its_sign_state() {
     member.json(&["import", "--set", SET, &file]);
     assert_eq!(member.hits(&more), 10);
     member.assert_sound();
+}
+
+#[test]
+fn a_restored_reader_enforces_nothing_until_it_is_the_newest_again() {
+    let world = World::new(&["northstar", "tidepool", "lumen"]);
+    let (publisher, peer) = (world.member("northstar"), world.member("tidepool"));
+    let reader = world.member("lumen");
+    let policy = "[[rules]]\nname = \"all\"\nverdict = \"enforce\"\nmembers = 1\n";
+    fs::write(reader.folder().join("policy.toml"), policy).unwrap();
+    world.start_all();
+    publisher.create_set(SET, &["all"]);
+    let said = entries("reader", 0..20);
+    publisher.import(SET, &said);
+    reader.wait_hits(&said, 20);
+    let verdict = |entry: &Entry| {
+        let told = reader.run(&["lookup", &entry.spec(), "--distance", "0", "--json"]);
+        told.expect(&[0, 3]).object()["verdict"]
+            .as_str()
+            .map(ToOwned::to_owned)
+    };
+    let [stays, goes] = [&said[0], &said[1]];
+    assert_eq!(verdict(stays).as_deref(), Some("enforce"));
+    assert_eq!(reader.stop().code(), Some(0));
+    let folder = reader.folder();
+    copy(&folder.join("data"), &folder.join("old/data"));
+    reader.start();
+    let line = [
+        "retract",
+        "--set",
+        SET,
+        "--reference",
+        "reader-1",
+        "--reason",
+        "wrong",
+        "--yes",
+    ];
+    publisher.json(&line);
+    let (size, _) = publisher.head(SET);
+    for reads in [peer, reader] {
+        reads.wait_indexed(NAME, size);
+    }
+    assert_eq!(publisher.stop().code(), Some(0));
+    assert_eq!(reader.stop().code(), Some(0));
+    restore(folder, Restored::Store);
+
+    // Without its publisher: who is connected holds more, and may not serve it.
+    reader.spawn();
+    until_true("the reader to answer", || reader.is_up());
+    let feed = until("the reader to know that it is behind", || {
+        let feed = reader.feed(NAME)?;
+        (feed["state"] == "behind").then_some(feed)
+    });
+    assert_eq!(
+        (number(&feed, "lag"), &feed["unconfirmed"]),
+        (1, &true.into())
+    );
+    for entry in [stays, goes] {
+        assert_eq!(verdict(entry).as_deref(), Some("review"));
+    }
+    let status = reader.json(&["status"]);
+    assert_eq!(status["ready"], false);
+    assert!(
+        status["notices"].to_string().contains("restored"),
+        "{status}"
+    );
+    let (code, ready) = reader.http("/ready").unwrap();
+    assert_eq!(code, 503, "{ready}");
+    assert!(ready.contains("restored"), "{ready}");
+
+    publisher.start();
+    until_true("the reader to be ready again", || {
+        reader.json(&["status"])["ready"] == true
+    });
+    assert_eq!(verdict(goes), None, "what was taken back stays so");
+    assert_eq!(verdict(stays).as_deref(), Some("enforce"));
+    assert_eq!(reader.feed(NAME).unwrap()["unconfirmed"], false);
+
+    // A disk of its own for the sign-state, and nobody to ask: an operator says so.
+    for member in [publisher, peer, reader] {
+        assert_eq!(member.stop().code(), Some(0));
+    }
+    fs::remove_dir_all(folder.join("sign-state")).unwrap();
+    reader.spawn();
+    until_true("the reader to answer", || reader.is_up());
+    assert_eq!(verdict(stays).as_deref(), Some("review"));
+    reader.json(&["set", "confirm-head", NAME, "--reason", "read out to us"]);
+    assert_eq!(verdict(stays).as_deref(), Some("enforce"));
+    assert_eq!(reader.stop().code(), Some(0));
+    reader.assert_sound();
 }
 
 fn restore(folder: &Path, restored: Restored) {

@@ -108,6 +108,9 @@ pub(super) struct Feed {
     /// The newest head that what is held was verified against.
     pub(super) basis: Option<Head>,
     pub(super) best: Option<Head>,
+    /// Epoch and size of the newest verified head that anybody told of, whether its
+    /// leaves may be pulled from there or not.
+    pub(super) heard: Option<(u32, u64)>,
     pub(super) frozen: bool,
     pub(super) offers: BTreeMap<PeerId, Offer>,
     pub(super) seen: BTreeMap<(u32, u64), Head>,
@@ -147,6 +150,7 @@ impl Feed {
             applied: None,
             basis: None,
             best: None,
+            heard: None,
             frozen: false,
             offers: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -180,6 +184,7 @@ impl Feed {
             self.seen.clear();
             self.ahead.clear();
             self.best = None;
+            self.heard = None;
             for offer in self.offers.values_mut() {
                 offer.head = None;
             }
@@ -278,6 +283,7 @@ impl Feed {
 
     /// Remembers a verified head without wanting its leaves; says whether it is new.
     pub(super) fn remember_beside(&mut self, head: &Head) -> bool {
+        self.heard = self.heard.max(Some(head.rank()));
         let new = self.seen.insert(head.rank(), head.clone()).is_none();
         if self.seen.len() > SEEN_MAX {
             self.seen.pop_first();
@@ -483,6 +489,18 @@ impl Feed {
             .as_ref()
             .is_none_or(|held| held.rank() < head.rank());
         newer && head.size >= self.next
+    }
+
+    /// Epoch and size of the newest head that was heard of and not applied.
+    pub(super) fn ahead_of_applied(&self) -> Option<(u32, u64)> {
+        let applied = self.applied.as_ref().map(Head::rank);
+        self.heard.filter(|heard| Some(*heard) > applied)
+    }
+
+    /// Says whether anybody who is connected offers the leaves below a head.
+    pub(super) fn is_offered(&self, rank: (u32, u64)) -> bool {
+        let mut offered = self.offers.values().filter_map(|offer| offer.head.as_ref());
+        offered.any(|head| head.rank() >= rank)
     }
 
     /// Says whether there may be anything to do.

@@ -91,8 +91,10 @@ pub struct Progress {
     pub applied: Option<u64>,
     /// Its epoch, and that size.
     pub applied_at: Option<(u32, u64)>,
-    /// The size of the newest verified head.
-    pub best: Option<u64>,
+    /// The size of the newest verified head that was not applied, whoever told of it.
+    pub ahead: Option<u64>,
+    /// Somebody who is connected offers its leaves.
+    pub offered: bool,
     /// Pulls that run.
     pub jobs: usize,
     /// A fork was found.
@@ -152,7 +154,10 @@ impl Puller {
             cursor: feed.cursor,
             applied: feed.applied.as_ref().map(Head::size),
             applied_at: feed.applied.as_ref().map(Head::rank),
-            best: feed.best.as_ref().map(Head::size),
+            ahead: feed.ahead_of_applied().map(|(_, size)| size),
+            offered: feed
+                .ahead_of_applied()
+                .is_some_and(|rank| feed.is_offered(rank)),
             jobs: peers::running(&self.jobs, |job| job.feed == *id),
             frozen: feed.frozen,
             missing: feed

@@ -470,3 +470,45 @@ fn a_tick_that_comes_before_its_time_is_asked_for_again() {
     let early = puller.handle(UnixMillis(at.0 - 1), Event::Tick);
     assert_eq!(wake(early), Some(at));
 }
+
+#[test]
+fn what_is_behind_is_known_by_heads_of_whom_leaves_may_not_be_pulled_from() {
+    let mut world = World::new(11);
+    world.serve(1, Manner::Honest, &[(feed(1), 0, 1_000)]);
+    world.run(MINUTE);
+    let at = UnixMillis(world.now);
+    let stands = |world: &World| {
+        let progress = world.puller.progress().next().unwrap();
+        (progress.ahead, progress.offered)
+    };
+    assert_eq!(stands(&world), (None, false));
+    let (witness, reader) = (PeerId(8), PeerId(9));
+    let announced = |peer, size| Event::HeadAnnounced {
+        peer,
+        publisher: member(99),
+        head: head(feed(1), 0, size),
+    };
+    // One only dials here, the other may not relay.
+    world.puller.handle(at, announced(witness, 1_001));
+    assert_eq!(stands(&world), (Some(1_001), false));
+    let up = Event::PeerUp {
+        peer: reader,
+        member: member(3),
+    };
+    world.puller.handle(at, up);
+    let denied = Denied {
+        pairs: [(reader, feed(1))].into(),
+        ..Denied::default()
+    };
+    world.puller.handle(at, Event::AccessChanged(denied));
+    world.puller.handle(at, announced(reader, 1_002));
+    assert_eq!(stands(&world), (Some(1_002), false));
+    let free = Event::AccessChanged(Denied::default());
+    world.puller.handle(at, free);
+    world.puller.handle(at, announced(reader, 1_002));
+    assert_eq!(stands(&world), (Some(1_002), true));
+    // Who is gone serves nothing.
+    let down = Event::PeerDown { peer: reader };
+    world.puller.handle(at, down);
+    assert_eq!(stands(&world), (Some(1_002), false));
+}

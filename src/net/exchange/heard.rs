@@ -156,6 +156,12 @@ impl Driver {
         let held = self.held_feed(&feed);
         let verified = self.verified(&announced, held.as_ref());
         if let Ok(Some(head)) = &verified {
+            if let Some(held) = held.as_ref().filter(|held| !held.own) {
+                let rank = (head.checkpoint.origin.epoch, head.size());
+                let connected = self.peers.get(&peer).filter(|_| !self.files.has(peer));
+                let by = connected.map(|known| known.key.0);
+                self.node.heard_of(held, rank, by);
+            }
             self.beside(peer, &announced, head);
             self.show_witness(peer, &announced, head);
         }

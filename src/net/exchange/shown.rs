@@ -12,18 +12,17 @@ impl Driver {
     pub(super) fn show(&self) {
         for progress in self.puller.progress() {
             let applied = progress.applied.unwrap_or(0);
-            let best = progress.best.unwrap_or(applied);
-            let behind = best.saturating_sub(applied);
             let from = self.jobs.values().find(|job| job.feed == progress.feed);
             let from = from.map(|job| self.name(job.peer).to_owned());
-            let state = match (progress.frozen, behind, progress.jobs) {
+            let state = match (progress.frozen, progress.ahead, progress.jobs) {
                 (true, _, _) => "frozen",
-                (false, 0, _) => "caught up",
-                (false, _, 0) => "waiting",
-                (false, _, _) => "pulling",
+                (false, None, _) => "caught up",
+                (false, Some(_), 1..) => "pulling",
+                (false, Some(_), 0) if progress.offered => "waiting",
+                (false, Some(_), 0) => "behind",
             };
             self.board.feed(progress.feed, |row| {
-                row.newest = best;
+                row.newest = progress.ahead.unwrap_or(applied);
                 row.state = state;
                 row.from = from;
             });

@@ -45,11 +45,12 @@ pub use self::ticket::Ticket;
 pub use self::verify::AuditReport;
 
 use self::refusals::Refusals;
-use self::write::Writing;
+use self::write::{Position, Writing};
 use crate::clock::Clock;
 use crate::error::NodeError;
 use crate::membership::Membership;
 use crate::publish::Publisher;
+use crate::restored;
 
 /// What cards name the audit feed by, where they limit what a feed key may sign. No
 /// hash set has this name.
@@ -150,6 +151,10 @@ impl Audit {
             fault: parts.fault,
         });
         audit.settle()?;
+        // Marked before anything is appended: the next start sees no break any more.
+        if audit.is_broken() {
+            restored::noticed(&audit.store)?;
+        }
         for (number, payload) in begun {
             // What cannot be read is still one act of which nobody knows the end.
             let unread = |_| Act::new(UNREADABLE, Actor::node());
@@ -211,6 +216,12 @@ impl Audit {
     /// Records what was refused up to now: the process ends. Blocking.
     pub fn close(&self) {
         self.record_refused(true);
+    }
+
+    /// Whether what was signed last is not in the store, or it is not known what was.
+    fn is_broken(&self) -> bool {
+        let writing = self.writing();
+        writing.position().is_some_and(Position::is_broken)
     }
 
     fn writing(&self) -> MutexGuard<'_, Writing> {

@@ -33,6 +33,13 @@ pub(super) struct Position {
     next_segment: u64,
 }
 
+impl Position {
+    /// Whether the next segment says that what was signed last is gone.
+    pub(super) const fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+}
+
 /// The segment that is open.
 pub(super) struct Open {
     pub(super) number: u64,

@@ -98,7 +98,7 @@ impl Awaited {
 
 /// What peers have said of own feeds since the node was opened.
 #[derive(Debug, Default)]
-pub(super) struct Said {
+pub(crate) struct Said {
     /// Peers that have said all that they hold, and when first.
     all: BTreeMap<PeerKey, UnixMillis>,
     /// Of each feed, when a peer first showed a head that is not ahead.
@@ -108,21 +108,21 @@ pub(super) struct Said {
 }
 
 /// One feed that waits.
-pub(super) struct Waiting<R: Fn(MemberNumber) -> bool> {
-    pub(super) feed: FeedId,
+pub(crate) struct Waiting<R: Fn(MemberNumber) -> bool> {
+    pub(crate) feed: FeedId,
     /// Whether anybody may read it, by the describe leaf that is held.
-    pub(super) is_granted: bool,
+    pub(crate) is_granted: bool,
     /// Whether a member may.
-    pub(super) reads: R,
+    pub(crate) reads: R,
 }
 
 impl Said {
-    pub(super) fn all_by(&mut self, peer: &PeerKey, now: UnixMillis) {
+    pub(crate) fn all_by(&mut self, peer: &PeerKey, now: UnixMillis) {
         self.all.entry(peer.clone()).or_insert(now);
     }
 
     /// A peer showed a head of a feed that is not ahead.
-    pub(super) fn no_more(&mut self, feed: FeedId, now: UnixMillis) {
+    pub(crate) fn no_more(&mut self, feed: FeedId, now: UnixMillis) {
         self.answers.entry(feed).or_insert(now);
     }
 
@@ -133,18 +133,18 @@ impl Said {
     }
 
     /// Notes epoch and size of a verified head of a feed.
-    pub(super) fn head(&mut self, feed: FeedId, head: (u32, u64)) {
+    pub(crate) fn head(&mut self, feed: FeedId, head: (u32, u64)) {
         let newest = self.newest.entry(feed).or_default();
         *newest = head.max(*newest);
     }
 
     /// Epoch and size of the newest head that anybody showed.
-    pub(super) fn newest(&self, feed: &FeedId) -> (u32, u64) {
+    pub(crate) fn newest(&self, feed: &FeedId) -> (u32, u64) {
         self.newest.get(feed).copied().unwrap_or_default()
     }
 
     /// What a feed waits for still; `None` once it need not.
-    pub(super) fn awaits<R: Fn(MemberNumber) -> bool>(
+    pub(crate) fn awaits<R: Fn(MemberNumber) -> bool>(
         &self,
         waiting: &Waiting<R>,
         round: &Round,

@@ -31,8 +31,8 @@ use hashpact_core::leaf::audit::holds_value;
 use hashpact_store::sign_state::SignState;
 use hashpact_store::{FeedInfo, Store};
 
-use self::confirm::Said;
 pub use self::confirm::{AskedPeer, Awaited, Contact, PeerKey, Round};
+pub(crate) use self::confirm::{Said, Waiting};
 pub use self::gate::Gate;
 pub use self::import::Import;
 pub use self::opine::OPINIONS_SET;

@@ -109,6 +109,10 @@ impl Node {
         let news = state.former.take(feed, held.is_some(), word);
         drop(state);
         if news {
+            let doubted = held.map(|held| self.doubts_own_store(&held, at));
+            if let Some(Err(error)) = doubted {
+                tracing::error!(%error, code = error.code(), "marking a feed that is old");
+            }
             self.follow_former();
         }
     }

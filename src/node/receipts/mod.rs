@@ -464,7 +464,7 @@ fn may_speak(feed: &FeedInfo, ways: &Ways) -> bool {
     let reads = ways
         .snapshot
         .may_read(ways.member, feed.publisher, grants.as_ref());
-    active && (feed.own || reads.is_ok())
+    active && !feed.unconfirmed && (feed.own || reads.is_ok())
 }
 
 /// Leaves of a feed that a consumer acts on.

@@ -12,6 +12,7 @@ mod near;
 mod opinions;
 mod past;
 mod policy;
+mod restored;
 mod verdicts;
 mod videos;
 

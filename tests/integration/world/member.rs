@@ -268,6 +268,13 @@ impl Member {
         self.http("/ready").is_some_and(|(code, _)| code == 200)
     }
 
+    /// Whether commands and the HTTP page are answered, ready or not.
+    pub(crate) fn is_up(&self) -> bool {
+        self.assert_runs();
+        let socket = UnixStream::connect(self.folder.join("hashpact.sock"));
+        socket.is_ok() && self.http("/live").is_some()
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(&self) {
         if let Some(mut child) = self.node().take() {
