@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use hashpact_matching::pdq::index::{DistanceTooLarge, PdqIndex, Stats};
-use hashpact_store::{SignalWatch, Store};
+use hashpact_store::{FeedNo, SignalWatch, Store, ToldOf};
 
 use crate::error::NodeError;
 use crate::matching::{NearValues, Nearest};
@@ -59,15 +59,89 @@ pub struct Near {
 
 #[derive(Default)]
 struct Waiting {
-    /// Values of bulk loads, and those that the keeper is putting in.
-    values: Vec<[u8; 32]>,
-    going_in: usize,
+    /// Values of bulk loads, and those that came while the keeper was putting others in.
+    told: Lots,
+    /// What the keeper is putting in, without the values.
+    going_in: Vec<(ToldOf, usize)>,
     /// While a sweep runs: everything told meanwhile, for the index that it makes.
-    beside_sweep: Option<Vec<[u8; 32]>>,
+    beside_sweep: Option<Lots>,
     /// Whether a feed was dropped since the last sweep.
     dropped: bool,
     /// When the last sweep ended.
     made: Option<Instant>,
+}
+
+/// Values that wait, in the order in which they were told, by feed.
+#[derive(Default)]
+struct Lots {
+    lots: Vec<(ToldOf, Vec<[u8; 32]>)>,
+    values: usize,
+}
+
+impl Lots {
+    fn add(&mut self, of: ToldOf, values: Vec<[u8; 32]>) {
+        self.values += values.len();
+        // Few enough in each that what a lot took is given back when it is taken.
+        if let Some((last, held)) = self.lots.last_mut()
+            && (last.feed, last.loading) == (of.feed, of.loading)
+            && held.len() + values.len() <= SLICE
+        {
+            last.from = last.from.min(of.from);
+            held.extend(values);
+        } else {
+            self.lots.push((of, values));
+        }
+    }
+
+    fn append(&mut self, other: Self) {
+        self.values += other.values;
+        self.lots.extend(other.lots);
+    }
+
+    /// Takes up to `limit` values out, the newest first; of loads that are under way only
+    /// where `loads` says so.
+    fn take(&mut self, limit: usize, loads: bool) -> Self {
+        let mut taken = Self::default();
+        let mut at = self.lots.len();
+        while at > 0 && taken.values < limit {
+            at -= 1;
+            let Some((of, held)) = self.lots.get_mut(at) else {
+                break;
+            };
+            if of.loading && !loads {
+                continue;
+            }
+            let from = held.len().saturating_sub(limit - taken.values);
+            let (of, part) = (*of, held.split_off(from));
+            taken.values += part.len();
+            taken.lots.push((of, part));
+            if from == 0 {
+                self.lots.remove(at);
+            }
+        }
+        self.values -= taken.values;
+        taken
+    }
+
+    fn landing(&mut self, feed: FeedNo) {
+        for (of, _) in &mut self.lots {
+            of.loading &= of.feed != feed;
+        }
+    }
+
+    fn sizes(&self) -> Vec<(ToldOf, usize)> {
+        let lots = self.lots.iter();
+        lots.map(|(of, values)| (*of, values.len())).collect()
+    }
+
+    fn has(&self, feed: FeedNo, below: u64) -> bool {
+        self.lots.iter().any(|(of, _)| is_of(of, feed, below))
+    }
+}
+
+/// Whether values may be of a leaf of the feed below `below`.
+fn is_of(of: &ToldOf, feed: FeedNo, below: u64) -> bool {
+    of.feed == feed && of.from < below
 }
 
 /// What the index holds and waits for.
@@ -103,7 +177,7 @@ impl Near {
         });
         let watch = Watch(Arc::downgrade(&near));
         // From here on nothing new is missed; the first sweep finds what is there.
-        lock(&near.waiting).beside_sweep = Some(Vec::new());
+        lock(&near.waiting).beside_sweep = Some(Lots::default());
         store.watch_signals(kind, Arc::new(watch));
         let (weak, store) = (Arc::downgrade(&near), Arc::downgrade(store));
         let keeper = std::thread::Builder::new().name("near-index".to_owned());
@@ -158,6 +232,16 @@ impl Near {
         u64::try_from(self.pending.load(Ordering::Acquire)).unwrap_or(u64::MAX)
     }
 
+    /// Whether values of leaves of this feed below `below` may be among these.
+    #[must_use]
+    pub fn waits_for(&self, feed: FeedNo, below: u64) -> bool {
+        let waiting = lock(&self.waiting);
+        let mut going_in = waiting.going_in.iter();
+        !self.is_ready()
+            || waiting.told.has(feed, below)
+            || going_in.any(|(of, _)| is_of(of, feed, below))
+    }
+
     /// Ends the keeper after what it does at present, some 300 ms of work at most, and
     /// waits for it: until then it may hold the store.
     pub fn stop(&self) {
@@ -179,17 +263,17 @@ impl Near {
         self.stopping.load(Ordering::Acquire)
     }
 
-    fn coming(&self, values: Vec<[u8; 32]>) {
+    fn coming(&self, of: ToldOf, values: Vec<[u8; 32]>) {
         let mut waiting = lock(&self.waiting);
         if let Some(beside) = &mut waiting.beside_sweep {
-            beside.extend_from_slice(&values);
+            beside.add(of, values.clone());
             if !self.is_ready() {
                 self.count(&waiting);
                 return;
             }
         }
-        if values.len() > AT_ONCE || waiting.going_in > 0 {
-            waiting.values.extend(values);
+        if values.len() > AT_ONCE || !waiting.going_in.is_empty() {
+            waiting.told.add(of, values);
             self.count(&waiting);
             drop(waiting);
             self.told.notify_all();
@@ -204,36 +288,46 @@ impl Near {
         drop(waiting);
     }
 
+    /// What was told of a feed's load is to be seen: it waits for no other load.
+    fn landing(&self, feed: FeedNo) {
+        let mut waiting = lock(&self.waiting);
+        waiting.told.landing(feed);
+        if let Some(beside) = &mut waiting.beside_sweep {
+            beside.landing(feed);
+        }
+        drop(waiting);
+        self.told.notify_all();
+    }
+
     /// Shows how many wait.
     fn count(&self, waiting: &Waiting) {
         let beside = match &waiting.beside_sweep {
-            Some(beside) if !self.is_ready() => beside.len(),
+            Some(beside) if !self.is_ready() => beside.values,
             Some(_) | None => 0,
         };
-        let pending = waiting.values.len() + waiting.going_in + beside;
+        let going_in: usize = waiting.going_in.iter().map(|(_, values)| values).sum();
+        let pending = waiting.told.values + going_in + beside;
         self.pending.store(pending, Ordering::Release);
     }
 
     /// Puts in a slice of what waits, the newest first; answers whether there was any. What
-    /// `can_wait` does so while it is not too much, and then goes in at once.
+    /// `can_wait` does so while it is not too much, and then goes in at once: the values of
+    /// loads that are under way.
     fn put_in(&self, can_wait: bool) -> bool {
         let slice = {
             let mut waiting = lock(&self.waiting);
-            if can_wait && waiting.values.len() < LOAD_MAX {
-                return false;
-            }
-            let from = waiting.values.len().saturating_sub(SLICE);
-            let slice = waiting.values.split_off(from);
-            waiting.values.shrink_to(SLICE);
-            waiting.going_in = slice.len();
+            let loads = !can_wait || waiting.told.values >= LOAD_MAX;
+            let slice = waiting.told.take(SLICE, loads);
+            waiting.going_in = slice.sizes();
             slice
         };
-        if slice.is_empty() {
+        if slice.lots.is_empty() {
             return false;
         }
-        self.index.load_full().extend(slice, 1);
+        let values = slice.lots.into_iter().flat_map(|(_, values)| values);
+        self.index.load_full().extend(values, 1);
         let mut waiting = lock(&self.waiting);
-        waiting.going_in = 0;
+        waiting.going_in = Vec::new();
         self.count(&waiting);
         true
     }
@@ -279,7 +373,7 @@ impl Near {
         fresh.extend(slice, threads);
         let mut waiting = lock(&self.waiting);
         let beside = waiting.beside_sweep.take().unwrap_or_default();
-        waiting.values.extend(beside);
+        waiting.told.append(beside);
         self.index.store(Arc::new(fresh));
         waiting.made = Some(Instant::now());
         self.ready.store(true, Ordering::Release);
@@ -332,7 +426,7 @@ fn keep(near: &Weak<Near>, store: &Weak<Store>) {
         }
         let waiting = lock(&near.waiting);
         if !near.stopped() {
-            let pause = if waiting.values.is_empty() {
+            let pause = if waiting.told.lots.is_empty() {
                 TIDY
             } else {
                 LOAD_LOOK
@@ -347,9 +441,15 @@ fn keep(near: &Weak<Near>, store: &Weak<Store>) {
 struct Watch(Weak<Near>);
 
 impl SignalWatch for Watch {
-    fn coming(&self, values: Vec<[u8; 32]>) {
+    fn coming(&self, of: ToldOf, values: Vec<[u8; 32]>) {
         if let Some(near) = self.0.upgrade() {
-            near.coming(values);
+            near.coming(of, values);
+        }
+    }
+
+    fn landing(&self, feed: FeedNo) {
+        if let Some(near) = self.0.upgrade() {
+            near.landing(feed);
         }
     }
 
@@ -376,11 +476,8 @@ mod tests {
     use super::*;
     use crate::scenes::Scene;
 
-    #[test]
-    fn a_sweep_that_fails_is_tried_again_and_keeps_nothing_twice() {
-        let scene = Scene::new();
-        let node = scene.open();
-        let near = Near {
+    fn ready() -> Near {
+        Near {
             kind: 5,
             index: ArcSwap::default(),
             waiting: Mutex::default(),
@@ -390,12 +487,52 @@ mod tests {
             ready: AtomicBool::new(true),
             stopping: AtomicBool::new(false),
             keeper: Mutex::default(),
-        };
+        }
+    }
+
+    fn of(feed: u32, from: u64, loading: bool) -> ToldOf {
+        ToldOf {
+            feed: FeedNo(feed),
+            from,
+            loading,
+        }
+    }
+
+    #[test]
+    fn what_waits_of_one_feed_keeps_no_other_waiting() {
+        let (near, [one, two]) = (ready(), [FeedNo(1), FeedNo(2)]);
+        let many = |n: u8| vec![[n; 32]; AT_ONCE + 1];
+        near.coming(of(1, 100, true), many(1));
+        assert!(!near.waits_for(one, 100), "it is of leaves that come");
+        assert!(near.waits_for(one, 101));
+        assert!(!near.waits_for(two, u64::MAX));
+        // The load goes on, and what others commit meanwhile goes in.
+        assert!(!near.put_in(true), "a load that is under way");
+        near.coming(of(2, 5, false), many(2));
+        assert!(near.waits_for(two, 6));
+        assert!(near.put_in(true));
+        assert_eq!((near.waits_for(two, 6), near.waits_for(one, 101)), (false, true));
+        // Its end waits for no other load either.
+        near.coming(of(3, 0, true), many(3));
+        near.landing(one);
+        assert!(near.put_in(true));
+        assert!(!near.waits_for(one, 101));
+        assert!(near.waits_for(FeedNo(3), 1));
+        assert!(!near.put_in(true));
+        assert!(near.put_in(false), "its wait is over");
+        assert_eq!(near.pending(), 0);
+    }
+
+    #[test]
+    fn a_sweep_that_fails_is_tried_again_and_keeps_nothing_twice() {
+        let scene = Scene::new();
+        let node = scene.open();
+        let near = ready();
         assert!(!near.may_sweep(node.store()), "nothing was dropped");
         lock(&near.waiting).dropped = true;
         assert!(near.may_sweep(node.store()));
         near.failed();
-        near.coming(vec![[7; 32]]);
+        near.coming(of(1, 0, false), vec![[7; 32]]);
         assert!(lock(&near.waiting).beside_sweep.is_none());
         assert!(near.may_sweep(node.store()), "it is tried again");
         near.sweep(node.store(), 1).unwrap();

@@ -476,6 +476,14 @@ impl Node {
             })
     }
 
+    /// Whether near matches may not be answered yet from what a feed has below `below`.
+    pub(crate) fn near_waits(&self, feed: FeedNo, below: u64) -> bool {
+        let both = [&self.near, &self.near_frames];
+        both.into_iter()
+            .flatten()
+            .any(|near| near.waits_for(feed, below))
+    }
+
     /// How the index of near pictures stands; `None` for a command that runs alone.
     #[must_use]
     pub fn near(&self) -> Option<&Arc<Near>> {

@@ -100,5 +100,5 @@ pub use self::space::{Room, Space};
 pub use self::stats::{FamilyStats, StoreStats};
 pub use self::store::Store;
 pub use self::verify::{Finding, FindingKind, VerifyReport};
-pub use self::watch::SignalWatch;
+pub use self::watch::{SignalWatch, ToldOf};
 pub use self::writer::{Committed, FeedWriter, RefillTerms, Refilled};

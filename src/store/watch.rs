@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::{Result, StoreError};
 use crate::families::Family;
-use crate::keys::IndexKey;
+use crate::keys::{FeedNo, IndexKey};
 use crate::record::PostingRecord;
 use crate::store::{Inner, Store};
 
@@ -19,11 +19,25 @@ const TOLD_AT_ONCE: usize = 65_536;
 /// Is told values of one kind of signal before look-ups answer for them. Called by
 /// the thread that commits, which waits for it.
 pub trait SignalWatch: Send + Sync {
-    /// Values of leaves that are about to be seen; the same one may come again.
-    fn coming(&self, values: Vec<[u8; 32]>);
+    /// Values of leaves that are to be seen; the same one may come again.
+    fn coming(&self, of: ToldOf, values: Vec<[u8; 32]>);
+
+    /// All that was told of a feed while its commit took leaves is about to be seen.
+    fn landing(&self, feed: FeedNo);
 
     /// A feed's postings were removed: values told before may have none left.
     fn dropped(&self);
+}
+
+/// Whose values are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToldOf {
+    /// The feed.
+    pub feed: FeedNo,
+    /// They are of no leaf below this one.
+    pub from: u64,
+    /// The commit takes more leaves yet: it may be long before look-ups see these.
+    pub loading: bool,
 }
 
 /// Kinds that are watched: pictures, and frames of videos.
@@ -41,6 +55,10 @@ pub(crate) struct Watch {
 pub(crate) struct Coming {
     /// In the order of the watchers.
     values: [Vec<[u8; 32]>; KINDS],
+    /// Of what feed, and from which leaf on.
+    of: Option<(FeedNo, u64)>,
+    /// Some were told while the commit took leaves.
+    landing: bool,
     under_way: Option<UnderWay>,
 }
 
@@ -49,8 +67,14 @@ pub(crate) struct Coming {
 pub(crate) struct UnderWay(#[expect(dead_code, reason = "what counts is that it is held")] Arc<()>);
 
 impl Coming {
-    /// Notes the watched values among a leaf's postings.
-    pub(crate) fn note(&mut self, inner: &Inner, postings: &[(IndexKey, PostingRecord)]) {
+    /// Notes the watched values among a leaf's postings; all leaves are of one feed, in
+    /// ascending order.
+    pub(crate) fn note(
+        &mut self,
+        inner: &Inner,
+        (feed, index): (FeedNo, u64),
+        postings: &[(IndexKey, PostingRecord)],
+    ) {
         let mut many = false;
         for (values, watcher) in self.values.iter_mut().zip(&inner.watch.watchers) {
             let Some((kind, _)) = watcher.get() else {
@@ -60,17 +84,27 @@ impl Coming {
                 let [first, value @ ..] = key;
                 if first == kind {
                     values.push(*value);
+                    self.of.get_or_insert((feed, index));
                 }
             }
             many |= values.len() >= TOLD_AT_ONCE;
         }
         if many {
-            self.tell(inner);
+            self.tell(inner, true);
         }
     }
 
     /// Tells what was noted.
-    pub(crate) fn tell(&mut self, inner: &Inner) {
+    fn tell(&mut self, inner: &Inner, loading: bool) {
+        let Some((feed, from)) = self.of.take() else {
+            return;
+        };
+        let of = ToldOf {
+            feed,
+            from,
+            loading,
+        };
+        self.landing |= loading;
         for (values, watcher) in self.values.iter_mut().zip(&inner.watch.watchers) {
             if values.is_empty() {
                 continue;
@@ -78,14 +112,19 @@ impl Coming {
             self.under_way
                 .get_or_insert_with(|| UnderWay(Arc::clone(&inner.watch.under_way)));
             if let Some((_, watcher)) = watcher.get() {
-                watcher.coming(std::mem::take(values));
+                watcher.coming(of, std::mem::take(values));
             }
         }
     }
 
     /// Tells the rest and hands the claim to whoever lets look-ups see the leaves.
-    pub(crate) fn finish(&mut self, inner: &Inner) -> Option<UnderWay> {
-        self.tell(inner);
+    pub(crate) fn finish(&mut self, inner: &Inner, feed: FeedNo) -> Option<UnderWay> {
+        self.tell(inner, false);
+        if std::mem::take(&mut self.landing) {
+            for (_, watcher) in inner.watch.watchers.iter().filter_map(OnceLock::get) {
+                watcher.landing(feed);
+            }
+        }
         self.under_way.take()
     }
 }

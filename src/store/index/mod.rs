@@ -141,14 +141,15 @@ impl Indexer {
             self.pairs.check(inner, self.state.no, &mut derived)?;
             put_sorted(inner, batch, self.state.no, &derived)?;
             put_rows(inner, batch, self.state.no, &derived)?;
-            self.coming.note(inner, &derived.postings);
+            self.coming
+                .note(inner, (self.state.no, index), &derived.postings);
             self.outcome.note(index, derived);
         }
         if let Some(spill) = self.spill.take() {
             self.write_rows(inner)?;
             bulk::load(inner, spill)?;
         }
-        self.outcome.under_way = self.coming.finish(inner);
+        self.outcome.under_way = self.coming.finish(inner, self.state.no);
         self.outcome.indexed = self.next;
         let next = Outcome::after(&self.outcome);
         Ok(std::mem::replace(&mut self.outcome, next))
@@ -212,7 +213,7 @@ impl Indexer {
             }
         }
         put_rows(inner, &mut self.rows, no, &derived)?;
-        self.coming.note(inner, &derived.postings);
+        self.coming.note(inner, (no, index), &derived.postings);
         self.outcome.note(index, derived);
         if self.rows.size_in_bytes() >= BATCH_BYTES {
             self.write_rows(inner)?;

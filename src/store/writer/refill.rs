@@ -179,7 +179,7 @@ impl FeedWriter {
                 let mut derived = derive(inner, state, index, leaf)?;
                 pairs.check(inner, no, &mut derived)?;
                 count(&mut counts, &derived);
-                values.note(inner, &derived.postings);
+                values.note(inner, (no, index), &derived.postings);
                 for lot in &derived.held {
                     self.beside.marks.add(*lot, index);
                 }
@@ -201,7 +201,7 @@ impl FeedWriter {
         row.describe_plus_one = describe.as_ref().map_or(0, |(i, _)| i.saturating_add(1));
         state.put_row(inner, &mut batch, &row)?;
         // Told before look-ups see them.
-        let told = values.finish(inner);
+        let told = values.finish(inner, no);
         let turn = hold(&state.quarantine_turn);
         let held_back = self.beside.put(inner, state, &mut batch)?;
         inner.write_synced(batch, "refilling leaves")?;
