@@ -278,6 +278,7 @@ pub(super) fn store_options(config: &Config) -> Result<StoreOptions, CliError> {
         bulk_threads: usize::try_from(threads).unwrap_or(1),
         background_jobs: i32::try_from(threads).unwrap_or(2),
         free_min_bytes: config.store.free_min_bytes,
+        publisher_frames_max: config.federation.limits.publisher_max_frames,
         unsynced_max_bytes: usize::try_from(unsynced).unwrap_or(usize::MAX),
         ..defaults
     })

@@ -211,6 +211,8 @@ pub struct FederationLimits {
     pub feed_growth_per_hour: u64,
     /// What the pulled sets of one publisher may take of the disk.
     pub publisher_max_mib: u64,
+    /// Frames of videos that those may have in memory.
+    pub publisher_max_frames: u64,
 }
 
 impl FederationLimits {

@@ -8,6 +8,7 @@ use hashpact_core::id::{CoalitionName, Digest, Slug};
 use hashpact_core::limits;
 use hashpact_net::exchange::PUBLISHER_MAX_BYTES;
 use hashpact_net::settings::Settings;
+use hashpact_store::PUBLISHER_FRAMES_MAX;
 
 use super::api::api;
 use super::reader::Section;
@@ -267,6 +268,11 @@ fn federation_limits(section: Section<'_, '_>) -> FederationLimits {
             "publisher_max_mib",
             PUBLISHER_MAX_BYTES >> 20,
             1..=1 << 40,
+        ),
+        publisher_max_frames: section.whole(
+            "publisher_max_frames",
+            PUBLISHER_FRAMES_MAX,
+            0..=1 << 40,
         ),
     };
     section.finish();

@@ -511,7 +511,10 @@ mod tests {
         near.coming(of(2, 5, false), many(2));
         assert!(near.waits_for(two, 6));
         assert!(near.put_in(true));
-        assert_eq!((near.waits_for(two, 6), near.waits_for(one, 101)), (false, true));
+        assert_eq!(
+            (near.waits_for(two, 6), near.waits_for(one, 101)),
+            (false, true)
+        );
         // Its end waits for no other load either.
         near.coming(of(3, 0, true), many(3));
         near.landing(one);

@@ -14,7 +14,7 @@ use hashpact_core::id::{Digest, MemberNumber, SetName, Slug, UnixMillis};
 use hashpact_core::keys::{Feed, Identity, SecretKey};
 use hashpact_core::roster::RosterChain;
 use hashpact_core::signal::{Signal, SignalKind};
-use hashpact_store::{FeedInfo, Store, StoreOptions};
+use hashpact_store::{FeedInfo, FeedNo, Store, StoreOptions};
 
 use crate::audit::{Audit, AuditParts, AuditSettings};
 use crate::changes::Following;

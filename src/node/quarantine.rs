@@ -87,6 +87,29 @@ impl Node {
         Ok(())
     }
 
+    /// Whether videos wait for room in memory, and there is some.
+    #[must_use]
+    pub fn frames_wait(&self) -> bool {
+        !self.store().feeds_with_frame_room().is_empty()
+    }
+
+    /// Lets videos in that waited for room in memory, some of each set. To be called as
+    /// [`Node::follow_conflicts`] is. Blocking.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn follow_frames(&self) -> Result<(), NodeError> {
+        for no in self.store().feeds_with_frame_room() {
+            let feed = self.store().feed(no)?;
+            let videos = self.store().let_frames_in(no)?;
+            if videos > 0 {
+                info!(set = %name_of(&feed), videos, "there is room for frames of videos again");
+                self.hub().tell(Change::Head(feed.id));
+            }
+        }
+        Ok(())
+    }
+
     /// A round at once, since less may count here than before. What it does not reach is
     /// for the next ones.
     pub(crate) fn recheck_conflicts(&self) {

@@ -21,6 +21,9 @@ pub struct FeedCounts {
     pub elided: u64,
     /// Postings written.
     pub postings: u64,
+    /// How many of them are frames of videos. What was let in later than its leaf came is
+    /// in neither.
+    pub frames: u64,
 }
 
 impl FeedCounts {
@@ -36,6 +39,7 @@ impl FeedCounts {
             void: at(6),
             elided: at(7),
             postings: at(8),
+            frames: at(9),
         }
     }
 
@@ -57,6 +61,7 @@ impl FeedCounts {
             self.void,
             self.elided,
             self.postings,
+            self.frames,
         ]
     }
 }

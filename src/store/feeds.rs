@@ -16,6 +16,7 @@ use crate::counts::FeedCounts;
 use crate::elided;
 use crate::error::{Result, StoreError};
 use crate::families::Family;
+use crate::frame_room;
 use crate::heads::PRUNE_EVERY;
 use crate::held::{self, Held};
 use crate::index::killers;
@@ -163,6 +164,8 @@ pub(crate) struct FeedState {
     pub(crate) quarantine_turn: Mutex<()>,
     /// Heads committed since the old ones were pruned.
     pub(crate) heads_unpruned: AtomicU32,
+    /// Frames of its videos that are in the index, or about to be.
+    pub(crate) frames: AtomicU64,
     pub(crate) live: RwLock<Live>,
     /// Grows with every change of `live`.
     pub(crate) version: AtomicU64,
@@ -295,6 +298,7 @@ impl FeedState {
             quarantine_turn: Mutex::default(),
             // The first commit after a start looks.
             heads_unpruned: AtomicU32::new(PRUNE_EVERY),
+            frames: AtomicU64::new(0),
             live: RwLock::new(Live {
                 row: FeedRow::default(),
                 status: FeedStatus::Active,
@@ -356,6 +360,7 @@ impl FeedState {
         };
         *self.live_mut() = live;
         held::load(inner, self)?;
+        frame_room::load(inner, self)?;
         self.live_mut().recount();
         Ok(())
     }
@@ -513,51 +518,15 @@ impl FeedKind {
     }
 }
 
-impl FeedStatus {
-    /// Whether what look-ups find of it is to be reviewed, whatever else is said.
-    #[must_use]
-    pub const fn is_in_doubt(self) -> bool {
-        match self {
-            Self::Frozen | Self::Leaving => true,
-            Self::Active | Self::Silent | Self::Dropping => false,
-        }
-    }
-
-    /// Whether look-ups find the feed's entries.
-    #[must_use]
-    pub const fn answers(self) -> bool {
-        match self {
-            Self::Active | Self::Frozen | Self::Leaving => true,
-            Self::Silent | Self::Dropping => false,
-        }
-    }
-
-    pub(crate) const fn number(self) -> u32 {
-        match self {
-            Self::Active => 0,
-            Self::Frozen => 1,
-            Self::Silent => 2,
-            Self::Dropping => 3,
-            Self::Leaving => 4,
-        }
-    }
-
-    const fn read(number: u32) -> Result<Self> {
-        match number {
-            0 => Ok(Self::Active),
-            1 => Ok(Self::Frozen),
-            2 => Ok(Self::Silent),
-            3 => Ok(Self::Dropping),
-            4 => Ok(Self::Leaving),
-            _ => Err(StoreError::corrupt("a feed's status")),
-        }
-    }
-}
-
 pub(crate) fn part(no: FeedNo, part: u8) -> [u8; 5] {
     let mut key = [part; 5];
     key[..4].copy_from_slice(&keys::feed_prefix(no));
     key
+}
+
+/// The key of a feed's row.
+pub(crate) fn row_key(no: FeedNo) -> [u8; 5] {
+    part(no, PART_ROW)
 }
 
 /// What every feed in the store is.

@@ -2,6 +2,7 @@
 //! open by a program that gives them some.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use hashpact_core::signal::SignalKind;
 use rocksdb::WriteBatch;
@@ -70,6 +71,8 @@ fn add(inner: &Inner, state: &FeedState, indexes: &[u64]) -> Result<()> {
                 record.write(&mut value);
                 batch.put_cf(inner.cf(Family::Signals)?, key, value);
                 counts.postings = counts.postings.saturating_add(1);
+                counts.frames = counts.frames.saturating_add(1);
+                state.frames.fetch_add(1, Ordering::AcqRel);
             }
         }
     }

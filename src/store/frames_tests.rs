@@ -4,7 +4,7 @@ use super::*;
 use crate::{FRAME_KIND, frame_key};
 
 /// A leaf with a video of three frames, of which one shows too little.
-fn video(n: u64) -> (RawLeaf, [[u8; 32]; 3]) {
+pub(super) fn video(n: u64) -> (RawLeaf, [[u8; 32]; 3]) {
     let value = |frame: u64| Digest::of(&[n.to_be_bytes(), frame.to_be_bytes()].concat()).0;
     let values = [0, 1, 2].map(value);
     let mut bytes = Vec::new();
@@ -31,12 +31,12 @@ fn video(n: u64) -> (RawLeaf, [[u8; 32]; 3]) {
     )
 }
 
-fn found(store: &Store, value: &[u8; 32]) -> Vec<(u64, Option<u8>)> {
+pub(super) fn found(store: &Store, value: &[u8; 32]) -> Vec<(u64, Option<u8>)> {
     let found = store.lookup(&[frame_key(value)]).unwrap();
     found[0].iter().map(|p| (p.index, p.quality)).collect()
 }
 
-fn frames_held(store: &Store) -> usize {
+pub(super) fn frames_held(store: &Store) -> usize {
     let mut held = 0;
     store
         .scan_values(FRAME_KIND, |_| {
@@ -66,6 +66,7 @@ fn forget_frames(store: &Store, no: FeedNo) {
     let mut row = crate::store::read(&state.live).row.clone();
     let mut counts = crate::counts::FeedCounts::read(&row.counts);
     counts.postings -= keys.len() as u64;
+    counts.frames -= keys.len() as u64;
     row.counts = counts.to_row();
     let mut batch = rocksdb::WriteBatch::default();
     let signals = inner.cf(crate::families::Family::Signals).unwrap();

@@ -2,6 +2,7 @@
 
 use rocksdb::{Env, Options};
 
+use crate::frame_room::PUBLISHER_FRAMES_MAX;
 use crate::gate::AllowList;
 
 /// How much memory and how many threads the store may use.
@@ -24,6 +25,8 @@ pub struct StoreOptions {
     pub free_min_bytes: u64,
     /// Values that never match, whoever publishes them.
     pub allow_list: AllowList,
+    /// Frames of videos that the feeds of one other member may have in the index.
+    pub publisher_frames_max: u64,
     /// Leaves that wait for indexing from which on they go in as files, not as a batch.
     pub bulk_from_leaves: u64,
 }
@@ -39,6 +42,7 @@ impl Default for StoreOptions {
             unsynced_max_bytes: 32 << 20,
             free_min_bytes: 1 << 30,
             allow_list: AllowList::default(),
+            publisher_frames_max: PUBLISHER_FRAMES_MAX,
             bulk_from_leaves: 50_000,
         }
     }

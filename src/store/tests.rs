@@ -6,6 +6,8 @@ mod changes;
 mod cuts;
 #[path = "elision_tests.rs"]
 mod elisions;
+#[path = "frame_room_tests.rs"]
+mod frame_room;
 #[path = "lookup_tests.rs"]
 mod lookups;
 #[path = "opinions/tests.rs"]

@@ -6,6 +6,7 @@
 //! bounded by one page and a handful of sums per feed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -14,19 +15,20 @@ use hashpact_core::leaf::{PUBLISH, RawLeaf};
 use hashpact_core::merkle::CompactRange;
 use hashpact_core::reject::Rejection;
 use roaring::RoaringTreemap;
-use sha2::{Digest as _, Sha256};
 
 use crate::counts::FeedCounts;
 use crate::error::{Result, StoreError};
 use crate::families::Family;
 use crate::feeds::{FeedInfo, FeedState};
+use crate::frame_room;
 use crate::heads::Head;
-use crate::index::derive::{Derived, derive};
-use crate::keys::{self, FeedNo};
+use crate::index::derive::{Derived, derive, is_frame};
+use crate::keys::{self, FRAME_KIND, FeedNo};
 use crate::leaves::{PAGE_LEVEL, page_end};
 use crate::quarantine::{Lot, LotName, Marks, Quarantine};
 use crate::record::{seal, unseal_index, unseal_reference};
 use crate::store::{Inner, Store, read};
+use crate::sums::Sum;
 
 /// What is wrong somewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -95,13 +97,6 @@ const BETWEEN_READS: Duration = Duration::from_millis(10);
 /// Findings of one feed that are reported.
 const FINDINGS_MAX: usize = 100;
 
-/// The sum of the digests of a multiset of rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Sum {
-    rows: u64,
-    sum: u128,
-}
-
 impl Store {
     /// Recomputes every feed from its leaves: page hashes, tree, heads, postings,
     /// killers, opinions, entries, references, counts. `check_note` verifies a head's note
@@ -128,6 +123,7 @@ impl Store {
                 indexed: check.info.indexed,
                 signals: check.signals,
                 opinions: check.opinions,
+                without_frames: check.without_frames,
             };
             wanted.insert(state.no, sums);
             report.findings.append(&mut check.findings);
@@ -148,6 +144,11 @@ impl Store {
             .scan(Family::Signals, &[], &[0xff; 64], |key, value| {
                 let (no, index) = keys::read_signal(key)?;
                 report.postings = report.postings.saturating_add(1);
+                // A load that a crash cut off may have left frames of what waits now.
+                let waits = |sums: &Sums| sums.without_frames.contains(index);
+                if key.first() == Some(&FRAME_KIND) && wanted.get(&no).is_some_and(waits) {
+                    return Ok(true);
+                }
                 if !self.is_later(no, index, wanted) {
                     found.entry(no).or_default().add(key, value);
                 }
@@ -227,6 +228,7 @@ struct Sums {
     indexed: u64,
     signals: Sum,
     opinions: Sum,
+    without_frames: RoaringTreemap,
 }
 
 /// The check of one feed.
@@ -243,6 +245,9 @@ struct FeedCheck<'s> {
     killers: Sum,
     replaced: u64,
     counts: FeedCounts,
+    /// Leaves without frames, and those whose frames are in no count.
+    without_frames: RoaringTreemap,
+    uncounted: RoaringTreemap,
     /// Leaves that may be in quarantine.
     publishes: RoaringTreemap,
     /// What the gate holds back.
@@ -258,7 +263,10 @@ struct FeedCheck<'s> {
 impl<'s> FeedCheck<'s> {
     fn new(inner: &'s Inner, state: &'s FeedState) -> Self {
         let (info, frontier, dead) = state.standing();
+        let quarantine = Arc::clone(&read(&state.live).quarantine);
         Self {
+            without_frames: frame_room::without_frames(&quarantine),
+            uncounted: frame_room::uncounted(&quarantine),
             inner,
             state,
             info,
@@ -348,11 +356,19 @@ impl<'s> FeedCheck<'s> {
         *counter = counter.saturating_add(1);
         let mut value = Vec::new();
         for (key, record) in &derived.postings {
+            let frame = is_frame(key);
+            if frame && self.without_frames.contains(index) {
+                continue;
+            }
             value.clear();
             record.write(&mut value);
             let key = keys::signal(key, self.info.no, index);
             self.signals.add(&key, &value);
-            self.counts.postings = self.counts.postings.saturating_add(1);
+            if !frame || !self.uncounted.contains(index) {
+                let counts = &mut self.counts;
+                counts.postings = counts.postings.saturating_add(1);
+                counts.frames = counts.frames.saturating_add(u64::from(frame));
+            }
         }
         if let Some(opinion) = &derived.opinion {
             self.opinions.add(&opinion.key, &opinion.value);
@@ -569,18 +585,5 @@ impl<'s> FeedCheck<'s> {
             let feed = self.info.no;
             self.findings.push(Finding { feed, kind, text });
         }
-    }
-}
-
-impl Sum {
-    fn add(&mut self, key: &[u8], value: &[u8]) {
-        let mut hasher = Sha256::new();
-        hasher.update(key);
-        hasher.update(value);
-        let digest: [u8; 32] = hasher.finalize().into();
-        let mut half = [0; 16];
-        half.copy_from_slice(&digest[..16]);
-        self.rows = self.rows.saturating_add(1);
-        self.sum = self.sum.wrapping_add(u128::from_be_bytes(half));
     }
 }

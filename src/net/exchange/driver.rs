@@ -540,7 +540,7 @@ impl Driver {
         if let Err(error) = self.node.follow_roster() {
             tracing::error!(%error, code = error.code(), "following the roster's age");
         }
-        if self.node.conflicts_wait() {
+        if self.node.conflicts_wait() || self.node.frames_wait() {
             self.errand(Errand::RecheckConflicts);
         }
         self.look_at_room();

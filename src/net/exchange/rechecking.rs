@@ -1,5 +1,6 @@
-//! Looks again at what waits for a conflict of digests, beside everything else: members
-//! decide how much that is, and what letting a leaf in costs.
+//! Looks again at what waits for a conflict of digests, or for room for frames of videos,
+//! beside everything else: members decide how much that is, and what letting a leaf in
+//! costs.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -35,6 +36,9 @@ impl Rechecker {
         let round = move || {
             if let Err(error) = node.follow_conflicts(&RECHECK) {
                 tracing::error!(%error, code = error.code(), "looking at conflicts of digests");
+            }
+            if let Err(error) = node.follow_frames() {
+                tracing::error!(%error, code = error.code(), "looking at videos that wait");
             }
             turn(&shared).end(began, Instant::now());
         };

@@ -14,7 +14,7 @@ use crate::counts::FeedCounts;
 use crate::error::Result;
 use crate::feeds::FeedState;
 use crate::gate;
-use crate::keys::{self, IndexKey};
+use crate::keys::{self, FRAME_KIND, IndexKey};
 use crate::opinions::OpinionRow;
 use crate::quarantine::LotName;
 use crate::record::{KillerRecord, PostingRecord};
@@ -28,6 +28,10 @@ pub(crate) struct Derived {
     pub(crate) index: u64,
     pub(crate) sort: Sort,
     pub(crate) postings: Vec<(IndexKey, PostingRecord)>,
+    /// How many of them are frames of videos, and counted as such.
+    pub(crate) frames: u64,
+    /// Frames among them that are in no count.
+    pub(crate) frames_uncounted: u64,
     /// An own entry's reference and content digests.
     pub(crate) reference: Option<([u8; 16], [u8; 16])>,
     pub(crate) killer: Option<KillerRecord>,
@@ -90,6 +94,8 @@ pub(crate) fn derive(
         index,
         sort: sort(&leaf),
         postings: Vec::new(),
+        frames: 0,
+        frames_uncounted: 0,
         reference: None,
         killer: Kills::of(raw.kind, &leaf).map(|kills| KillerRecord::of(raw.kind, &kills)),
         killing: None,
@@ -101,6 +107,8 @@ pub(crate) fn derive(
     match &leaf {
         Leaf::Publish(publish) => {
             derived.postings = postings(inner, publish, index)?;
+            let frames = derived.postings.iter().filter(|(key, _)| is_frame(key));
+            derived.frames = u64::try_from(frames.count()).unwrap_or(u64::MAX);
             derived.held = gate::lots(&inner.options.allow_list, publish);
             derived.reference = feed
                 .own
@@ -121,6 +129,31 @@ pub(crate) fn derive(
         derived.killing = Some((raw.kind, leaf));
     }
     Ok(derived)
+}
+
+impl Derived {
+    /// Postings that the feed counts.
+    pub(crate) fn counted(&self) -> u64 {
+        let postings = u64::try_from(self.postings.len()).unwrap_or(u64::MAX);
+        postings.saturating_sub(self.frames_uncounted)
+    }
+
+    /// Takes the frames away.
+    pub(crate) fn leave_out_frames(&mut self) {
+        self.postings.retain(|(key, _)| !is_frame(key));
+        (self.frames, self.frames_uncounted) = (0, 0);
+    }
+
+    /// Takes all else away that [`put_sorted`](crate::index::put_sorted) writes.
+    pub(crate) fn keep_frames_alone(&mut self) {
+        self.postings.retain(|(key, _)| is_frame(key));
+        self.reference = None;
+    }
+}
+
+/// Whether a posting is of a frame of a video.
+pub(crate) fn is_frame(key: &IndexKey) -> bool {
+    key.first() == Some(&FRAME_KIND)
 }
 
 fn postings(

@@ -24,6 +24,7 @@ use crate::counts::FeedCounts;
 use crate::error::Result;
 use crate::families::Family;
 use crate::feeds::{self, FeedState, HeadRef, Said};
+use crate::frame_room::FrameClaim;
 use crate::held::{self, Held};
 use crate::keys::{self, FeedNo};
 use crate::pairs::Pairs;
@@ -45,6 +46,7 @@ pub(crate) struct Indexer {
     outcome: Outcome,
     coming: Coming,
     pairs: Pairs,
+    frames: FrameClaim,
     /// Rows that are not sorted: killers, entries, opinions.
     rows: WriteBatch,
     /// A posting's value while it is written.
@@ -96,6 +98,7 @@ impl Indexer {
             },
             coming: Coming::default(),
             pairs: Pairs::default(),
+            frames: FrameClaim::new(Arc::clone(state)),
             rows: WriteBatch::default(),
             value: Vec::with_capacity(POSTING_MAX_BYTES),
         }
@@ -139,6 +142,7 @@ impl Indexer {
         for (index, leaf) in std::mem::take(&mut self.waiting) {
             let mut derived = derive(inner, &self.state, index, &leaf)?;
             self.pairs.check(inner, self.state.no, &mut derived)?;
+            self.frames.check(inner, &mut derived);
             put_sorted(inner, batch, self.state.no, &derived)?;
             put_rows(inner, batch, self.state.no, &derived)?;
             self.coming
@@ -153,6 +157,11 @@ impl Indexer {
         self.outcome.indexed = self.next;
         let next = Outcome::after(&self.outcome);
         Ok(std::mem::replace(&mut self.outcome, next))
+    }
+
+    /// What [`Indexer::finish`] gave is durable.
+    pub(crate) const fn keep_frames(&mut self) {
+        self.frames.keep();
     }
 
     /// What the leaves taken would take out, once they count. For a bulk load `read`
@@ -201,6 +210,7 @@ impl Indexer {
         let mut derived = derive(inner, &self.state, index, leaf)?;
         let no = self.state.no;
         self.pairs.check(inner, no, &mut derived)?;
+        self.frames.check(inner, &mut derived);
         if let Some(spill) = &mut self.spill {
             for (key, record) in &derived.postings {
                 self.value.clear();
@@ -290,8 +300,8 @@ impl Outcome {
 
     fn note(&mut self, index: u64, derived: Derived) {
         let counts = &mut self.counts;
-        let postings = u64::try_from(derived.postings.len()).unwrap_or(0);
-        counts.postings = counts.postings.saturating_add(postings);
+        counts.postings = counts.postings.saturating_add(derived.counted());
+        counts.frames = counts.frames.saturating_add(derived.frames);
         let count = derived.sort.counter(counts);
         *count = count.saturating_add(1);
         for lot in &derived.held {

@@ -11,6 +11,7 @@ use roaring::RoaringTreemap;
 use super::{Decision, LotName, Reason};
 use crate::error::Result;
 use crate::feeds::FeedState;
+use crate::frame_room;
 use crate::keys::FeedNo;
 use crate::store::{Store, read};
 
@@ -164,14 +165,24 @@ impl Store {
             .as_ref()
             .map(|leaves| leaves.iter().copied().collect());
         let state = self.inner.feed(no)?;
+        let of_frames = chosen.reason.is_none_or(|reason| reason == Reason::Frames);
+        let videos = match decision {
+            Decision::Release if of_frames => videos_of(&state, named.as_ref()),
+            Decision::Release | Decision::Drop => RoaringTreemap::new(),
+        };
+        // Before all else: once released they are found by their frames.
+        frame_room::let_in(&self.inner, &state, &videos)?;
         state.change_quarantine(&self.inner, |quarantine| {
             let lots = quarantine.lots.iter_mut();
-            lots.filter(|(name, _)| chosen.reason.is_none_or(|reason| reason == name.reason))
+            let mut changed: BTreeMap<LotName, RoaringTreemap> = lots
+                .filter(|(name, _)| chosen.reason.is_none_or(|reason| reason == name.reason))
                 .map(|(name, lot)| {
                     let all = lot.held.clone();
                     (*name, lot.decide(named.as_ref().unwrap_or(&all), decision))
                 })
-                .collect()
+                .collect();
+            *changed.entry(frame_room::LOT).or_default() |= videos;
+            changed
         })
     }
 
@@ -188,5 +199,15 @@ impl Store {
                 .map(|(name, lot)| (*name, std::mem::take(&mut lot.held)))
                 .collect()
         })
+    }
+}
+
+/// The videos without frames that a release is about.
+fn videos_of(state: &FeedState, named: Option<&RoaringTreemap>) -> RoaringTreemap {
+    let live = read(&state.live);
+    match (live.quarantine.lots.get(&frame_room::LOT), named) {
+        (None, _) => RoaringTreemap::new(),
+        (Some(lot), None) => lot.held.clone(),
+        (Some(lot), Some(named)) => (&lot.held | &lot.dropped) & named,
     }
 }

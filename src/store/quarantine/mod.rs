@@ -64,11 +64,14 @@ pub enum Reason {
     /// Its signal matches too much of what is asked: it is told, at review. Of no lot
     /// that is stored.
     Flood,
+    /// The videos of its publisher take all the memory that they may: it is found by none
+    /// of its frames until there is room.
+    Frames,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::OverGrowth,
         Self::StaleRoster,
         Self::EmptyInput,
@@ -80,6 +83,7 @@ impl Reason {
         Self::DigestConflict,
         Self::NearAllowed,
         Self::Flood,
+        Self::Frames,
     ];
 
     /// The stable code for metrics, commands and logs.
@@ -97,6 +101,7 @@ impl Reason {
             Self::DigestConflict => "digest_conflict",
             Self::NearAllowed => "near_allowed",
             Self::Flood => "flood",
+            Self::Frames => "frames",
         }
     }
 
@@ -114,7 +119,8 @@ impl Reason {
             | Self::StaleRoster
             | Self::NoRoom
             | Self::DigestConflict
-            | Self::Flood => false,
+            | Self::Flood
+            | Self::Frames => false,
             Self::EmptyInput
             | Self::UniformValue
             | Self::UnbalancedPdq
@@ -137,6 +143,7 @@ impl Reason {
             Self::DigestConflict => 9,
             Self::NearAllowed => 10,
             Self::Flood => 11,
+            Self::Frames => 12,
         }
     }
 
@@ -383,6 +390,25 @@ impl FeedState {
         if !marks.is_empty() {
             let quarantine = Arc::make_mut(&mut next);
             let changed = quarantine.take(marks);
+            quarantine.put(inner, batch, self.no, &changed)?;
+        }
+        Ok(Pending { next })
+    }
+
+    /// Adds a decision on leaves of one lot to a batch. The caller holds the turn, as for
+    /// [`FeedState::put_marks`].
+    pub(crate) fn put_decision(
+        &self,
+        inner: &Inner,
+        batch: &mut WriteBatch,
+        name: LotName,
+        leaves: &RoaringTreemap,
+        decision: Decision,
+    ) -> Result<Pending> {
+        let mut next = Arc::clone(&read(&self.live).quarantine);
+        let quarantine = Arc::make_mut(&mut next);
+        if let Some(lot) = quarantine.lots.get_mut(&name) {
+            let changed = BTreeMap::from([(name, lot.decide(leaves, decision))]);
             quarantine.put(inner, batch, self.no, &changed)?;
         }
         Ok(Pending { next })

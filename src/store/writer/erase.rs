@@ -10,6 +10,7 @@ use hashpact_core::leaf::{IndexRange, RawLeaf};
 use hashpact_core::limits::PAGE_LEAVES;
 use hashpact_core::liveness::{Kills, Liveness};
 use hashpact_core::page;
+use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
 
 use super::{FeedWriter, uncount};
@@ -25,7 +26,7 @@ use crate::record::{
 };
 use crate::space::leaf_bytes;
 use crate::store::{hold, read};
-use crate::{elided, held, purge};
+use crate::{elided, frame_room, held, purge};
 
 /// What erase leaves of a stretch of a feed name.
 #[derive(Default)]
@@ -42,6 +43,10 @@ struct Going {
     counts: FeedCounts,
     indexes: BTreeSet<u64>,
     keys: Vec<(Family, Vec<u8>)>,
+    /// Leaves whose frames are in no count, and those that have none in the index.
+    uncounted: (RoaringTreemap, RoaringTreemap),
+    /// Frames that leave the index.
+    frames: u64,
 }
 
 impl FeedWriter {
@@ -166,6 +171,12 @@ impl FeedWriter {
             counts: FeedCounts::read(&row.counts),
             indexes: BTreeSet::new(),
             keys: Vec::new(),
+            uncounted: {
+                let quarantine = &read(&self.state.live).quarantine;
+                let without = frame_room::without_frames(quarantine);
+                (frame_room::uncounted(quarantine), without)
+            },
+            frames: 0,
         };
         for (index, leaf) in (start..).zip(&leaves) {
             let dead = match without {
@@ -202,6 +213,7 @@ impl FeedWriter {
             let places = purges.due.entry(no).or_default();
             places.add(start / PAGE_LEAVES, going.keys);
         }
+        frame_room::give_back(&self.state, going.frames);
         let mut live = self.state.live_mut();
         live.row = row;
         live.elided = elided;
@@ -212,7 +224,11 @@ impl FeedWriter {
     fn forget(&self, going: &mut Going, index: u64, leaf: &RawLeaf) -> Result<()> {
         let no = self.state.no;
         let derived = derive(&self.inner, &self.state, index, leaf)?;
-        uncount(&mut going.counts, &derived);
+        let (uncounted, without) = &going.uncounted;
+        uncount(&mut going.counts, &derived, !uncounted.contains(index));
+        if !without.contains(index) {
+            going.frames = going.frames.saturating_add(derived.frames);
+        }
         let elided = Sort::Elided.counter(&mut going.counts);
         *elided = elided.saturating_add(1);
         for (key, _) in &derived.postings {

@@ -239,6 +239,7 @@ impl FeedWriter {
         let turn = hold(&self.state.quarantine_turn);
         let held_back = self.beside.put(&self.inner, &self.state, &mut batch)?;
         self.inner.write_synced(batch, "committing leaves")?;
+        self.indexer.keep_frames();
         // Before the leaves answer.
         self.state.set_quarantine(held_back);
         drop(turn);
@@ -381,9 +382,13 @@ fn backwards(start: u64, leaves: &[RawLeaf]) -> impl Iterator<Item = (u64, &RawL
     indexes.zip(leaves.iter().rev())
 }
 
-fn uncount(counts: &mut FeedCounts, derived: &Derived) {
-    let postings = u64::try_from(derived.postings.len()).unwrap_or(0);
+/// Takes a leaf out of the counts; `frames` says whether its frames are in them.
+fn uncount(counts: &mut FeedCounts, derived: &Derived, frames: bool) {
+    let of_frames = if frames { derived.frames } else { 0 };
+    let others = derived.counted().saturating_sub(derived.frames);
+    let postings = others.saturating_add(of_frames);
     counts.postings = counts.postings.saturating_sub(postings);
+    counts.frames = counts.frames.saturating_sub(of_frames);
     let count = derived.sort.counter(counts);
     *count = count.saturating_sub(1);
 }

@@ -19,6 +19,7 @@ use crate::counts::FeedCounts;
 use crate::error::Result;
 use crate::families::Family;
 use crate::feeds;
+use crate::frame_room::FrameClaim;
 use crate::index::derive::{Derived, Sort, derive};
 use crate::index::taking::Taking;
 use crate::index::{Indexer, killers, put_rows, put_sorted};
@@ -160,6 +161,7 @@ impl FeedWriter {
         let mut killing = false;
         let mut values = watch::Coming::default();
         let mut pairs = Pairs::default();
+        let mut frames = FrameClaim::new(Arc::clone(&self.state));
         for (start, page) in coming {
             let end = page_end(*start).min(row.stored);
             let mut leaves = inner.leaves(no, row.stored, *start, end)?;
@@ -178,6 +180,7 @@ impl FeedWriter {
                 elided.remove(index);
                 let mut derived = derive(inner, state, index, leaf)?;
                 pairs.check(inner, no, &mut derived)?;
+                frames.check(inner, &mut derived);
                 count(&mut counts, &derived);
                 values.note(inner, (no, index), &derived.postings);
                 for lot in &derived.held {
@@ -205,6 +208,7 @@ impl FeedWriter {
         let turn = hold(&state.quarantine_turn);
         let held_back = self.beside.put(inner, state, &mut batch)?;
         inner.write_synced(batch, "refilling leaves")?;
+        frames.keep();
         // Before the leaves answer.
         state.set_quarantine(held_back);
         drop(turn);
@@ -261,8 +265,8 @@ impl FeedWriter {
 fn count(counts: &mut FeedCounts, derived: &Derived) {
     let elided = Sort::Elided.counter(counts);
     *elided = elided.saturating_sub(1);
-    let postings = u64::try_from(derived.postings.len()).unwrap_or(0);
-    counts.postings = counts.postings.saturating_add(postings);
+    counts.postings = counts.postings.saturating_add(derived.counted());
+    counts.frames = counts.frames.saturating_add(derived.frames);
     let count = derived.sort.counter(counts);
     *count = count.saturating_add(1);
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use hashpact_core::leaf::RawLeaf;
 use hashpact_core::merkle::CompactRange;
 use hashpact_core::page;
+use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
 
 use super::{FeedWriter, Pending, backwards, uncount};
@@ -21,7 +22,7 @@ use crate::leaves::{PAGE_LEVEL, page_end, page_start};
 use crate::record::{FeedRow, seal_index, seal_reference};
 use crate::space::leaf_bytes;
 use crate::store::{hold, read};
-use crate::{changes, elided};
+use crate::{changes, elided, frame_room};
 
 impl FeedWriter {
     /// Discards the leaves from `size` on, what was appended and not stored too,
@@ -41,9 +42,11 @@ impl FeedWriter {
                 held: self.size(),
             });
         }
+        // ⚠ Before it is forgotten what waits.
+        let uncounted = frame_room::uncounted(&read(&self.state.live).quarantine);
         super::quarantine::cut(&self.inner, &self.state, size)?;
         self.beside = super::Beside::default();
-        let outcome = self.cut_to(size, row);
+        let outcome = self.cut_to(size, row, &uncounted);
         hold(&self.inner.page_hashes).forget(self.state.no);
         let (frontier, indexed) = {
             let live = read(&self.state.live);
@@ -54,11 +57,11 @@ impl FeedWriter {
         outcome
     }
 
-    fn cut_to(&mut self, size: u64, mut row: FeedRow) -> Result<()> {
+    fn cut_to(&mut self, size: u64, mut row: FeedRow, uncounted: &RoaringTreemap) -> Result<()> {
         let latest = killers::versions_below(&self.inner, self.state.no, size)?;
         while row.stored > size {
             let from = page_start(row.stored.saturating_sub(1)).max(size);
-            row = self.cut(from, &row, &latest)?;
+            row = self.cut(from, &row, (&latest, uncounted))?;
         }
         let liveness = killers::rebuild(&self.inner, self.state.no, row.indexed)?;
         let describe = self.describe_below(&row)?;
@@ -76,12 +79,18 @@ impl FeedWriter {
         live.describe = describe;
         live.row = row;
         live.recount();
-        Ok(())
+        drop(live);
+        frame_room::load(&self.inner, &self.state)
     }
 
     /// Cuts off the leaves from `from` on, all of one page. `latest` are the versions that
-    /// stand in the end.
-    fn cut(&self, from: u64, row: &FeedRow, latest: &HashMap<u64, u64>) -> Result<FeedRow> {
+    /// stand in the end, `uncounted` the leaves whose frames are in no count.
+    fn cut(
+        &self,
+        from: u64,
+        row: &FeedRow,
+        (latest, uncounted): (&HashMap<u64, u64>, &RoaringTreemap),
+    ) -> Result<FeedRow> {
         let no = self.state.no;
         let start = page_start(from);
         let leaves = self.inner.leaves(no, row.stored, start, row.stored)?;
@@ -103,7 +112,7 @@ impl FeedWriter {
                 let derived = derive(&self.inner, &self.state, index, leaf)?;
                 self.remove(&mut batch, &derived, latest)?;
                 if index < row.indexed {
-                    uncount(&mut counts, &derived);
+                    uncount(&mut counts, &derived, !uncounted.contains(index));
                 }
             }
         }

@@ -183,7 +183,10 @@ impl World {
                     ..RECHECK
                 };
                 if let Some(running) = self.running(at)
-                    && let Err(error) = running.node.follow_conflicts(&budget)
+                    && let Err(error) = running
+                        .node
+                        .follow_conflicts(&budget)
+                        .and_then(|()| running.node.follow_frames())
                 {
                     tracing::error!(%error, code = error.code(), "looking at conflicts of digests");
                 }
