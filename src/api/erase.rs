@@ -55,7 +55,11 @@ pub(crate) fn erase(
             Err(rejection) => not_found.push(convert::refused_line(line, &rejection)),
         }
     }
-    let outcome = node.erase(&set, &erasure)?;
+    let outcome = if request.dry_run {
+        node.would_erase(&set, &erasure)?
+    } else {
+        node.erase(&set, &erasure)?
+    };
     act.count("erased", outcome.erased);
     act.count("payloads", outcome.payloads);
     act.count("identity_signed", outcome.identity_signed.into());

@@ -58,7 +58,11 @@ pub(crate) fn retract(
         selectors,
     };
     act.detail("reason", &request.reason);
-    let outcome = node.retract(&set, &retraction)?;
+    let outcome = if request.dry_run {
+        node.would_retract(&set, &retraction)?
+    } else {
+        node.retract(&set, &retraction)?
+    };
     act.count("retracted", outcome.retracted);
     act.count("already_dead", outcome.already_dead);
     act.count("identity_signed", outcome.identity_signed.into());

@@ -192,7 +192,14 @@ impl wire::node_server::Node for NodeService {
         let asked = Asked::of(&request);
         let request = retract::gather(request.into_inner()).await?;
         let (_, name) = self.own_set(&request.set)?;
-        let act = asked.act("retract").of_set(name);
+        let mut act = asked.act("retract").of_set(name);
+        if request.dry_run {
+            // Nothing is done, so nothing is recorded.
+            let told = self.call("retract", move |node| {
+                retract::retract(node, request, &mut act)
+            });
+            return told.await.map(Response::new);
+        }
         let outcome = self
             .act("retract", act, move |node, act| {
                 retract::retract(node, request, act)
@@ -214,7 +221,11 @@ impl wire::node_server::Node for NodeService {
         let asked = Asked::of(&request);
         let request = erase::gather(request.into_inner()).await?;
         let (_, name) = self.own_set(&request.set)?;
-        let act = asked.act("erase").of_set(name);
+        let mut act = asked.act("erase").of_set(name);
+        if request.dry_run {
+            let told = self.call("erase", move |node| erase::erase(node, request, &mut act));
+            return told.await.map(Response::new);
+        }
         let outcome = self
             .act("erase", act, move |node, act| {
                 erase::erase(node, request, act)

@@ -9,7 +9,7 @@ use super::Context;
 use super::client::connect_or_embed;
 use super::error::{CliError, Exit};
 use super::output::{count, counted};
-use super::selectors::{BATCH, NotFound, SelectorArgs};
+use super::selectors::{BATCH, NotFound, SelectorArgs, missing};
 
 /// Erase entries of this member: the content goes from every member's disk
 ///
@@ -53,13 +53,23 @@ pub fn run(args: &EraseArgs, context: &Context) -> Result<(), CliError> {
     let set = args.named.set()?;
     let selectors = args.named.selectors()?;
     let asked = selectors.len();
+    let client = connect_or_embed(context)?;
+    let requests = messages(args, &set, selectors);
     if !args.yes {
-        let number = count(u64::try_from(asked).unwrap_or(u64::MAX));
-        let question = format!("Erase what {number} selectors name in {set}, for ever?");
+        let mut dry = requests.clone();
+        dry.iter_mut()
+            .take(1)
+            .for_each(|first| first.dry_run = true);
+        let would = client.call(client.node().erase(tokio_stream::iter(dry)))?;
+        if would.erased == 0 {
+            return report((set, &args.named), asked, would, context);
+        }
+        let entries = counted(would.erased, "entry", "entries");
+        let missing = missing(would.not_found.len());
+        let question = format!("Erase {entries} of {set}, for ever{missing}?");
         args.named.confirm("an erasure", &question)?;
     }
-    let client = connect_or_embed(context)?;
-    let requests = tokio_stream::iter(messages(args, &set, selectors));
+    let requests = tokio_stream::iter(requests);
     let answer = client.call(client.node().erase(requests))?;
     report((set, &args.named), asked, answer, context)
 }

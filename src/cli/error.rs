@@ -101,6 +101,17 @@ impl CliError {
     }
 }
 
+impl CliError {
+    /// What went wrong and what to do next, each empty where nothing is said.
+    #[must_use]
+    pub fn into_words(self) -> (String, String) {
+        match self {
+            Self::Failed { what, next, .. } => (what, next.unwrap_or_default()),
+            Self::Quiet(_) | Self::OutputClosed => Default::default(),
+        }
+    }
+}
+
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
         Self::usage(error)

@@ -10,7 +10,7 @@ use super::Context;
 use super::client::connect_or_embed;
 use super::error::{CliError, Exit};
 use super::output::{count, counted};
-use super::selectors::{BATCH, NotFound, SelectorArgs};
+use super::selectors::{BATCH, NotFound, SelectorArgs, missing};
 
 /// Take entries of this member back; look-ups of them stop at every member
 ///
@@ -83,15 +83,24 @@ struct Outcome {
 pub fn run(args: &RetractArgs, context: &Context) -> Result<(), CliError> {
     let set = args.named.set()?;
     let selectors = args.named.selectors()?;
-    if !args.yes {
-        let number = u64::try_from(selectors.len()).unwrap_or(u64::MAX);
-        let number = counted(number, "selector names", "selectors name");
-        let question = format!("Take back what {number} in {set}, permanently?");
-        args.named.confirm("a retraction", &question)?;
-    }
     let asked = selectors.len();
     let client = connect_or_embed(context)?;
-    let requests = tokio_stream::iter(messages(args, &set, selectors));
+    let requests = messages(args, &set, selectors);
+    if !args.yes {
+        let mut dry = requests.clone();
+        dry.iter_mut()
+            .take(1)
+            .for_each(|first| first.dry_run = true);
+        let would = client.call(client.node().retract(tokio_stream::iter(dry)))?;
+        if would.retracted == 0 {
+            return report((set, &args.named), asked, would, context);
+        }
+        let entries = counted(would.retracted, "entry", "entries");
+        let missing = missing(would.not_found.len());
+        let question = format!("Take {entries} of {set} back, permanently{missing}?");
+        args.named.confirm("a retraction", &question)?;
+    }
+    let requests = tokio_stream::iter(requests);
     let answer = client.call(client.node().retract(requests))?;
     report((set, &args.named), asked, answer, context)
 }

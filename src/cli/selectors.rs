@@ -137,6 +137,15 @@ impl SelectorArgs {
     }
 }
 
+/// What a question says of selectors that name nothing.
+pub(super) fn missing(selectors: usize) -> String {
+    match selectors {
+        0 => String::new(),
+        1 => " (1 of what is named is not there)".to_owned(),
+        more => format!(" ({more} of what is named are not there)"),
+    }
+}
+
 /// The set that is named, or that all entries are of.
 fn set_of(args: &SelectorArgs) -> Result<String, CliError> {
     if let Some(set) = &args.set {

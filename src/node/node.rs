@@ -425,6 +425,26 @@ impl Node {
         self.publisher.retract(set, retraction)
     }
 
+    /// What [`Node::retract`] would take back; changes nothing. Blocking.
+    ///
+    /// # Errors
+    /// As [`Publisher::would_retract`].
+    pub fn would_retract(
+        &self,
+        set: &Slug,
+        retraction: &Retraction,
+    ) -> Result<Retracted, NodeError> {
+        self.publisher.would_retract(set, retraction)
+    }
+
+    /// What [`Node::erase`] would erase; changes nothing. Blocking.
+    ///
+    /// # Errors
+    /// As [`Publisher::would_erase`].
+    pub fn would_erase(&self, set: &Slug, erasure: &Erasure) -> Result<Erased, NodeError> {
+        self.publisher.would_erase(set, erasure)
+    }
+
     /// Erases entries of an own set. Blocking.
     ///
     /// # Errors

@@ -343,7 +343,7 @@ fn every_error_says_what_to_do_next() {
             "--config",
             &config,
             "retract",
-            "northstar/confirmed#9",
+            "tidepool/x#1",
             "--reason",
             "wrong",
         ],

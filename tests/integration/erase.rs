@@ -107,8 +107,10 @@ fn erase(publisher: &Member, gone: [&Entry; 3]) {
         .call()
         .json_ending(&[3], &[&unknown[..], &BASIS].concat());
     assert_eq!(number(&answer, "erased"), 0);
-    let silent = publisher.run(&["erase", &name, "--basis", "order 4711"]);
-    silent.expect(&[2]);
+    // One that stands is not erased unasked.
+    let line = ["erase", "--set", "confirmed", "#1", "--basis", "order 4711"];
+    let silent = publisher.run(&line).expect(&[2]);
+    assert!(silent.stderr.contains("--yes"), "{silent}");
 }
 
 /// The files of a member's store in which anything of an entry lies.

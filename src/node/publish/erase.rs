@@ -44,8 +44,56 @@ impl Publisher {
         let feed = self.own_set(set)?;
         let mut session = self.session(&feed)?;
         let feed = session.info().clone();
-        let resolved = self.contents(&feed, &erasure.selectors)?;
-        let mut outcome = Erased {
+        let (mut outcome, indexes) = self.contents_of(&feed, erasure)?;
+        if !indexes.is_empty() {
+            self.require_identity(&feed, indexes.len())?;
+            let mut leaves = Vec::new();
+            if self.identity_key.is_some() {
+                let speaks = Retraction {
+                    reason: RetractReason::Legal,
+                    note: String::new(),
+                    recheck: false,
+                    selectors: Vec::new(),
+                };
+                leaves = self.retract_leaves(&feed, &speaks, &indexes)?;
+            }
+            leaves.extend(self.erase_leaves(erasure, &indexes)?);
+            outcome.identity_signed = self.identity_key.is_some();
+            outcome.leaf_index = Some(session.append(&leaves)?);
+            let (head, payloads) = session.sign_and_drop()?;
+            outcome.payloads = payloads;
+            outcome.head = (head.size, head.root);
+        }
+        // Also what an earlier command that was cut off left to do.
+        self.store.purge()?;
+        Ok(outcome)
+    }
+
+    /// What [`Publisher::erase`] would erase; changes nothing.
+    ///
+    /// # Errors
+    /// As [`Publisher::erase`].
+    pub fn would_erase(&self, set: &Slug, erasure: &Erasure) -> Result<Erased, NodeError> {
+        no_value("legal basis", &erasure.legal_basis)?;
+        let feed = self.own_set(set)?;
+        let (mut outcome, indexes) = self.contents_of(&feed, erasure)?;
+        if !indexes.is_empty() {
+            self.require_identity(&feed, indexes.len())?;
+            // Text that no leaf takes is refused here already.
+            self.erase_leaves(erasure, &indexes)?;
+        }
+        outcome.payloads = u64::try_from(indexes.len()).unwrap_or(u64::MAX);
+        Ok(outcome)
+    }
+
+    /// What is named, with all the leaves of it that have content.
+    fn contents_of(
+        &self,
+        feed: &FeedInfo,
+        erasure: &Erasure,
+    ) -> Result<(Erased, BTreeSet<u64>), NodeError> {
+        let resolved = self.contents(feed, &erasure.selectors)?;
+        let outcome = Erased {
             erased: resolved.erased,
             payloads: 0,
             already_erased: resolved.already_erased,
@@ -56,28 +104,7 @@ impl Publisher {
                 .map_or((0, Digest::of(b"")), |head| (head.size, head.root)),
             identity_signed: false,
         };
-        if !resolved.indexes.is_empty() {
-            self.require_identity(&feed, resolved.indexes.len())?;
-            let mut leaves = Vec::new();
-            if self.identity_key.is_some() {
-                let speaks = Retraction {
-                    reason: RetractReason::Legal,
-                    note: String::new(),
-                    recheck: false,
-                    selectors: Vec::new(),
-                };
-                leaves = self.retract_leaves(&feed, &speaks, &resolved.indexes)?;
-            }
-            leaves.extend(self.erase_leaves(erasure, &resolved.indexes)?);
-            outcome.identity_signed = self.identity_key.is_some();
-            outcome.leaf_index = Some(session.append(&leaves)?);
-            let (head, payloads) = session.sign_and_drop()?;
-            outcome.payloads = payloads;
-            outcome.head = (head.size, head.root);
-        }
-        // Also what an earlier command that was cut off left to do.
-        self.store.purge()?;
-        Ok(outcome)
+        Ok((outcome, resolved.indexes))
     }
 
     fn contents(

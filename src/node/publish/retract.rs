@@ -37,8 +37,46 @@ impl Publisher {
         let feed = self.own_set(set)?;
         let mut session = self.session(&feed)?;
         let feed = session.info().clone();
-        let resolved = self.resolve(&feed, &retraction.selectors)?;
-        let mut outcome = Retracted {
+        let (mut outcome, indexes) = self.named(&feed, retraction)?;
+        if indexes.is_empty() {
+            return Ok(outcome);
+        }
+        let leaves = self.retract_leaves(&feed, retraction, &indexes)?;
+        outcome.identity_signed = self.identity_key.is_some();
+        outcome.leaf_index = Some(session.append(&leaves)?);
+        let head = session.sign()?;
+        outcome.head = (head.size, head.root);
+        Ok(outcome)
+    }
+
+    /// What [`Publisher::retract`] would take back, as far as that is known beforehand;
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// As [`Publisher::retract`].
+    pub fn would_retract(
+        &self,
+        set: &Slug,
+        retraction: &Retraction,
+    ) -> Result<Retracted, NodeError> {
+        no_value("note", &retraction.note)?;
+        let feed = self.own_set(set)?;
+        let (outcome, indexes) = self.named(&feed, retraction)?;
+        if !indexes.is_empty() {
+            // Text that no leaf takes is refused here already.
+            self.retract_leaves(&feed, retraction, &indexes)?;
+        }
+        Ok(outcome)
+    }
+
+    /// What is named, with all the leaves of it.
+    fn named(
+        &self,
+        feed: &FeedInfo,
+        retraction: &Retraction,
+    ) -> Result<(Retracted, BTreeSet<u64>), NodeError> {
+        let resolved = self.resolve(feed, &retraction.selectors)?;
+        let outcome = Retracted {
             retracted: u64::try_from(resolved.latest.len()).unwrap_or(u64::MAX),
             already_dead: resolved.already_dead,
             not_found: resolved.not_found,
@@ -48,19 +86,11 @@ impl Publisher {
                 .map_or((0, Digest::of(b"")), |head| (head.size, head.root)),
             identity_signed: false,
         };
-        if resolved.latest.is_empty() {
-            return Ok(outcome);
-        }
         let mut indexes = BTreeSet::new();
         for latest in resolved.latest {
-            indexes.extend(versions(self, &feed, latest)?);
+            indexes.extend(versions(self, feed, latest)?);
         }
-        let leaves = self.retract_leaves(&feed, retraction, &indexes)?;
-        outcome.identity_signed = self.identity_key.is_some();
-        outcome.leaf_index = Some(session.append(&leaves)?);
-        let head = session.sign()?;
-        outcome.head = (head.size, head.root);
-        Ok(outcome)
+        Ok((outcome, indexes))
     }
 
     fn resolve(

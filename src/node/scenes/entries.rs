@@ -5,7 +5,7 @@ use hashpact_store::FindingKind;
 
 use super::{Scene, entry, hits, import, own_work, sha256_of, slug};
 use crate::error::NodeError;
-use crate::model::{Grantee, Retraction, Selector, SetSource};
+use crate::model::{Erasure, Grantee, Retraction, Selector, SetSource};
 use crate::node::Node;
 
 fn retract(node: &Node, selectors: Vec<Selector>) -> crate::model::Retracted {
@@ -196,4 +196,46 @@ fn the_longest_classification_is_answered_as_it_was_said() {
     import(&node, "confirmed", vec![said]);
     let found = node.lookup(&[sha256_of(1)]).unwrap().remove(0);
     assert_eq!(found[0].classification, longest);
+}
+
+#[test]
+fn what_would_be_taken_back_is_counted_and_nothing_is_changed() {
+    let scene = Scene::new();
+    let node = scene.open();
+    node.create_set(&own_work("confirmed")).unwrap();
+    let head = import(
+        &node,
+        "confirmed",
+        (0..10).map(|n| entry(n, "one")).collect(),
+    );
+    let selectors = [
+        Selector::Signal(sha256_of(3)),
+        Selector::Signal(sha256_of(4)),
+        Selector::Signal(sha256_of(400)),
+    ];
+    let selectors: Vec<(u64, Selector)> = (1..).zip(selectors).collect();
+    let retraction = Retraction {
+        reason: RetractReason::Wrong,
+        note: String::new(),
+        recheck: false,
+        selectors: selectors.clone(),
+    };
+    let would = node.would_retract(&slug("confirmed"), &retraction).unwrap();
+    assert_eq!((would.retracted, would.not_found.len()), (2, 1));
+    let erasure = Erasure {
+        legal_basis: "an order".to_owned(),
+        selectors,
+    };
+    let would = node.would_erase(&slug("confirmed"), &erasure).unwrap();
+    assert_eq!((would.erased, would.payloads), (2, 2));
+    let signed = head.head.map(|(size, _)| size);
+    assert_eq!(Some(would.head.0), signed, "nothing was signed");
+    assert_eq!(hits(&node, 3), 1);
+    // What the real one refuses, it does.
+    assert!(node.would_retract(&slug("another"), &retraction).is_err());
+    let too_long = Retraction {
+        note: "x".repeat(501),
+        ..retraction
+    };
+    assert!(node.would_retract(&slug("confirmed"), &too_long).is_err());
 }
