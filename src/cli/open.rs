@@ -274,6 +274,7 @@ pub(super) fn store_options(config: &Config) -> Result<StoreOptions, CliError> {
     let threads = config.store.background_threads;
     Ok(StoreOptions {
         allow_list: allow_lists(config)?,
+        allow_sets: config.quarantine.allow_sets.clone(),
         block_cache_bytes: usize::try_from(cache).unwrap_or(usize::MAX),
         bulk_threads: usize::try_from(threads).unwrap_or(1),
         background_jobs: i32::try_from(threads).unwrap_or(2),

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use hashpact_core::id::SetName;
 use serde::Serialize;
 
 use super::reader::Section;
@@ -16,6 +17,13 @@ pub struct Quarantine {
     pub allow_lists: Vec<PathBuf>,
     /// The folder of those that `hashpact allow-list` keeps; it need not be there.
     pub allow_list_dir: PathBuf,
+    /// Sets whose living entries never match.
+    #[serde(serialize_with = "as_texts")]
+    pub allow_sets: Vec<SetName>,
+}
+
+fn as_texts<S: serde::Serializer>(sets: &[SetName], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(sets.iter().map(ToString::to_string))
 }
 
 /// `[hygiene]`: doubts of its own.
@@ -50,10 +58,12 @@ pub(super) fn quarantine(section: Section<'_, '_>, files: Files) -> Option<Quara
         }
     }
     let allow_list_dir = section.path_or("allow_list_dir", "allow-lists");
+    let allow_sets = section.list("allow_sets", SetName::parse, "write MEMBER/SET");
     section.finish();
     Some(Quarantine {
         allow_lists,
         allow_list_dir: allow_list_dir?,
+        allow_sets,
     })
 }
 

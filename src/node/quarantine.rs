@@ -87,6 +87,28 @@ impl Node {
         Ok(())
     }
 
+    /// Whether a set that is an allow list changed.
+    #[must_use]
+    pub fn allow_sets_changed(&self) -> bool {
+        self.store().allow_sets_changed()
+    }
+
+    /// Follows the sets that are allow lists. To be called as [`Node::follow_conflicts`] is.
+    /// Blocking.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn follow_allow_sets(&self) -> Result<(), NodeError> {
+        let leaves = self.store().follow_allow_sets()?;
+        if leaves > 0 {
+            info!(
+                leaves,
+                "a set that is an allow list changed: what it names was looked at again"
+            );
+        }
+        Ok(())
+    }
+
     /// Whether videos wait for room in memory, and there is some.
     #[must_use]
     pub fn frames_wait(&self) -> bool {

@@ -278,7 +278,7 @@ fn let_batch_in(inner: &Inner, state: &FeedState, leaves: &RoaringTreemap) -> Re
 }
 
 /// Reads leaves, each page once.
-fn read_all(
+pub(crate) fn read_all(
     inner: &Inner,
     state: &FeedState,
     leaves: &RoaringTreemap,

@@ -36,11 +36,15 @@ pub trait NearAllowed: Send + Sync {
     fn is_near(&self, pdq: &[u8; 32]) -> bool;
 }
 
+/// Makes an index of pictures.
+pub type NearBuilder = fn(Vec<[u8; 32]>) -> Arc<dyn NearAllowed>;
+
 /// Values that the operator never wants matched. Its `Debug` tells their number.
 #[derive(Clone, Default)]
 pub struct AllowList {
     exact: Arc<HashSet<IndexKey>>,
     near: Option<Arc<dyn NearAllowed>>,
+    builder: Option<NearBuilder>,
 }
 
 impl AllowList {
@@ -49,7 +53,45 @@ impl AllowList {
         Self {
             exact: Arc::new(signals.into_iter().map(Signal::index_key).collect()),
             near: None,
+            builder: None,
         }
+    }
+
+    /// The same, with pictures near those of the list, and of what is added to it.
+    #[must_use]
+    pub fn with_near_by(self, builder: NearBuilder) -> Self {
+        let near = pictures(&self.exact).map(builder);
+        Self {
+            near,
+            builder: Some(builder),
+            ..self
+        }
+    }
+
+    /// The same, with more values.
+    pub(crate) fn and(&self, more: &HashSet<IndexKey>) -> Self {
+        if more.is_empty() {
+            return self.clone();
+        }
+        let list = Self {
+            exact: Arc::new(self.exact.union(more).copied().collect()),
+            ..self.clone()
+        };
+        match self.builder {
+            Some(builder) => list.with_near_by(builder),
+            None => list,
+        }
+    }
+
+    /// What is on one of two lists alone.
+    pub(crate) fn changed(&self, other: &Self) -> HashSet<IndexKey> {
+        let changed = self.exact.symmetric_difference(&other.exact);
+        changed.copied().collect()
+    }
+
+    /// What is near some values, where pictures are among them.
+    pub(crate) fn near_to(&self, keys: &HashSet<IndexKey>) -> Option<Arc<dyn NearAllowed>> {
+        Some(self.builder?(pictures(keys)?))
     }
 
     /// The same, with pictures near those of the list.
@@ -123,6 +165,16 @@ impl AllowList {
     }
 }
 
+/// The pictures among values; `None` where there are none.
+fn pictures(keys: &HashSet<IndexKey>) -> Option<Vec<[u8; 32]>> {
+    let pdq = SignalKind::Pdq.number_byte();
+    let of = keys
+        .iter()
+        .filter_map(|[kind, value @ ..]| (*kind == pdq).then_some(*value));
+    let pictures: Vec<[u8; 32]> = of.collect();
+    (!pictures.is_empty()).then_some(pictures)
+}
+
 impl std::fmt::Debug for AllowList {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "AllowList({} values)", self.len())
@@ -153,7 +205,7 @@ pub(crate) fn lots(allowed: &AllowList, publish: &Publish) -> Vec<LotName> {
 /// Applies rules and list to all that is held, where they are others than were
 /// applied last: reads every leaf, once.
 pub(crate) fn apply(inner: &Inner) -> Result<()> {
-    let digest = inner.options.allow_list.digest();
+    let digest = inner.allowed.with(AllowList::digest);
     if inner.get(Family::Meta, APPLIED)?.as_deref() == Some(digest.as_bytes()) {
         return Ok(());
     }
@@ -173,18 +225,29 @@ pub(crate) fn apply(inner: &Inner) -> Result<()> {
             }
             at = end;
         }
-        state.change_quarantine(inner, |quarantine| reapply(quarantine, &marks))?;
+        state.change_quarantine(inner, |quarantine| reapply(quarantine, &marks, None))?;
     }
+    put_applied(inner, &digest)
+}
+
+/// Notes that a list was applied to all that is held.
+pub(crate) fn note_applied(inner: &Inner, list: &AllowList) -> Result<()> {
+    put_applied(inner, &list.digest())
+}
+
+fn put_applied(inner: &Inner, digest: &Digest) -> Result<()> {
     // Crash: before, all of it is done again; after, it is done.
     let mut batch = WriteBatch::default();
     batch.put_cf(inner.cf(Family::Meta)?, APPLIED, digest.as_bytes());
     inner.write_synced(batch, "applying the hygiene gate")
 }
 
-/// Puts the derived lots at what the gate says; answers all leaves concerned.
-fn reapply(
+/// Puts the derived lots at what the gate says, of all leaves or of some; answers all
+/// leaves concerned.
+pub(crate) fn reapply(
     quarantine: &mut Quarantine,
     marks: &Marks,
+    only: Option<&RoaringTreemap>,
 ) -> std::collections::BTreeMap<LotName, RoaringTreemap> {
     let held = quarantine.lots.keys().filter(|n| n.reason.is_derived());
     let names: Vec<LotName> = held.chain(marks.0.keys()).copied().collect();
@@ -192,7 +255,11 @@ fn reapply(
     for name in names {
         let lot = quarantine.lots.entry(name).or_default();
         let before = lot.clone();
-        let flagged = marks.0.get(&name).cloned().unwrap_or_default();
+        let mut flagged = marks.0.get(&name).cloned().unwrap_or_default();
+        if let Some(only) = only {
+            // Of all others the gate says what it said.
+            flagged |= before.all() - only;
+        }
         lot.released &= &flagged;
         lot.dropped &= &flagged;
         lot.held = flagged;

@@ -17,6 +17,7 @@
 pub mod cosigned;
 pub mod sign_state;
 
+mod allowed;
 mod anchor;
 mod audit;
 mod bench;
@@ -69,6 +70,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use self::allowed::ALLOWED_MAX;
 pub use self::anchor::StoredDocument;
 pub use self::audit::AuditBatch;
 pub use self::bench::RawLoad;
@@ -81,7 +83,7 @@ pub use self::elided::Elisions;
 pub use self::error::{Result, StoreError};
 pub use self::feeds::{FeedInfo, FeedKind, FeedStatus, HeadRef, NewFeed};
 pub use self::frame_room::PUBLISHER_FRAMES_MAX;
-pub use self::gate::{AllowList, NearAllowed};
+pub use self::gate::{AllowList, NearAllowed, NearBuilder};
 pub use self::heads::Head;
 pub use self::index::derive::{content_digest, reference_digest};
 pub use self::index::taking::Taking;

@@ -1,5 +1,6 @@
 //! What an operator may set about the store, and the options of the whole database.
 
+use hashpact_core::id::SetName;
 use rocksdb::{Env, Options};
 
 use crate::frame_room::PUBLISHER_FRAMES_MAX;
@@ -25,6 +26,8 @@ pub struct StoreOptions {
     pub free_min_bytes: u64,
     /// Values that never match, whoever publishes them.
     pub allow_list: AllowList,
+    /// Sets whose living entries are on the list as well.
+    pub allow_sets: Vec<SetName>,
     /// Frames of videos that the feeds of one other member may have in the index.
     pub publisher_frames_max: u64,
     /// Leaves that wait for indexing from which on they go in as files, not as a batch.
@@ -42,6 +45,7 @@ impl Default for StoreOptions {
             unsynced_max_bytes: 32 << 20,
             free_min_bytes: 1 << 30,
             allow_list: AllowList::default(),
+            allow_sets: Vec::new(),
             publisher_frames_max: PUBLISHER_FRAMES_MAX,
             bulk_from_leaves: 50_000,
         }

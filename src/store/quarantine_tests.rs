@@ -29,7 +29,7 @@ fn feed_with(leaves: &[RawLeaf], held: std::ops::Range<u64>, reason: Reason) -> 
     Held { dir, store, no }
 }
 
-fn plain(count: u64) -> Vec<RawLeaf> {
+pub(super) fn plain(count: u64) -> Vec<RawLeaf> {
     (0..count).map(|n| publish(n, &[])).collect()
 }
 
@@ -244,7 +244,7 @@ fn a_removed_feed_leaves_nothing_in_quarantine() {
     assert_eq!(rows, 0);
 }
 
-fn pdq(bits: usize, quality: u8) -> Signal {
+pub(super) fn pdq(bits: usize, quality: u8) -> Signal {
     let mut value = vec![0_u8; 32];
     for bit in 0..bits {
         value[bit / 8] |= 1 << (bit % 8);
@@ -252,7 +252,7 @@ fn pdq(bits: usize, quality: u8) -> Signal {
     Signal::new(SignalKind::Pdq, value.into(), Some(quality)).unwrap()
 }
 
-fn with_signals(n: u64, signals: Vec<Signal>) -> RawLeaf {
+pub(super) fn with_signals(n: u64, signals: Vec<Signal>) -> RawLeaf {
     let publish = Publish {
         media_kind: MediaKind::Image,
         signals,
@@ -268,7 +268,7 @@ fn with_signals(n: u64, signals: Vec<Signal>) -> RawLeaf {
     RawLeaf::new(PUBLISH, publish.encode([7; 16]).unwrap())
 }
 
-fn of(signal: &Signal, store: &Store) -> usize {
+pub(super) fn of(signal: &Signal, store: &Store) -> usize {
     store.lookup(&[signal.index_key()]).unwrap()[0].len()
 }
 

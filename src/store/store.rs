@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use hashpact_core::id::FeedId;
 use rocksdb::{Cache, ColumnFamily, DB, DBRawIterator, ReadOptions, WriteBatch, WriteOptions};
 
+use crate::allowed::Allowed;
 use crate::changes::{ChangePulse, Changes};
 use crate::classes::Classes;
 use crate::error::{Result, StoreError};
@@ -58,6 +59,8 @@ pub(crate) struct Inner {
     /// Whose entries count here.
     pub(crate) counting: std::sync::OnceLock<crate::pairs::Counting>,
     pub(crate) changes: Changes,
+    /// What never matches.
+    pub(crate) allowed: Allowed,
     /// What may have opinions.
     pub(crate) opinions: OpinionFilter,
     pub(crate) pulse: ChangePulse,
@@ -108,6 +111,7 @@ impl Store {
             conflicts: Mutex::default(),
             counting: <_>::default(),
             changes: Changes::default(),
+            allowed: Allowed::default(),
             opinions: OpinionFilter::default(),
             pulse: ChangePulse::default(),
             purges: Mutex::default(),
@@ -123,6 +127,7 @@ impl Store {
             inner: Arc::new(inner),
         };
         store.load_feeds()?;
+        crate::allowed::load(&store.inner)?;
         crate::gate::apply(&store.inner)?;
         crate::frames::apply(&store.inner)?;
         Ok(store)

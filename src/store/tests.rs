@@ -1,5 +1,7 @@
 //! The store against a model: roots, ranges, look-ups, liveness, crash points.
 
+#[path = "allowed_tests.rs"]
+mod allowed;
 #[path = "changes_tests.rs"]
 mod changes;
 #[path = "cut_tests.rs"]

@@ -84,6 +84,8 @@ struct Left {
 #[derive(Serialize)]
 struct Listed {
     lists: Vec<keep::Kept>,
+    /// Sets that are lists, as the configuration names them.
+    sets: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -99,7 +101,8 @@ const AT_START: &str = "in force when the node starts again";
 /// # Errors
 /// A file that cannot be read, or says nothing of hashes; what the disk answers.
 pub fn run(args: AllowListArgs, context: &Context) -> Result<(), CliError> {
-    let dir = context.config_text()?.quarantine.allow_list_dir;
+    let quarantine = context.config_text()?.quarantine;
+    let dir = quarantine.allow_list_dir;
     match args.command {
         AllowListCommand::Add(args) => {
             let list = keep::take(&args.file, args.misp)?;
@@ -123,16 +126,23 @@ pub fn run(args: AllowListArgs, context: &Context) -> Result<(), CliError> {
         }
         AllowListCommand::List(ListArgs {}) => {
             let lists = keep::all(&dir)?;
-            if lists.is_empty() {
+            let sets = quarantine.allow_sets.iter().map(ToString::to_string);
+            let sets: Vec<String> = sets.collect();
+            if lists.is_empty() && sets.is_empty() {
                 context.output.line("there are no lists")?;
-            } else {
+            } else if !lists.is_empty() {
                 let mut shown = table(&["LIST", "VALUES", "TITLE"], &[1]);
                 for list in &lists {
                     shown.add_row([list.name.clone(), count(list.values), list.title.clone()]);
                 }
                 context.output.table(&shown)?;
             }
-            context.output.json(&Listed { lists })
+            for set in &sets {
+                context
+                    .output
+                    .line(format_args!("{set}: a set, as long as its entries stand"))?;
+            }
+            context.output.json(&Listed { lists, sets })
         }
         AllowListCommand::Remove(args) => {
             keep::remove(&dir, &args.name)?;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hashpact_core::signal::{Signal, SignalKind};
+use hashpact_core::signal::Signal;
 use hashpact_formats::{Item, Options, Reader};
 use hashpact_matching::pdq::DEFAULT_DISTANCE;
 use hashpact_matching::pdq::index::PdqIndex;
@@ -34,12 +34,10 @@ pub(in crate::cli) fn read(paths: &[PathBuf], dir: &Path) -> Result<AllowList, C
             return Err(fail(format!("more than {VALUES_MAX} values in all lists")));
         }
     }
-    let pictures: Vec<[u8; 32]> = signals.iter().filter_map(picture).collect();
-    let list = AllowList::of(&signals);
-    if pictures.is_empty() {
-        return Ok(list);
-    }
-    Ok(list.with_near(Arc::new(Pictures(PdqIndex::build(pictures, 1)))))
+    let near = |pictures: Vec<[u8; 32]>| -> Arc<dyn NearAllowed> {
+        Arc::new(Pictures(PdqIndex::build(pictures, 1)))
+    };
+    Ok(AllowList::of(&signals).with_near_by(near))
 }
 
 /// Reads one file; says what is wrong with it.
@@ -72,11 +70,6 @@ impl NearAllowed for Pictures {
         let asked = self.0.query(pdq, DEFAULT_DISTANCE, |_, _| near = true);
         near && asked.is_ok()
     }
-}
-
-fn picture(signal: &Signal) -> Option<[u8; 32]> {
-    let value = signal.value().as_ref().try_into().ok();
-    value.filter(|_| signal.kind() == SignalKind::Pdq)
 }
 
 #[cfg(test)]

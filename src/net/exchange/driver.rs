@@ -540,7 +540,8 @@ impl Driver {
         if let Err(error) = self.node.follow_roster() {
             tracing::error!(%error, code = error.code(), "following the roster's age");
         }
-        if self.node.conflicts_wait() || self.node.frames_wait() {
+        let node = &self.node;
+        if node.conflicts_wait() || node.frames_wait() || node.allow_sets_changed() {
             self.errand(Errand::RecheckConflicts);
         }
         self.look_at_room();

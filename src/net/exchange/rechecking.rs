@@ -1,5 +1,5 @@
 //! Looks again at what waits for a conflict of digests, or for room for frames of videos,
-//! beside everything else: members decide how much that is, and what letting a leaf in
+//! and at what allow lists name that changed, beside everything else: members decide how much that is, and what letting a leaf in
 //! costs.
 
 use std::sync::{Arc, Mutex};
@@ -39,6 +39,9 @@ impl Rechecker {
             }
             if let Err(error) = node.follow_frames() {
                 tracing::error!(%error, code = error.code(), "looking at videos that wait");
+            }
+            if let Err(error) = node.follow_allow_sets() {
+                tracing::error!(%error, code = error.code(), "following sets that are allow lists");
             }
             turn(&shared).end(began, Instant::now());
         };

@@ -109,7 +109,7 @@ pub(crate) fn derive(
             derived.postings = postings(inner, publish, index)?;
             let frames = derived.postings.iter().filter(|(key, _)| is_frame(key));
             derived.frames = u64::try_from(frames.count()).unwrap_or(u64::MAX);
-            derived.held = gate::lots(&inner.options.allow_list, publish);
+            derived.held = inner.allowed.with(|list| gate::lots(list, publish));
             derived.reference = feed
                 .own
                 .then(|| (reference_digest(publish), content_digest(publish)));

@@ -47,6 +47,8 @@ pub(crate) struct Indexer {
     coming: Coming,
     pairs: Pairs,
     frames: FrameClaim,
+    /// The allow list that it began under.
+    allowed: u64,
     /// Rows that are not sorted: killers, entries, opinions.
     rows: WriteBatch,
     /// A posting's value while it is written.
@@ -80,7 +82,7 @@ const FEW_KILLERS: usize = 4_096;
 
 impl Indexer {
     /// Begins after what is indexed.
-    pub(crate) fn new(state: &Arc<FeedState>, indexed: u64) -> Self {
+    pub(crate) fn new(inner: &Inner, state: &Arc<FeedState>, indexed: u64) -> Self {
         let in_force = read(&state.live).describe.clone();
         Self {
             state: Arc::clone(state),
@@ -99,6 +101,7 @@ impl Indexer {
             coming: Coming::default(),
             pairs: Pairs::default(),
             frames: FrameClaim::new(Arc::clone(state)),
+            allowed: inner.allowed.generation(),
             rows: WriteBatch::default(),
             value: Vec::with_capacity(POSTING_MAX_BYTES),
         }
@@ -162,6 +165,11 @@ impl Indexer {
     /// What [`Indexer::finish`] gave is durable.
     pub(crate) const fn keep_frames(&mut self) {
         self.frames.keep();
+    }
+
+    /// Whether the allow list is another than when it began.
+    pub(crate) fn is_of_another_list(&self, inner: &Inner) -> bool {
+        self.allowed != inner.allowed.generation()
     }
 
     /// What the leaves taken would take out, once they count. For a bulk load `read`

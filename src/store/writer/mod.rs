@@ -33,7 +33,6 @@ use self::pending::Pending;
 use self::quarantine::Beside;
 pub use self::refill::{RefillTerms, Refilled};
 use crate::counts::FeedCounts;
-use crate::elided;
 use crate::error::{Result, StoreError};
 use crate::feeds::{FeedInfo, FeedState};
 use crate::heads::{Head, PRUNE_EVERY};
@@ -42,6 +41,7 @@ use crate::index::derive::Derived;
 use crate::index::taking::Taking;
 use crate::keys::FeedNo;
 use crate::store::{Inner, Store, hold, read};
+use crate::{allowed, elided};
 
 /// The writer of one feed.
 pub struct FeedWriter {
@@ -87,7 +87,7 @@ impl FeedWriter {
             (live.frontier.clone(), live.row.indexed)
         };
         let pending = Pending::new(&inner, state.no, frontier)?;
-        let indexer = Indexer::new(&state, next);
+        let indexer = Indexer::new(&inner, &state, next);
         Ok(Self {
             inner,
             state,
@@ -252,7 +252,12 @@ impl FeedWriter {
         self.pending.written();
         let frontier = self.pending.frontier();
         outcome.publish(&self.inner, &self.state, row, frontier, elided)?;
-        self.indexer = Indexer::new(&self.state, committed.indexed);
+        if self.indexer.is_of_another_list(&self.inner) {
+            let mut leaves = RoaringTreemap::new();
+            leaves.insert_range(committed.indexed_from..committed.indexed);
+            allowed::apply_to(&self.inner, &self.state, &leaves)?;
+        }
+        self.indexer = Indexer::new(&self.inner, &self.state, committed.indexed);
         if let Some(head) = head {
             self.prune_heads(head)?;
         }

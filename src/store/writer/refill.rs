@@ -235,7 +235,7 @@ impl FeedWriter {
         self.pending.reload(inner)?;
         if self.indexer.next() == read(&state.live).row.indexed {
             let next = self.indexer.next();
-            self.indexer = Indexer::new(&self.state, next);
+            self.indexer = Indexer::new(&self.inner, &self.state, next);
         }
         Ok(())
     }

@@ -53,7 +53,7 @@ impl FeedWriter {
             (live.frontier.clone(), live.row.indexed)
         };
         self.pending = Pending::new(&self.inner, self.state.no, frontier)?;
-        self.indexer = Indexer::new(&self.state, indexed);
+        self.indexer = Indexer::new(&self.inner, &self.state, indexed);
         outcome
     }
 
