@@ -6,11 +6,9 @@
 //! frozen feeds and lost grants count from the moment they are known, and the index
 //! is only ever told of new values. What a dropped feed left goes with the next sweep.
 //!
-//! Few new values go in before look-ups see their leaves, unless the keeper is putting
-//! others in: then they wait for its turn to end. Many (a bulk load) are put in by the
-//! keeper's thread while queries go on; [`NearStatus::pending`] says how
-//! many wait, and answers carry it, so that nobody takes "not known" for more than it
-//! is.
+//! Few new values go in before look-ups see their leaves. Many (a bulk load) are put in by
+//! the keeper's thread while queries go on; [`NearStatus::pending`] says how many wait, and
+//! answers carry it, so that nobody takes "not known" for more than it is.
 
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -32,8 +30,8 @@ const AT_ONCE: usize = 8_192;
 /// for what waits.
 const SLICE: usize = 1 << 18;
 /// Values of a load that is under way and that wait for its end while queries come: 64 MB
-/// of them. Nothing would be found by them before, and each part that goes in has queries
-/// look in one more place. So many go in at one time, for which no other value goes in.
+/// of them. Nothing would be found by them before, and each part that goes in makes those
+/// that are there anew. So many go in at one time at most.
 const LOAD_MAX: usize = 1 << 21;
 /// How long they wait at most: a peer can make a load last for days.
 const LOAD_WAIT: Duration = Duration::from_secs(20);
@@ -232,17 +230,7 @@ impl Near {
         u64::try_from(self.pending.load(Ordering::Acquire)).unwrap_or(u64::MAX)
     }
 
-    /// Whether values of leaves of this feed below `below` may be among these.
-    #[must_use]
-    pub fn waits_for(&self, feed: FeedNo, below: u64) -> bool {
-        let waiting = lock(&self.waiting);
-        let mut going_in = waiting.going_in.iter();
-        !self.is_ready()
-            || waiting.told.has(feed, below)
-            || going_in.any(|(of, _)| is_of(of, feed, below))
-    }
-
-    /// Ends the keeper after what it does at present, some 300 ms of work at most, and
+    /// Ends the keeper after what it does at present, a few seconds of work at most, and
     /// waits for it: until then it may hold the store.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
@@ -272,8 +260,8 @@ impl Near {
                 return;
             }
         }
-        if values.len() > AT_ONCE || !waiting.going_in.is_empty() {
-            waiting.told.add(of, values);
+        if values.len() > AT_ONCE {
+            waiting.values.extend(values);
             self.count(&waiting);
             drop(waiting);
             self.told.notify_all();
@@ -310,22 +298,25 @@ impl Near {
         self.pending.store(pending, Ordering::Release);
     }
 
-    /// Puts in a slice of what waits, the newest first; answers whether there was any. What
-    /// `can_wait` does so while it is not too much, and then goes in at once: the values of
-    /// loads that are under way.
+    /// Puts in what waits; answers whether there was any. What `can_wait` does so while it is
+    /// not too much.
     fn put_in(&self, can_wait: bool) -> bool {
         let slice = {
             let mut waiting = lock(&self.waiting);
-            let loads = !can_wait || waiting.told.values >= LOAD_MAX;
-            let slice = waiting.told.take(SLICE, loads);
-            waiting.going_in = slice.sizes();
+            if can_wait && waiting.values.len() < LOAD_MAX {
+                return false;
+            }
+            let from = waiting.values.len().saturating_sub(LOAD_MAX);
+            let slice = waiting.values.split_off(from);
+            waiting.values.shrink_to(SLICE);
+            waiting.going_in = slice.len();
             slice
         };
         if slice.lots.is_empty() {
             return false;
         }
-        let values = slice.lots.into_iter().flat_map(|(_, values)| values);
-        self.index.load_full().extend(values, 1);
+        // In one piece with what is there: queries never look in more places meanwhile.
+        self.index.load_full().load(slice, 1);
         let mut waiting = lock(&self.waiting);
         waiting.going_in = Vec::new();
         self.count(&waiting);

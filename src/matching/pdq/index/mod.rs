@@ -16,6 +16,7 @@
 mod arch;
 mod layout;
 pub(crate) mod linear;
+mod load;
 mod search;
 mod segment;
 mod slot;

@@ -224,6 +224,63 @@ fn changes_while_a_merge_runs_are_carried_over() {
 }
 
 #[test]
+fn changes_while_a_load_runs_are_carried_over_and_told_once() {
+    let values = Data::Random.values(40_000, 17);
+    let index = Arc::new(PdqIndex::build(values[..20_000].iter().copied(), 1));
+    // A third of the load is held before, and what is removed or inserted meanwhile is in it too.
+    let loading = std::thread::spawn({
+        let (index, load) = (Arc::clone(&index), values[10_000..].to_vec());
+        move || index.load(load, 1)
+    });
+    let mut counts = vec![0_u64; values.len()];
+    for (at, value) in values.iter().enumerate() {
+        if at % 3 == 0 && at < 10_000 {
+            assert_eq!(index.remove(value), Some(0));
+            counts[at] = u64::MAX;
+        }
+        if at % 3 == 1 {
+            index.insert(value);
+            counts[at] = 1;
+        }
+        if at % 1_000 == 0 {
+            let told = found(&index, &values[at + 1], 0);
+            assert!(told.len() <= 1, "{at}");
+        }
+    }
+    loading.join().unwrap();
+    for (at, value) in values.iter().enumerate() {
+        let before = u64::from(at < 20_000);
+        let loaded = u64::from(at >= 10_000);
+        let expected = counts[at].wrapping_add(before).wrapping_add(loaded);
+        assert_eq!(found(&index, value, 0).len(), usize::from(expected > 0));
+        for left in (0..expected).rev() {
+            assert_eq!(index.remove(value), Some(left), "{at}");
+        }
+        assert_eq!(index.remove(value), None);
+    }
+    assert!(index.is_empty());
+}
+
+#[test]
+fn a_load_adds_no_segment_to_look_in() {
+    let values = Data::Random.values(60_000, 18);
+    let index = PdqIndex::build(values[..20_000].iter().copied(), 1);
+    for load in values[20_000..].chunks(10_000) {
+        index.load(load.iter().copied(), 1);
+        assert!(!index.merge(1), "nothing is left to merge");
+    }
+    Reference::new(&values)
+        .check(&index, &queries(&values, 40, 31, 19), 31)
+        .unwrap();
+    assert_eq!(index.len(), values.len());
+    // What is held often is counted, however it came.
+    index.load(std::iter::repeat_n(values[0], 299), 1);
+    assert_eq!(index.remove(&values[0]), Some(299));
+    index.load(std::iter::repeat_n([9; 32], 300), 1);
+    assert_eq!(index.remove(&[9; 32]), Some(299));
+}
+
+#[test]
 fn readers_see_what_stays_while_writers_and_merges_run() {
     let stays = Data::Clustered.values(5_000, 12);
     let comes = Data::Random.values(8_000, 13);
@@ -275,6 +332,7 @@ enum Step {
     Insert(usize),
     Remove(usize),
     Extend(usize, usize),
+    Load(usize, usize),
     Merge,
     Compact,
     Query(usize, u32),
@@ -286,6 +344,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => value.clone().prop_map(Step::Insert),
         4 => value.clone().prop_map(Step::Remove),
         2 => (value.clone(), 1..2_500_usize).prop_map(|(at, len)| Step::Extend(at, len)),
+        2 => (0..3_000_usize, 1..2_500_usize).prop_map(|(at, len)| Step::Load(at, len)),
         1 => Just(Step::Merge),
         1 => Just(Step::Compact),
         4 => (value, 0..=40_u32).prop_map(|(at, max)| Step::Query(at, max)),
@@ -323,6 +382,13 @@ proptest! {
                     for value in values {
  *model.entry(*value).or_default() += 1;
 }
+                }
+                Step::Load(at, len) => {
+                    let values = &pool[at..(at + len).min(pool.len())];
+                    index.load(values.iter().chain(&values[..1]).copied(), 1);
+                    for value in values.iter().chain(&values[..1]) {
+                        *model.entry(*value).or_default() += 1;
+                    }
                 }
                 Step::Merge => _ = index.merge(1),
                 Step::Compact => _ = index.compact(2),

@@ -26,16 +26,51 @@ const MIN_SEGMENT: usize = 256;
 pub(super) struct Writer {
     /// Exact counts of values held more often than a byte can say.
     many: HashMap<Words, u64>,
-    merge: Option<Merge>,
+    pub(super) merge: Option<Merge>,
 }
 
 /// A merge under way.
 #[derive(Debug)]
-struct Merge {
-    from: usize,
-    to: usize,
+pub(super) struct Merge {
+    pub(super) from: usize,
+    pub(super) to: usize,
     /// Values in `from..to` whose count changed since.
     changed: Vec<Words>,
+}
+
+impl Merge {
+    pub(super) const fn new(from: usize, to: usize) -> Self {
+        Self {
+            from,
+            to,
+            changed: Vec::new(),
+        }
+    }
+
+    /// Gives the values of `merged` the counts that they have in the segments `old` by now.
+    pub(super) fn carry_over(&self, old: &[Arc<Segment>], merged: &Segment) {
+        for words in &self.changed {
+            let count = old
+                .iter()
+                .find_map(|segment| Some(segment.count(segment.find(words)?)));
+            if let Some(at) = merged.find(words) {
+                merged.set_count(at, count.unwrap_or(0));
+            }
+        }
+    }
+}
+
+/// From which segment on they are to be merged if so many values come after them.
+pub(super) fn merge_from(segments: &[Arc<Segment>], coming: usize) -> Option<usize> {
+    let mut after = coming;
+    let mut from = None;
+    for (number, segment) in segments.iter().enumerate().rev() {
+        if segment.len() <= after * MERGE_RATIO {
+            from = Some(number);
+        }
+        after += segment.len();
+    }
+    from
 }
 
 impl PdqIndex {
@@ -112,15 +147,8 @@ impl PdqIndex {
     /// Takes about a second per million values on one thread; writers and queries go on meanwhile.
     pub fn merge(&self, threads: usize) -> bool {
         self.merge_segments(threads, |segments| {
-            let mut after = 0;
-            let mut from = None;
-            for (number, segment) in segments.iter().enumerate().rev() {
-                if segment.len() <= after * MERGE_RATIO {
-                    from = Some(number);
-                }
-                after += segment.len();
-            }
-            from.or_else(|| segments.iter().position(|segment| half_dead(segment)))
+            let half_dead = || segments.iter().position(|segment| half_dead(segment));
+            merge_from(segments, 0).or_else(half_dead)
         })
     }
 
@@ -150,11 +178,7 @@ impl PdqIndex {
                 return false;
             };
             let chosen: Vec<_> = state.segments.iter().skip(from).cloned().collect();
-            writer.merge = Some(Merge {
-                from,
-                to: state.segments.len(),
-                changed: Vec::new(),
-            });
+            writer.merge = Some(Merge::new(from, state.segments.len()));
             chosen
         };
         let merged = Segment::build(merge_live(&chosen), threads);
@@ -165,28 +189,21 @@ impl PdqIndex {
     /// Replaces the segments that were merged.
     fn install(&self, old: &[Arc<Segment>], merged: Segment) {
         let mut writer = self.writer();
-        let Some(Merge { from, to, changed }) = writer.merge.take() else {
+        let Some(merge) = writer.merge.take() else {
             return;
         };
-        for words in &changed {
-            let count = old
-                .iter()
-                .find_map(|segment| Some(segment.count(segment.find(words)?)));
-            if let Some(at) = merged.find(words) {
-                merged.set_count(at, count.unwrap_or(0));
-            }
-        }
+        merge.carry_over(old, &merged);
         let state = self.state.load();
         let mut segments = state.segments.clone();
         let merged = (merged.len() > 0).then(|| Arc::new(merged));
-        segments.splice(from..to.min(segments.len()), merged);
+        segments.splice(merge.from..merge.to.min(segments.len()), merged);
         self.state.store(Arc::new(State {
             segments,
             tail: Arc::clone(&state.tail),
         }));
     }
 
-    fn add(&self, words: &Words, count: u64) -> u64 {
+    pub(super) fn add(&self, words: &Words, count: u64) -> u64 {
         let mut writer = self.writer();
         let state = self.state.load();
         if let Some(place) = state.find(words) {
@@ -323,7 +340,7 @@ fn half_dead(segment: &Segment) -> bool {
 }
 
 /// Merges the live values of segments in order. They are live in one segment only.
-fn merge_live(segments: &[Arc<Segment>]) -> impl Iterator<Item = (Words, u8)> + '_ {
+pub(super) fn merge_live(segments: &[Arc<Segment>]) -> impl Iterator<Item = (Words, u8)> + '_ {
     let mut sources: Vec<_> = segments
         .iter()
         .map(|segment| segment.live().peekable())
