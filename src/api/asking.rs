@@ -2,7 +2,8 @@
 //! let in.
 //!
 //! A turn is one call's work on a thread. Twice as many run as there are processors, since
-//! some wait for the disk; some more single calls wait, half of them of one client at most; what comes beyond that is
+//! some wait for the disk, on as many threads of their own: with more, those that are woken
+//! for nothing keep a processor from those that have work. Some more single calls wait, half of them of one client at most; what comes beyond that is
 //! refused at once with how long to wait. Of streams no more than two calls for each
 //! turn run or wait at one time, the rest is read later: however many streams there are,
 //! a single call stands behind so many of theirs. So the time of an accepted call has a
@@ -19,6 +20,7 @@ use hashpact_node::caller::Who;
 use hashpact_node::model::MatchOptions;
 use hashpact_node::{Node, NodeError};
 use metrics::{counter, histogram};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
@@ -51,6 +53,7 @@ pub(crate) struct Asking {
     node: Arc<Node>,
     /// Calls that run.
     turns: Arc<Semaphore>,
+    threads: Arc<Threads>,
     /// Single calls that run or wait, half of them of one client at most.
     places: Places,
     /// Calls of streams that run or wait.
@@ -71,6 +74,7 @@ impl Asking {
         Self {
             node,
             turns: Arc::new(Semaphore::new(turns)),
+            threads: Arc::new(Threads::new(turns)),
             places: Places::new(places, places.div_ceil(2)),
             streamed: Arc::new(Semaphore::new(turns.saturating_mul(STREAMED_PER_TURN))),
         }
@@ -161,7 +165,7 @@ impl Asking {
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let turn = turn.map_err(|_| lost(what))?;
         let node = Arc::clone(&self.node);
-        let task = tokio::task::spawn_blocking(move || {
+        let task = self.threads.handle().spawn_blocking(move || {
             let answers = answers(&node, (signals, &references), work);
             drop(turn);
             answers
@@ -169,6 +173,47 @@ impl Asking {
         let answers = task.await.map_err(|_| lost(what))?;
         histogram!("hashpact_api_ask_seconds", "what" => what).record(began.elapsed());
         answers.map_err(|error| status(&error))
+    }
+}
+
+/// The threads that turns run on.
+struct Threads {
+    /// Taken when it is dropped, and only then.
+    own: Option<Runtime>,
+    handle: Handle,
+}
+
+impl Threads {
+    /// So many, each begins when it is needed; where the system has none left for a runtime
+    /// of their own, calls run on those of the runtime that is here.
+    fn new(most: usize) -> Self {
+        let own = Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(most.max(1))
+            .thread_name("asking")
+            .build();
+        if let Err(error) = &own {
+            tracing::warn!(%error, "look-ups have no threads of their own");
+        }
+        let own = own.ok();
+        let handle = own.as_ref().map(|own| own.handle().clone());
+        Self {
+            handle: handle.unwrap_or_else(Handle::current),
+            own,
+        }
+    }
+
+    const fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(own) = self.own.take() {
+            // Dropped in a task, which must not wait.
+            own.shutdown_background();
+        }
     }
 }
 
