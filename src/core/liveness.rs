@@ -184,6 +184,12 @@ impl Liveness {
         self.dead().len()
     }
 
+    /// The leaves that a retract or erase killed.
+    #[must_use]
+    pub fn retracted(&self) -> RoaringTreemap {
+        &self.retracted - &self.immortal
+    }
+
     /// How many of these are not dead.
     #[must_use]
     pub fn count_living(&self, leaves: &RoaringTreemap) -> u64 {

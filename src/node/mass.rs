@@ -7,16 +7,21 @@
 //! ([`standing::held_for_review`]); this applies it to a feed before each commit, so that
 //! nothing takes effect that is held, and once more after it.
 
+mod signed;
 pub(crate) mod versions;
+
+use std::collections::BTreeMap;
 
 use hashpact_core::access::{Grants, Snapshot};
 use hashpact_core::chunk::VerifiedChunk;
-use hashpact_core::leaf::{self, Describe, IndexRange, Leaf, RawLeaf};
+use hashpact_core::id::UnixMillis;
+use hashpact_core::leaf::{self, Describe, IndexRange, Leaf, RawLeaf, Retract};
 use hashpact_core::limits::{DAY_MS, RETRACT_FREE_PER_DAY};
 use hashpact_core::standing::{self, Retraction};
-use hashpact_store::{FeedInfo, FeedNo, FeedWriter, Taking};
+use hashpact_store::{FeedInfo, FeedNo, FeedWriter, RetractionRow, Taking};
 use tracing::warn;
 
+use self::signed::Checks;
 use crate::error::NodeError;
 use crate::node::Node;
 
@@ -104,13 +109,18 @@ impl Node {
         if !retracts && new.is_empty() && held.is_empty() {
             return Ok(());
         }
-        let (mut recent, spoken) = self.recent_retractions(&feed, from, taking)?;
+        let mut recent = self.recent_retractions(&feed, from, taking)?;
         if from > 0 {
-            self.counted.speak(no, &spoken);
             let since = self.day_before(&feed)?.min(from);
             let mut takes = self.earlier_takes(&feed, (since, from), &held)?;
             takes.extend(new);
-            versions::spare(&mut takes, &spoken);
+            // What was signed for is asked for only where there is something to spare.
+            if !takes.is_empty() {
+                let signed = recent.iter().filter(|one| one.signed).map(|one| one.index);
+                let spoken = self.spoken(&feed, taking, &signed.collect::<Vec<_>>())?;
+                self.counted.speak(no, &spoken);
+                versions::spare(&mut takes, &spoken);
+            }
             let now = self.clock().now();
             recent.extend(takes.iter().map(|takes| takes.retraction(now)));
         }
@@ -121,13 +131,17 @@ impl Node {
         // Up to this many, whatever the set's size.
         if taken > RETRACT_FREE_PER_DAY {
             let before = self.day_before(&feed)?;
-            let dead = store.liveness_at(no, before)?.dead_count();
+            let living = self.counted.living(no, before, || {
+                let dead = store.liveness_at(no, before)?.dead_count();
+                Ok(before.saturating_sub(dead))
+            })?;
             for one in &mut recent {
-                one.set_entries = before.saturating_sub(dead);
+                one.set_entries = living;
             }
             // Time alone releases nothing: only the identity key's word does.
             next.extend(standing::held_for_review(&recent));
         }
+        // What is dead by these alone is reckoned with each leaf that kills.
         if next.len() > held.len() {
             metrics::counter!("hashpact_mass_retractions_total").increment(1);
             warn!(
@@ -135,9 +149,6 @@ impl Node {
                 "a mass retraction without the identity key's signature: its entries are held \
                  for review until the publisher signs for it"
             );
-        }
-        if !next.is_empty() {
-            // What is dead by these alone changes with every leaf that kills.
             store.hold_retractions(no, next)?;
         }
         Ok(())
@@ -209,7 +220,7 @@ impl Node {
     }
 
     /// All retractions from leaf `from` on, and before them those within two days of
-    /// them, the last one first; and what the signed ones among them name.
+    /// them, the last one first.
     ///
     /// ⚠ All: a thief makes as many as he likes under one head, and says any time of
     /// them. So nothing new is left out, and times are held to when this node heard of
@@ -219,38 +230,46 @@ impl Node {
         feed: &FeedInfo,
         from: u64,
         taking: &Taking,
-    ) -> Result<(Vec<Retraction>, Vec<IndexRange>), NodeError> {
-        let store = self.store();
-        let mut spoken = Vec::new();
-        let new = store.retractions(feed.no, from, usize::MAX)?.len();
+    ) -> Result<Vec<Retraction>, NodeError> {
+        let rows = self.store().retraction_rows(feed.no, from, LOOK_BACK)?;
+        let mut looked_at: BTreeMap<u64, Option<RetractionRow>> =
+            rows.into_iter().map(|row| (row.index, Some(row))).collect();
+        // Leaves that are put back lie among the others.
+        looked_at.extend(taking.retractions.keys().map(|index| (*index, None)));
         let arrivals = self.arrivals(feed)?;
+        let mut checks = Checks::new(self, feed);
         let mut recent: Vec<Retraction> = Vec::new();
         let mut earliest = u64::MAX;
-        let mut looked_at = store.retractions(feed.no, 0, new.saturating_add(LOOK_BACK))?;
-        looked_at.extend(taking.retractions.keys());
-        // Leaves that are put back lie among the others.
-        looked_at.sort_unstable_by_key(|index| std::cmp::Reverse(*index));
-        looked_at.dedup();
-        for index in looked_at {
-            let raw = match taking.retractions.get(&index) {
-                Some(raw) => raw.clone(),
-                None => store.read_leaf(feed.no, index)?,
+        for (index, row) in looked_at.into_iter().rev() {
+            let coming = taking.retractions.get(&index);
+            let (created, entries, signed) = match (row, coming) {
+                (Some(row), _) => (row.created, row.entries, checks.is_signed(&row)?),
+                (None, Some(raw)) => match said(index, raw) {
+                    Some((created, entries, None)) => (created, entries, false),
+                    Some((created, entries, Some(retract))) => {
+                        (created, entries, checks.verifies(&retract))
+                    }
+                    None => continue,
+                },
+                (None, None) => continue,
             };
-            let Some((mut retraction, ranges)) = self.retraction(feed, index, &raw) else {
-                continue;
-            };
-            if retraction.signed {
-                spoken.extend(ranges);
-            }
-            retraction.created_ms = arrived(&arrivals, index, retraction.created_ms);
-            let before = earliest.saturating_sub(retraction.created_ms);
+            let created_ms = arrived(&arrivals, index, created.0);
+            let before = earliest.saturating_sub(created_ms);
             if index < from && earliest < u64::MAX && before > 2 * DAY_MS {
                 break;
             }
-            earliest = earliest.min(retraction.created_ms);
-            recent.push(retraction);
+            earliest = earliest.min(created_ms);
+            // Versions of one entry count each: the rule is stricter for it, never laxer.
+            recent.push(Retraction {
+                index,
+                created_ms,
+                entries,
+                set_entries: 0,
+                signed,
+            });
         }
-        Ok((recent, spoken))
+        checks.keep()?;
+        Ok(recent)
     }
 
     /// How many leaves the feed had by when, newest first; what has no head yet came
@@ -263,41 +282,29 @@ impl Node {
         }
         Ok(arrivals)
     }
+}
 
-    fn retraction(
-        &self,
-        feed: &FeedInfo,
-        index: u64,
-        raw: &RawLeaf,
-    ) -> Option<(Retraction, Vec<IndexRange>)> {
-        let (ranges, created, signed) = match leaf::read(raw, index) {
-            Leaf::Retract(retract) => {
-                let member = self.membership().member(feed.publisher);
-                let signed = member.is_some_and(|member| {
-                    member.identities().any(|identity| {
-                        standing::verify_retraction(&feed.id, &retract, &identity).is_ok()
-                    })
-                });
-                (retract.indexes, retract.created, signed)
-            }
-            Leaf::Erase(erase) => (erase.indexes, erase.created, false),
-            Leaf::Describe(_)
-            | Leaf::Publish(_)
-            | Leaf::Opinion(_)
-            | Leaf::Unknown(_)
-            | Leaf::Void(_)
-            | Leaf::Elided => return None,
-        };
-        // Versions of one entry count each: the rule is stricter for it, never laxer.
-        let entries = ranges.iter().map(|range: &IndexRange| range.count).sum();
-        let retraction = Retraction {
-            index,
-            created_ms: created.0,
-            entries,
-            set_entries: 0,
-            signed,
-        };
-        Some((retraction, ranges))
+/// What a retract or erase leaf says: when it was made, how many leaves it names, and
+/// itself where it may be signed.
+fn said(index: u64, raw: &RawLeaf) -> Option<(UnixMillis, u64, Option<Box<Retract>>)> {
+    let count = |ranges: &[IndexRange]| {
+        let counts = ranges.iter().map(|range| range.count);
+        counts.fold(0, u64::saturating_add)
+    };
+    match leaf::read(raw, index) {
+        Leaf::Retract(retract) => {
+            let entries = count(&retract.indexes);
+            let created = retract.created;
+            let bears = retract.identity_signature.is_some();
+            Some((created, entries, bears.then_some(retract)))
+        }
+        Leaf::Erase(erase) => Some((erase.created, count(&erase.indexes), None)),
+        Leaf::Describe(_)
+        | Leaf::Publish(_)
+        | Leaf::Opinion(_)
+        | Leaf::Unknown(_)
+        | Leaf::Void(_)
+        | Leaf::Elided => None,
     }
 }
 

@@ -41,6 +41,7 @@ impl Store {
             Family::Quarantine,
             Family::Elided,
             Family::Receipts,
+            Family::Retractions,
         ] {
             let (from, to) = (keys::feed_prefix(no).to_vec(), keys::feed_end(no));
             batch.delete_range_cf(inner.cf(family)?, from, to);

@@ -24,6 +24,7 @@
 //! | `changes` | see `changes` | what consumers follow, and how far each is |
 //! | `mutes` | see `mutes` | what this node mutes |
 //! | `receipts` | see `receipts.rs` | what each node says that it acts on of a feed |
+//! | `retractions` | feed, index | what a retract or erase leaf says, whether it is signed |
 //! | `journal` | see `journal.rs` | what was answered for a while; what asks to be rechecked |
 
 use rocksdb::{
@@ -57,6 +58,7 @@ pub(crate) enum Family {
     Mutes,
     Receipts,
     Journal,
+    Retractions,
 }
 
 /// Target size of the files of a bulk load, and of compaction.
@@ -66,7 +68,7 @@ const FILTER_BITS: f64 = 10.0;
 
 impl Family {
     /// All families, in the order that they are opened in.
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::Meta,
         Self::Pages,
         Self::Tail,
@@ -90,6 +92,7 @@ impl Family {
         Self::Mutes,
         Self::Receipts,
         Self::Journal,
+        Self::Retractions,
     ];
 
     /// The name in RocksDB. `meta` is RocksDB's `default`, which always exists.
@@ -118,6 +121,7 @@ impl Family {
             Self::Mutes => "mutes",
             Self::Receipts => "receipts",
             Self::Journal => "journal",
+            Self::Retractions => "retractions",
         }
     }
 
@@ -163,7 +167,8 @@ impl Family {
             | Self::Opinions
             | Self::Mutes
             | Self::Receipts
-            | Self::Journal => {
+            | Self::Journal
+            | Self::Retractions => {
                 options.set_compression_type(DBCompressionType::Lz4);
                 options.set_write_buffer_size(4 << 20);
                 table.set_block_size(8 << 10);

@@ -530,7 +530,7 @@ pub(crate) fn row_key(no: FeedNo) -> [u8; 5] {
 }
 
 /// What every feed in the store is.
-fn identities(inner: &Inner) -> Result<Vec<(FeedNo, NewFeed)>> {
+pub(crate) fn identities(inner: &Inner) -> Result<Vec<(FeedNo, NewFeed)>> {
     let mut identities = Vec::new();
     inner.scan(Family::Feeds, &[], &[0xff; 8], |key, value| {
         if let Some((&PART_IDENTITY, no)) = key.split_last() {

@@ -19,9 +19,9 @@ use crate::error::{Result, StoreError};
 use crate::families::Family;
 use crate::feeds::{FeedState, part};
 use crate::index::killers;
-use crate::keys::{self, FeedNo};
+use crate::keys::FeedNo;
 use crate::quarantine::Quarantine;
-use crate::record::{HeldRecord, KillerRecord, seal, unseal};
+use crate::record::{HeldRecord, seal, unseal};
 use crate::store::{Inner, Store, read};
 
 /// The part of the feeds family with the held retractions.
@@ -69,37 +69,6 @@ impl Held {
 }
 
 impl Store {
-    /// The retract and erase leaves of a feed from `from` on, below what is indexed,
-    /// the last one first, at most `limit`.
-    ///
-    /// # Errors
-    /// [`StoreError::UnknownFeed`], or what RocksDB answers.
-    pub fn retractions(&self, no: FeedNo, from: u64, limit: usize) -> Result<Vec<u64>> {
-        let inner = &*self.inner;
-        let indexed = self.feed(no)?.indexed;
-        let mut options = rocksdb::ReadOptions::default();
-        options.set_iterate_lower_bound(keys::numbered(no, from));
-        options.set_iterate_upper_bound(keys::numbered(no, indexed));
-        let family = inner.cf(Family::Killers)?;
-        let mut iterator = inner.db.raw_iterator_cf_opt(family, options);
-        iterator.seek_to_last();
-        let mut found = Vec::new();
-        while let Some((key, record)) = iterator.item() {
-            let record: KillerRecord = unseal(record, "a killer's row")?;
-            if record.names_ranges() {
-                found.push(keys::read_numbered(key)?.1);
-                if found.len() == limit {
-                    break;
-                }
-            }
-            iterator.prev();
-        }
-        iterator
-            .status()
-            .map_err(StoreError::engine("reading killers"))?;
-        Ok(found)
-    }
-
     /// From which leaf on retractions were not followed yet, so were perhaps neither
     /// reviewed nor, where they erase, carried out; `None` when there are none.
     ///

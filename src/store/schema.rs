@@ -20,8 +20,8 @@ const MIGRATIONS: &[Migration] = &[
     crate::receipts::migrate,
     // The match journal.
     crate::journal::migrate,
-    // Frames are counted, and may wait; feeds may be unconfirmed.
-    crate::frame_room::migrate,
+    // Retractions have rows of their own.
+    crate::retractions::migrate,
 ];
 
 /// The schema that this program writes.

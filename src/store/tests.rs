@@ -18,6 +18,8 @@ mod opinions;
 mod pairs;
 #[path = "quarantine_tests.rs"]
 mod quarantine;
+#[path = "retractions_tests.rs"]
+mod retractions;
 #[path = "frames_tests.rs"]
 mod videos;
 

@@ -27,6 +27,7 @@ use crate::keys::{self, FRAME_KIND, FeedNo};
 use crate::leaves::{PAGE_LEVEL, page_end};
 use crate::quarantine::{Lot, LotName, Marks, Quarantine};
 use crate::record::{seal, unseal_index, unseal_reference};
+use crate::retractions;
 use crate::store::{Inner, Store, read};
 use crate::sums::Sum;
 
@@ -243,6 +244,7 @@ struct FeedCheck<'s> {
     signals: Sum,
     opinions: Sum,
     killers: Sum,
+    retractions: u64,
     replaced: u64,
     counts: FeedCounts,
     /// Leaves without frames, and those whose frames are in no count.
@@ -276,6 +278,7 @@ impl<'s> FeedCheck<'s> {
             signals: Sum::default(),
             opinions: Sum::default(),
             killers: Sum::default(),
+            retractions: 0,
             replaced: 0,
             counts: FeedCounts::default(),
             publishes: RoaringTreemap::new(),
@@ -377,6 +380,10 @@ impl<'s> FeedCheck<'s> {
             let key = keys::numbered(self.info.no, index);
             self.killers.add(&key, &seal(killer));
         }
+        if let Some(row) = &derived.retraction {
+            let kept = row.is_kept(self.inner, self.info.no)?;
+            self.retractions = self.retractions.saturating_add(u64::from(kept));
+        }
         self.latest(index, &derived)
     }
 
@@ -468,6 +475,12 @@ impl<'s> FeedCheck<'s> {
         })?;
         if found != self.killers {
             let text = format!("{} killers instead of {}", found.rows, self.killers.rows);
+            self.find(FindingKind::Killers, text);
+        }
+        // One row a leaf, all of which say what their leaves do.
+        let (kept, said) = (self.retractions, self.counts.retract + self.counts.erase);
+        if kept != said || retractions::count(self.inner, no, indexed)? != said {
+            let text = format!("rows of {kept} retractions instead of {said}");
             self.find(FindingKind::Killers, text);
         }
         let rebuilt = crate::index::killers::rebuild(self.inner, no, indexed)?;

@@ -16,6 +16,7 @@ use hashpact_core::id::{FeedId, UnixMillis};
 use hashpact_core::puller::{JobId, PeerId};
 use hashpact_node::hub::Change;
 use hashpact_node::{Node, NodeError};
+use tokio::runtime::Handle;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::{AbortHandle, spawn_blocking};
@@ -34,6 +35,7 @@ use super::rechecking::Rechecker;
 use super::rejections::Rejections;
 use super::room::Rooms;
 use super::storing::{self, Desk};
+use super::turns::Turns;
 use super::{documents_in, fork, pipeline};
 use crate::client::Peer;
 use crate::types::{PullPart, PullRequest};
@@ -124,6 +126,7 @@ struct Hands {
     files: HashMap<PeerId, Arc<Leaves>>,
     jobs: HashMap<JobId, Job>,
     desks: BTreeMap<FeedId, Seat>,
+    turns: Arc<Turns<Arc<Desk>>>,
     bulk: Arc<Bulk>,
     rejections: Arc<Rejections>,
     rooms: Arc<Rooms>,
@@ -146,6 +149,7 @@ impl Hands {
             files: HashMap::new(),
             jobs: HashMap::new(),
             desks: BTreeMap::new(),
+            turns: Arc::default(),
             bulk,
             rejections: Arc::clone(&parts.rejections),
             rooms: Arc::clone(&parts.rooms),
@@ -258,7 +262,8 @@ impl Hands {
                     }
                 });
                 seat.used = self.node.clock().now();
-                order_at(&seat.desk, &self.tasks, &self.bulk, order);
+                let desk = Arc::clone(&seat.desk);
+                order_at(&desk, &self.threads(), order);
             }
             Errand::AskRoster { peer, from } => self.ask_roster(peer, from),
             Errand::Prove(case) => {
@@ -347,15 +352,15 @@ impl Hands {
     }
 
     fn tidy(&mut self, driver: &mut Driver) {
-        let (now, tasks) = (self.now(), self.tasks.clone());
+        let (now, threads) = (self.now(), self.threads());
         self.desks.retain(|_, seat| {
             let idle = now.since(seat.used) >= DESK_REST_MS;
             if idle && !seat.desk.is_at_rest() && seat.desk.is_quiet() {
-                order_at(&seat.desk, &tasks, &self.bulk, storing::Order::Rest);
+                order_at(&seat.desk, &threads, storing::Order::Rest);
             }
             !idle || !seat.desk.is_at_rest()
         });
-        self.purger.look(&tasks);
+        self.purger.look(&self.tasks);
         for job in self.quiet() {
             driver.quiet(job);
         }
@@ -379,18 +384,45 @@ impl Hands {
             job.task.abort();
         }
         for seat in self.desks.values() {
-            order_at(&seat.desk, &self.tasks, &self.bulk, storing::Order::Rest);
+            order_at(&seat.desk, &self.threads(), storing::Order::Rest);
+        }
+    }
+
+    fn threads(&self) -> Threads {
+        Threads {
+            tasks: self.tasks.clone(),
+            handle: self.bulk.handle(Size::Small).clone(),
+            turns: Arc::clone(&self.turns),
         }
     }
 }
 
-/// Queues an order, and puts a thread to the desk if there is none. ⚠ However much it
-/// is: who writes may hold what all who write wait for, a mute or a retraction too.
-fn order_at(desk: &Arc<Desk>, tasks: &TaskTracker, bulk: &Bulk, order: storing::Order) {
-    if desk.queue_order(order) {
-        let desk = Arc::clone(desk);
-        tasks.spawn_blocking_on(move || desk.run(), bulk.handle(Size::Small));
+/// Where desks are at work. ⚠ However much it is, with the small: who writes may hold what
+/// all who write wait for, a mute or a retraction too.
+struct Threads {
+    tasks: TaskTracker,
+    handle: Handle,
+    turns: Arc<Turns<Arc<Desk>>>,
+}
+
+/// Queues an order, and puts a thread to the desk if there is none, once it is the turn of
+/// its publisher.
+fn order_at(desk: &Arc<Desk>, threads: &Threads, order: storing::Order) {
+    if !desk.queue_order(order) {
+        return;
     }
+    let Some(begins) = threads.turns.begin(desk.publisher(), Arc::clone(desk)) else {
+        return;
+    };
+    let turns = Arc::clone(&threads.turns);
+    let work = move || {
+        let mut next = Some(begins);
+        while let Some((of, desk)) = next {
+            let more = desk.run_until(|| turns.is_wanted(of));
+            next = turns.end(of, more.then_some(desk));
+        }
+    };
+    threads.tasks.spawn_blocking_on(work, &threads.handle);
 }
 
 /// The proof that a peer gives, if it gives one.

@@ -48,6 +48,7 @@ mod standing;
 mod start;
 mod storing;
 mod targets;
+mod turns;
 mod view;
 mod vouched;
 mod waits;

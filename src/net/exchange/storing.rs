@@ -131,22 +131,28 @@ impl Desk {
         !self.queue().running
     }
 
-    /// Carries orders out until there are none. Blocking.
-    pub(crate) fn run(&self) {
+    /// Whose feed it is.
+    pub(crate) const fn publisher(&self) -> MemberNumber {
+        self.publisher
+    }
+
+    /// Carries orders out until there are none, or after one of them it is to give way;
+    /// answers whether it is to go on later. Blocking.
+    pub(crate) fn run_until(&self, gives_way: impl Fn() -> bool) -> bool {
         let mut work = self.queue().work.take().unwrap_or_default();
         loop {
-            let order = {
-                let mut queue = self.queue();
-                match queue.orders.pop_front() {
-                    Some(order) => order,
-                    None => {
-                        queue.running = false;
-                        queue.work = Some(work);
-                        return;
-                    }
-                }
-            };
-            self.carry_out(&mut work, order);
+            let order = self.queue().orders.pop_front();
+            if let Some(order) = order {
+                self.carry_out(&mut work, order);
+            }
+            let yields = gives_way();
+            let mut queue = self.queue();
+            let more = !queue.orders.is_empty();
+            if !more || yields {
+                queue.running = more;
+                queue.work = Some(work);
+                return more;
+            }
         }
     }
 

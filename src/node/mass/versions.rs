@@ -10,6 +10,7 @@
 //! matters; a restart counts it again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
 use hashpact_core::id::UnixMillis;
@@ -60,7 +61,11 @@ impl Takes {
 
 /// What was counted of each feed, within the day.
 #[derive(Debug, Default)]
-pub(crate) struct Counted(Mutex<HashMap<FeedNo, OfFeed>>);
+pub(crate) struct Counted {
+    feeds: Mutex<HashMap<FeedNo, OfFeed>>,
+    /// Retract leaves that were read for their signatures since the start.
+    pub(crate) checked: AtomicU64,
+}
 
 /// All of a feed's leaves `[from, to)` that take something out.
 #[derive(Debug, Default)]
@@ -68,11 +73,13 @@ struct OfFeed {
     from: u64,
     to: u64,
     takes: Vec<Takes>,
+    /// Entries of the first so many leaves that were alive then.
+    living: Option<(u64, u64)>,
 }
 
 impl Counted {
     fn with<T>(&self, no: FeedNo, act: impl FnOnce(&mut OfFeed) -> T) -> T {
-        let mut feeds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
         act(feeds.entry(no).or_default())
     }
 
@@ -93,6 +100,23 @@ impl Counted {
                 }
             }
         });
+    }
+
+    /// Entries of the first `size` leaves that are alive by these, reckoned once while
+    /// that size matters.
+    pub(super) fn living(
+        &self,
+        no: FeedNo,
+        size: u64,
+        reckon: impl FnOnce() -> Result<u64, NodeError>,
+    ) -> Result<u64, NodeError> {
+        let known = self.with(no, |of| of.living.filter(|(at, _)| *at == size));
+        if let Some((_, living)) = known {
+            return Ok(living);
+        }
+        let living = reckon()?;
+        self.with(no, |of| of.living = Some((size, living)));
+        Ok(living)
     }
 
     /// A signed retraction speaks for these versions, from now on.
@@ -181,7 +205,7 @@ impl Node {
                 *of = OfFeed {
                     from,
                     to: from,
-                    takes: Vec::new(),
+                    ..OfFeed::default()
                 };
             }
             of.from = from;

@@ -124,6 +124,55 @@ fn after(leaves: &[RawLeaf]) -> (Scene, Arc<Node>) {
     (scene, node)
 }
 
+/// A retract leaf with a signature that nobody made.
+fn falsely_signed() -> RawLeaf {
+    let mut retract = Retract {
+        indexes: vec![IndexRange { first: 1, count: 1 }],
+        reason: RetractReason::Wrong,
+        recheck: false,
+        note: String::new(),
+        created: super::NOW,
+        identity_signature: None,
+    };
+    retract.identity_signature = Some([9; 64]);
+    RawLeaf::new(RETRACT, retract.encode([7; 16]).unwrap())
+}
+
+#[test]
+fn a_retraction_is_read_for_its_signature_once_and_again_for_another_key() {
+    let looked = |node: &Node| {
+        node.counted
+            .checked
+            .load(std::sync::atomic::Ordering::Relaxed)
+    };
+    let leaves: Vec<RawLeaf> = (0..300).map(|_| falsely_signed()).collect();
+    let (scene, node) = after(&leaves);
+    assert_eq!((looked(&node), held(&node)), (300, 300));
+    let feed = node.publisher().own_set(&slug("confirmed")).unwrap();
+    let one_more = |node: &Node| {
+        let mut session = node.publisher().session(&feed).unwrap();
+        let from = session.append(&[falsely_signed()]).unwrap();
+        session.sign().unwrap();
+        node.review_retractions(feed.no, from).unwrap();
+        from
+    };
+    one_more(&node);
+    assert_eq!((looked(&node), held(&node)), (301, 301));
+    drop(node);
+    let node = scene.open();
+    let last = one_more(&node);
+    assert_eq!((looked(&node), held(&node)), (1, 302), "also over a start");
+    // One that was checked with other keys.
+    let mut row = node.store().retraction_rows(feed.no, last, 0).unwrap()[0];
+    row.signed = hashpact_store::Signed::Checked {
+        keys: 0,
+        good: true,
+    };
+    node.store().note_signed(feed.no, &[row]).unwrap();
+    one_more(&node);
+    assert_eq!((looked(&node), held(&node)), (3, 303));
+}
+
 #[test]
 fn a_time_to_come_hides_no_mass_retraction_before_it() {
     let later = super::NOW.plus(3 * DAY_MS);

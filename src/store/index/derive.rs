@@ -18,6 +18,7 @@ use crate::keys::{self, FRAME_KIND, IndexKey};
 use crate::opinions::OpinionRow;
 use crate::quarantine::LotName;
 use crate::record::{KillerRecord, PostingRecord};
+use crate::retractions::RetractionRow;
 use crate::store::Inner;
 
 /// Frames of videos below this quality show too little to find anything by.
@@ -37,6 +38,8 @@ pub(crate) struct Derived {
     pub(crate) killer: Option<KillerRecord>,
     /// The kind byte and the leaf itself, where it has a killer's row.
     pub(crate) killing: Option<(u8, Leaf)>,
+    /// What a retract or erase leaf says.
+    pub(crate) retraction: Option<RetractionRow>,
     /// The entry, where the leaf replaces earlier versions of it.
     pub(crate) replaces: Option<Replaces>,
     pub(crate) describe: Option<Bytes>,
@@ -99,6 +102,7 @@ pub(crate) fn derive(
         reference: None,
         killer: Kills::of(raw.kind, &leaf).map(|kills| KillerRecord::of(raw.kind, &kills)),
         killing: None,
+        retraction: RetractionRow::of(index, &leaf),
         replaces: None,
         describe: None,
         opinion: None,

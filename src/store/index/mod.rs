@@ -278,6 +278,9 @@ pub(crate) fn put_rows(
         let key = keys::numbered(no, derived.index);
         batch.put_cf(inner.cf(Family::Killers)?, key, seal(killer));
     }
+    if let Some(retraction) = &derived.retraction {
+        retraction.put(inner, batch, no)?;
+    }
     if let Some(replaces) = derived.replaces {
         let key = keys::numbered(no, replaces.first);
         batch.put_cf(inner.cf(Family::Entries)?, key, seal_index(derived.index));

@@ -83,12 +83,25 @@ impl FeedWriter {
             self.state.live_mut().row.erased = end;
             return Ok(0);
         }
+        // What is dead and whole. ⚠ Pages with nothing of it are not read: an erase leaf
+        // may name a whole large feed, and another one the same.
+        let (mut left, mut left_of_held) = {
+            let live = read(&self.state.live);
+            let retracted = held.as_ref().map(|(_, without)| without.retracted());
+            let retracted = retracted.unwrap_or_default() - &live.elided;
+            (live.liveness.dead() - &live.elided, retracted)
+        };
         let mut gone = 0_u64;
         for (erase, ranges) in &erases.leaves {
             let speaks = held.as_ref().filter(|(all, _)| all.contains(erase));
             let without = speaks.map(|(_, without)| without);
+            let left = if without.is_some() {
+                &mut left_of_held
+            } else {
+                &mut left
+            };
             for range in ranges {
-                gone = gone.saturating_add(self.drop_range(*range, end, without)?);
+                gone = gone.saturating_add(self.drop_range(*range, end, without, left)?);
             }
         }
         self.erased_to(end, gone > 0)?;
@@ -142,12 +155,20 @@ impl FeedWriter {
         Ok(erases)
     }
 
-    fn drop_range(&self, range: IndexRange, end: u64, without: Option<&Liveness>) -> Result<u64> {
+    /// Drops what a range has of the leaves that are `left`, which are fewer then.
+    fn drop_range(
+        &self,
+        range: IndexRange,
+        end: u64,
+        without: Option<&Liveness>,
+        left: &mut RoaringTreemap,
+    ) -> Result<u64> {
         let mut gone = 0_u64;
         let (mut at, end) = (range.first, range.end().min(end));
-        while at < end {
-            let to = page_end(at).min(end);
-            gone = gone.saturating_add(self.drop_within(at, to, without)?);
+        while let Some(next) = first_from(left, at).filter(|next| *next < end) {
+            let to = page_end(next).min(end);
+            gone = gone.saturating_add(self.drop_within(next, to, without)?);
+            left.remove_range(next..to);
             at = to;
         }
         Ok(gone)
@@ -339,4 +360,10 @@ impl FeedWriter {
         let mut leaf = self.inner.leaves(self.state.no, stored, index, end)?;
         leaf.pop().ok_or(StoreError::corrupt("a leaf is missing"))
     }
+}
+
+fn first_from(leaves: &RoaringTreemap, at: u64) -> Option<u64> {
+    let mut leaves = leaves.iter();
+    leaves.advance_to(at);
+    leaves.next()
 }

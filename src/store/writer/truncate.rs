@@ -182,6 +182,10 @@ impl FeedWriter {
             let key = keys::numbered(no, derived.index);
             batch.delete_cf(self.inner.cf(Family::Killers)?, key);
         }
+        if derived.retraction.is_some() {
+            let key = keys::numbered(no, derived.index);
+            batch.delete_cf(self.inner.cf(Family::Retractions)?, key);
+        }
         if let Some(opinion) = &derived.opinion {
             batch.delete_cf(self.inner.cf(Family::Opinions)?, &opinion.key);
         }

@@ -291,7 +291,7 @@ impl World {
         if let Some(running) = self.running(at)
             && let Some((desk, _)) = running.desks.get(&feed)
         {
-            desk.run();
+            desk.run_until(|| false);
         }
     }
 
