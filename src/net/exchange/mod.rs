@@ -30,6 +30,7 @@ pub mod inbox;
 mod inside;
 mod leaving;
 mod links;
+mod older;
 mod pipeline;
 mod purging;
 mod reach;

@@ -7,6 +7,10 @@
 //!
 //! The database is read on blocking threads, a few at a time over all pulls, and a
 //! little ahead of the connection, so that TLS does not wait for disk.
+//!
+//! What is held as its record alone is served only where leaves below the head asked for
+//! justify it: a puller would blame this node. Under older heads that takes long
+//! ([`OlderHeads`]).
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,12 +21,13 @@ use hashpact_core::limits::{CHUNK_MAX_LEAVES, CHUNK_TARGET_BYTES};
 use hashpact_core::liveness::Liveness;
 use hashpact_core::reject::Rejection;
 use hashpact_node::Node;
-use hashpact_store::StoreError;
+use hashpact_store::{FeedInfo, StoreError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::bulk::{Bulk, Size};
 use super::directory::Snapshots;
+use super::older::OlderHeads;
 use super::reach::Reach;
 use crate::service::ServiceError;
 use crate::types::{Answers, PullPart, PullRequest};
@@ -32,7 +37,7 @@ use crate::types::{Answers, PullPart, PullRequest};
 const READ_AHEAD: usize = 2;
 
 /// Who is given leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Reader {
     /// A member, as its grants say.
     Member(MemberNumber),
@@ -46,6 +51,7 @@ pub(crate) struct Pulls {
     node: Arc<Node>,
     snapshots: Arc<Snapshots>,
     bulk: Arc<Bulk>,
+    pub(crate) older: Arc<OlderHeads>,
 }
 
 impl Pulls {
@@ -54,6 +60,7 @@ impl Pulls {
             node,
             snapshots,
             bulk,
+            older: Arc::default(),
         }
     }
 
@@ -92,6 +99,27 @@ impl Pulls {
         Ok(Box::pin(ReceiverStream::new(chunks).map(leaving)))
     }
 
+    /// The chunk that begins at a leaf.
+    async fn chunk(
+        &self,
+        pull: &Arc<Pull>,
+        from: u64,
+        size: Size,
+    ) -> Result<ChunkParts, ServiceError> {
+        let reader = Arc::clone(pull);
+        let (chunk, doubtful) = self.reading(size, move || reader.read(from)).await?;
+        if let Some((feed, elided)) = doubtful {
+            if pull.at_head.get().is_none() {
+                let head = (pull.request.head_size, pull.request.head_root);
+                let by = (&self.node, &*self.bulk);
+                let at_head = self.older.at(by, pull.reader, &feed, head).await?;
+                let _ = pull.at_head.set(at_head);
+            }
+            pull.justify(&elided)?;
+        }
+        Ok(chunk)
+    }
+
     /// Runs what reads the database on a bulk thread, in turn.
     async fn reading<T: Send + 'static>(
         &self,
@@ -120,9 +148,11 @@ async fn read_ahead(
         let Ok(room) = chunks.reserve().await else {
             return;
         };
-        let reader = Arc::clone(&pull);
         let size = Size::of(pull.request.to.saturating_sub(from));
-        let chunk = pulls.reading(size, move || reader.chunk(from)).await;
+        let chunk = tokio::select! {
+            chunk = pulls.chunk(&pull, from, size) => chunk,
+            () = chunks.closed() => return,
+        };
         let next = chunk.as_ref().ok().map(|chunk| chunk.to);
         room.send(chunk);
         match next {
@@ -139,8 +169,8 @@ pub(crate) struct Pull {
     snapshots: Arc<Snapshots>,
     reader: Reader,
     request: PullRequest,
-    /// What is dead at the head asked for, once it matters.
-    at_head: OnceLock<Liveness>,
+    /// What is dead at the head asked for, once it matters: publishing goes on meanwhile.
+    at_head: OnceLock<Arc<Liveness>>,
 }
 
 impl Pull {
@@ -245,11 +275,28 @@ impl Pull {
         })
     }
 
-    /// The chunk that begins at a leaf.
+    /// The chunk that begins at a leaf, for who may wait as long as it takes.
     ///
     /// # Errors
     /// As [`Pull::begin`].
     pub(crate) fn chunk(&self, from: u64) -> Result<ChunkParts, ServiceError> {
+        let (chunk, doubtful) = self.read(from)?;
+        if let Some((feed, elided)) = doubtful {
+            if self.at_head.get().is_none() {
+                let at_head = self
+                    .node
+                    .store()
+                    .liveness_at(feed.no, self.request.head_size);
+                let _ = self.at_head.set(Arc::new(at_head.map_err(of_store)?));
+            }
+            self.justify(&elided)?;
+        }
+        Ok(chunk)
+    }
+
+    /// The chunk that begins at a leaf; and where it has leaves as their records that the
+    /// newest leaves do not justify at once, these and the feed.
+    fn read(&self, from: u64) -> Result<(ChunkParts, Option<Doubtful>), ServiceError> {
         let reach = self.reach()?;
         let request = &self.request;
         let store = self.node.store();
@@ -268,30 +315,31 @@ impl Pull {
             .map_err(of_store)?;
         elided.retain(|index| *index < chunk.to);
         elided.extend(store.elided_within(no, from, chunk.to).map_err(of_store)?);
-        // What is held without its payload is served only where leaves below the head
-        // asked for justify it: a puller would blame this node.
-        if elided.is_empty() || self.justified(&reach, &elided)? {
-            Ok(chunk)
+        if elided.is_empty() {
+            return Ok((chunk, None));
+        }
+        let dead = store.all_dead(no, request.head_size, &elided);
+        match dead.map_err(of_store)? {
+            Some(true) => Ok((chunk, None)),
+            Some(false) => Err(Rejection::NotFound.into()),
+            None => Ok((chunk, Some((reach.feed, elided)))),
+        }
+    }
+
+    /// Leaves below the head asked for, and no later ones, killed all of these.
+    fn justify(&self, elided: &[u64]) -> Result<(), ServiceError> {
+        let at_head = self.at_head.get().ok_or(ServiceError::Internal)?;
+        let size = self.request.head_size;
+        if elided.iter().all(|index| at_head.may_elide(*index, size)) {
+            Ok(())
         } else {
             Err(Rejection::NotFound.into())
         }
     }
-
-    /// Whether leaves below the head asked for, and no later ones, killed all of
-    /// these. Computed once in a pull: publishing goes on meanwhile.
-    fn justified(&self, reach: &Reach, elided: &[u64]) -> Result<bool, ServiceError> {
-        let head_size = self.request.head_size;
-        let at_head = if let Some(at_head) = self.at_head.get() {
-            at_head
-        } else {
-            let at_head = self.node.store().liveness_at(reach.feed.no, head_size);
-            let at_head = at_head.map_err(of_store)?;
-            self.at_head.get_or_init(|| at_head)
-        };
-        let mut elided = elided.iter();
-        Ok(elided.all(|index| at_head.may_elide(*index, head_size)))
-    }
 }
+
+/// A feed, and leaves of it that are held as their records.
+type Doubtful = (FeedInfo, Vec<u64>);
 
 fn count(chunk: &ChunkParts) {
     let pages: usize = chunk.pages.iter().map(bytes::Bytes::len).sum();
@@ -309,7 +357,7 @@ fn count(chunk: &ChunkParts) {
     clippy::needless_pass_by_value,
     reason = "an error is mapped by what it was"
 )]
-fn of_store(error: StoreError) -> ServiceError {
+pub(super) fn of_store(error: StoreError) -> ServiceError {
     if matches!(
         error,
         StoreError::UnknownFeed(_) | StoreError::OutOfRange { .. }

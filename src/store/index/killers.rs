@@ -110,6 +110,18 @@ impl Store {
         rebuild(&self.inner, no, size)
     }
 
+    /// Whether all of these are dead by the first `size` leaves; `None` where more leaves
+    /// are indexed, and it is not known from memory.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownFeed`].
+    pub fn all_dead(&self, no: FeedNo, size: u64, leaves: &[u64]) -> Result<Option<bool>> {
+        self.with_liveness(no, |liveness| {
+            let mut leaves = leaves.iter();
+            (liveness.size() == size).then(|| leaves.all(|index| liveness.is_dead(*index)))
+        })
+    }
+
     /// The describe leaves that are indexed after leaf `after`, newest first with their
     /// indexes. At most `limit` leaves are read, others that kill nothing among them.
     ///

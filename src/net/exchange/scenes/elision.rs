@@ -6,6 +6,7 @@ use hashpact_node::model::Erasure;
 
 use super::hostile::*;
 use super::*;
+use crate::exchange::served::Reader;
 
 const ENTRIES: u64 = 1_000;
 
@@ -296,4 +297,51 @@ async fn what_a_mass_erasure_left_out_is_wanted_whole_and_nobody_is_blamed() {
     assert_eq!(thief.pulls(), 2);
     assert!(victim.refused(&thief).is_empty());
     victim.stop(&coalition).await;
+}
+
+async fn drained(pulls: &Pulls, caller: u32, request: PullRequest) -> usize {
+    let parts = pulls.serve(number(caller), request).await.unwrap();
+    let parts: Vec<_> = parts.collect().await;
+    parts.iter().filter(|part| part.is_ok()).count()
+}
+
+#[tokio::test]
+async fn what_was_dead_at_an_older_head_is_reckoned_once_and_by_turns() {
+    let coalition = Coalition::new();
+    let north = coalition.open(NORTH);
+    let feed = create_set(&north, "set", &[("south", false), ("west", false)]);
+    publish(&north, "set", 0, 10);
+    let before = all_of(&north, &feed);
+    assert_eq!(erase(&north, 0..3), 3);
+    // The erased leaf alone, under one head after the other.
+    let older = [10, 20, 30].map(|n| {
+        publish(&north, "set", n, n + 10);
+        PullRequest {
+            from: 1,
+            to: 2,
+            ..all_of(&north, &feed)
+        }
+    });
+    publish(&north, "set", 40, 50);
+    let pulls = pulls(&north);
+    for _ in 0..5 {
+        assert_eq!(drained(&pulls, SOUTH, older[0]).await, 1);
+    }
+    assert_eq!(drained(&pulls, WEST, older[0]).await, 1);
+    assert_eq!(pulls.older.reckoned(), 1);
+    // The newest is known without.
+    let newest = all_of(&north, &feed);
+    assert_eq!(drained(&pulls, SOUTH, newest).await, 1);
+    // While something is reckoned for one reader, others are served.
+    let turn = pulls.older.hold(Reader::Member(number(SOUTH))).await;
+    let (shared, request) = (pulls.clone(), older[1]);
+    let waiting = tokio::spawn(async move { drained(&shared, SOUTH, request).await });
+    assert_eq!(drained(&pulls, WEST, older[2]).await, 1);
+    assert_eq!(pulls.older.reckoned(), 2);
+    assert!(!waiting.is_finished());
+    drop(turn);
+    assert_eq!(waiting.await.unwrap(), 1);
+    assert_eq!(pulls.older.reckoned(), 3);
+    // Nothing below this head had killed it.
+    assert_eq!(drained(&pulls, SOUTH, before).await, 0);
 }
