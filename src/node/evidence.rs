@@ -18,6 +18,9 @@ use crate::node::Node;
 use crate::proving::{card_with, envelopes};
 use crate::words::name_of;
 
+/// Pieces of evidence read at a time, some kilobytes each.
+const PAGE: usize = 64;
+
 /// A piece of evidence as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvidenceView {
@@ -66,15 +69,16 @@ impl Node {
     /// What the store answers.
     pub fn evidence(&self) -> Result<Vec<EvidenceView>, NodeError> {
         let mut views = Vec::new();
-        for bytes in self.store().evidence()? {
-            let (about, closed) = self.about_fork(&bytes)?;
-            let digest = Digest::of(&bytes);
+        self.each_fork(&mut |bytes| {
+            let (about, closed) = self.about_fork(bytes)?;
+            let digest = Digest::of(bytes);
             views.push(EvidenceView {
                 digest,
                 about,
                 closed,
             });
-        }
+            Ok(())
+        })?;
         let chain = self.membership().state().chain.clone();
         for bytes in self.store().equivocations()? {
             let Some(chain) = &chain else {
@@ -96,6 +100,24 @@ impl Node {
             });
         }
         Ok(views)
+    }
+
+    /// Shows the evidence of every fork, some pieces at a time.
+    fn each_fork(
+        &self,
+        visit: &mut dyn FnMut(&Bytes) -> Result<(), NodeError>,
+    ) -> Result<(), NodeError> {
+        let mut after = None;
+        loop {
+            let page = self.store().evidence_after(after.as_ref(), PAGE)?;
+            let Some((last, _)) = page.last() else {
+                return Ok(());
+            };
+            after = Some(*last);
+            for (_, bytes) in &page {
+                visit(bytes)?;
+            }
+        }
     }
 
     fn about_fork(&self, bytes: &Bytes) -> Result<(EvidenceAbout, bool), NodeError> {
@@ -133,11 +155,12 @@ impl Node {
     ) -> Result<(Bytes, Verified<Guilt>), NodeError> {
         let chain = self.membership().roster()?;
         let mut found = Vec::new();
-        for bytes in self.store().evidence()? {
-            if named(&bytes, digest) {
-                found.push(self.fork_of(&bytes, &chain, describe)?);
+        self.each_fork(&mut |bytes| {
+            if named(bytes, digest) {
+                found.push(self.fork_of(bytes, &chain, describe)?);
             }
-        }
+            Ok(())
+        })?;
         for bytes in self.store().equivocations()? {
             if named(&bytes, digest) {
                 found.push(Evidence::Documents(DocumentEvidence::decode(&bytes)?));

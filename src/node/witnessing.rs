@@ -112,6 +112,15 @@ impl Witnessing {
         feeds.map(|(feed, state)| (*feed, state.clone())).collect()
     }
 
+    /// Whether a state of a feed is recorded.
+    #[must_use]
+    pub fn has_record(&self, feed: &FeedId) -> bool {
+        let states = self.states();
+        states
+            .state(feed)
+            .is_some_and(|state| state.epoch != ROSTER)
+    }
+
     /// The version and root of a roster chain that is recorded under a name.
     #[must_use]
     pub fn recorded_roster(&self, record: &FeedId) -> Option<(u64, Digest)> {

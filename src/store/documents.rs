@@ -1,4 +1,4 @@
-//! Documents as received: rosters, cards, suspensions, evidence.
+//! Documents as received: rosters, cards, suspensions, evidence of two of one version.
 //!
 //! The store keeps the bytes and trusts nothing in them: who reads them verifies
 //! them again, from the genesis digest on.
@@ -14,9 +14,11 @@ use crate::store::Store;
 
 /// After every key of these families.
 pub(crate) const END: [u8; 64] = [0xff; 64];
-/// Evidence of forks stands under its digest, other evidence under its subject,
-/// which is shorter.
-const DIGEST_BYTES: usize = 32;
+/// Evidence of two documents stands under its subject, which is shorter than what other
+/// evidence stands under.
+const SUBJECT_MAX_BYTES: usize = 31;
+/// What subjects begin with: `c` or `r`.
+const SUBJECTS: (&[u8], &[u8]) = (b"c", b"s");
 /// Subjects of which two documents of one version are kept: two rosters of 1 MiB at
 /// most, and more than a few are one story told again.
 const EQUIVOCATIONS_MAX: usize = 64;
@@ -84,31 +86,6 @@ impl Store {
         self.documents(Family::Suspensions)
     }
 
-    /// Keeps evidence under its digest; answers whether it is new.
-    ///
-    /// # Errors
-    /// What RocksDB answers.
-    pub fn put_evidence(&self, evidence: &[u8]) -> Result<bool> {
-        let digest = Digest::of(evidence);
-        if self
-            .inner
-            .get(Family::Evidence, digest.as_bytes())?
-            .is_some()
-        {
-            return Ok(false);
-        }
-        self.put_document(Family::Evidence, digest.as_bytes(), evidence)?;
-        Ok(true)
-    }
-
-    /// All evidence of forks.
-    ///
-    /// # Errors
-    /// What RocksDB answers.
-    pub fn evidence(&self) -> Result<Vec<Bytes>> {
-        self.evidence_where(|key| key.len() == DIGEST_BYTES)
-    }
-
     /// Keeps evidence of two documents of one version, the first about a subject, and
     /// of at most 64 subjects; answers whether it was kept.
     ///
@@ -128,14 +105,10 @@ impl Store {
     /// # Errors
     /// What RocksDB answers.
     pub fn equivocations(&self) -> Result<Vec<Bytes>> {
-        self.evidence_where(|key| key.len() != DIGEST_BYTES)
-    }
-
-    fn evidence_where(&self, which: impl Fn(&[u8]) -> bool) -> Result<Vec<Bytes>> {
         let mut evidence = Vec::new();
         self.inner
-            .scan(Family::Evidence, &[], &END, |key, document| {
-                if which(key) {
+            .scan(Family::Evidence, SUBJECTS.0, SUBJECTS.1, |key, document| {
+                if key.len() <= SUBJECT_MAX_BYTES {
                     evidence.push(Bytes::copy_from_slice(document));
                 }
                 Ok(true)
@@ -183,12 +156,11 @@ mod tests {
             let digest = Digest::of(content);
             store.put_card(member, 1, &digest, content).unwrap();
         }
-        assert!(store.put_evidence(b"two heads").unwrap());
-        assert!(!store.put_evidence(b"two heads").unwrap());
         assert!(store.put_equivocation(b"c1", b"two cards").unwrap());
         assert!(!store.put_equivocation(b"c1", b"two others").unwrap());
         for n in 2..200_u32 {
-            let kept = store.put_equivocation(&n.to_be_bytes(), b"more").unwrap();
+            let subject = [&b"r"[..], &n.to_be_bytes()].concat();
+            let kept = store.put_equivocation(&subject, b"more").unwrap();
             let room = usize::try_from(n).unwrap() <= EQUIVOCATIONS_MAX;
             assert_eq!(kept, room, "{n}");
         }
@@ -199,9 +171,5 @@ mod tests {
         assert_eq!(versions, [1, 2, 44]);
         assert_eq!(store.cards().unwrap().len(), 2);
         assert_eq!(store.equivocations().unwrap().len(), EQUIVOCATIONS_MAX);
-        assert_eq!(
-            store.evidence().unwrap(),
-            [Bytes::from_static(b"two heads")]
-        );
     }
 }

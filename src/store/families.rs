@@ -17,7 +17,7 @@
 //! | `roster` | version | envelope |
 //! | `cards` | member, version, digest | envelope |
 //! | `suspensions` | member, roster version, digest | envelope |
-//! | `evidence` | digest | bytes |
+//! | `evidence` | subject of two documents; or see `forks.rs` | bytes |
 //! | `audit` | see `audit.rs` | the node's own audit feed |
 //! | `quarantine` | feed, reason, kind, index / 65,536 | bitmaps of leaves held, released, dropped |
 //! | `opinions` | subject, member, feed id, index | opinion |

@@ -22,6 +22,8 @@ const MIGRATIONS: &[Migration] = &[
     crate::journal::migrate,
     // Retractions have rows of their own.
     crate::retractions::migrate,
+    // Evidence of forks has names.
+    crate::forks::migrate,
 ];
 
 /// The schema that this program writes.

@@ -16,14 +16,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future, stream};
 use hashpact_core::access::Snapshot;
-use hashpact_core::evidence::ForkEvidence;
 use hashpact_core::id::{Digest, FeedId, MemberNumber};
 use hashpact_core::limits::{COSIGNATURES_MAX, RECEIPTS_MAX};
 use hashpact_core::page;
 use hashpact_core::reject::Rejection;
 use hashpact_node::Node;
 use hashpact_node::hub::Change;
-use hashpact_store::{HeadRef, Store, StoreError};
+use hashpact_store::{ForkName, HeadRef, Store, StoreError};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::task::spawn_blocking;
@@ -42,6 +41,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Describe leaves looked at for who had a grant: a change of grants every day for
 /// ten years.
 const DESCRIBES_MAX: usize = 4_096;
+/// Pieces of evidence read at a time, some kilobytes each.
+const EVIDENCE_AT_ONCE: usize = 16;
 /// Receipts beside one head, so that an announcement stays within a message.
 const RECEIPTS_MAX_BYTES: usize = 2 * 1024 * 1024;
 
@@ -89,7 +90,9 @@ enum Work {
     Card(MemberNumber),
     Suspensions,
     Feed(FeedId),
-    Evidence,
+    /// Evidence of forks, from after one of them on.
+    Evidence(Option<ForkName>),
+    EvidenceOf(FeedId),
     Equivocations,
     Overdue,
     SnapshotEnd,
@@ -106,6 +109,13 @@ impl Queue {
     fn push(&mut self, work: Work) {
         if self.waiting.insert(work) {
             self.order.push_back(work);
+        }
+    }
+
+    /// What is to be told before all that waits.
+    fn push_first(&mut self, work: Work) {
+        if self.waiting.insert(work) {
+            self.order.push_front(work);
         }
     }
 
@@ -215,7 +225,7 @@ impl Telling {
             Some(Change::Suspension) => self.work.push(Work::Suspensions),
             Some(Change::Head(feed) | Change::Receipt(feed)) => self.work.push(Work::Feed(feed)),
             Some(Change::Overdue) => self.work.push(Work::Overdue),
-            Some(Change::Evidence(_)) => self.work.push(Work::Evidence),
+            Some(Change::Evidence(feed)) => self.work.push(Work::EvidenceOf(feed)),
             Some(Change::Equivocation) => self.work.push(Work::Equivocations),
             Some(Change::Cosigned(feed, member)) => {
                 if member == self.teller.to {
@@ -249,6 +259,9 @@ impl Telling {
             return Ok(false);
         };
         self.ready = self.teller.tell(work)?.into();
+        if let Some(more) = self.teller.more.take() {
+            self.work.push_first(more);
+        }
         Ok(true)
     }
 
@@ -271,7 +284,7 @@ impl Telling {
         for feed in self.teller.cosigned_feeds() {
             self.work.push(Work::Feed(feed));
         }
-        self.work.push(Work::Evidence);
+        self.work.push(Work::Evidence(None));
     }
 }
 
@@ -300,6 +313,8 @@ pub(super) struct Teller {
     snapshots: Arc<Snapshots>,
     pub(super) to: MemberNumber,
     pub(super) told: Told,
+    /// What goes on from where the last work ended.
+    more: Option<Work>,
 }
 
 /// What this watch told already.
@@ -311,7 +326,8 @@ pub(super) struct Told {
     pub(super) heads: HashMap<FeedId, Digest>,
     receipts: ToldReceipts,
     overdue: Option<Vec<(MemberNumber, u64)>>,
-    evidence: HashSet<Digest>,
+    forks: HashSet<ForkName>,
+    equivocations: HashSet<Digest>,
     /// Per feed, the describe leaf in force when it was last decided whether the
     /// member lost a grant.
     grants: HashMap<FeedId, u64>,
@@ -325,6 +341,7 @@ impl Teller {
             node,
             to,
             told: Told::default(),
+            more: None,
         }
     }
 
@@ -338,7 +355,11 @@ impl Teller {
             Work::Card(member) => Ok(self.card(member)),
             Work::Suspensions => Ok(self.suspensions()),
             Work::Feed(feed) => self.feed(snapshot, &feed),
-            Work::Evidence => self.evidence(&snapshot),
+            Work::Evidence(after) => self.evidence_after(&snapshot, after),
+            Work::EvidenceOf(feed) => {
+                let about = self.node.store().evidence_about(&feed);
+                about.map(|pieces| self.evidence(&snapshot, pieces))
+            }
             Work::Equivocations => self.equivocations(),
             Work::Overdue => Ok(self.overdue(&snapshot)),
             Work::SnapshotEnd => Ok(vec![Announcement::SnapshotEnd]),
@@ -496,31 +517,45 @@ impl Teller {
         Ok(None)
     }
 
+    /// Some of what there is: however much that is, little is in memory at a time.
+    fn evidence_after(
+        &mut self,
+        snapshot: &Arc<Snapshot>,
+        after: Option<ForkName>,
+    ) -> Result<Vec<Announcement>, StoreError> {
+        let store = self.node.store();
+        let pieces = store.evidence_after(after.as_ref(), EVIDENCE_AT_ONCE)?;
+        let last = pieces.last().map(|(name, _)| Work::Evidence(Some(*name)));
+        self.more = last.filter(|_| pieces.len() == EVIDENCE_AT_ONCE);
+        Ok(self.evidence(snapshot, pieces))
+    }
+
     /// Evidence goes to whoever may see heads and proofs of the feed.
-    fn evidence(&mut self, snapshot: &Arc<Snapshot>) -> Result<Vec<Announcement>, StoreError> {
+    fn evidence(
+        &mut self,
+        snapshot: &Arc<Snapshot>,
+        pieces: Vec<(ForkName, Bytes)>,
+    ) -> Vec<Announcement> {
         let mut said = Vec::new();
-        for evidence in self.node.store().evidence()? {
-            if self.may_hear_of(&evidence, snapshot).is_ok()
-                && self.told.evidence.insert(Digest::of(&evidence))
-            {
+        for (name, evidence) in pieces {
+            if self.may_hear_of(&name, snapshot).is_ok() && self.told.forks.insert(name) {
                 said.push(Announcement::Evidence(evidence));
             }
         }
-        Ok(said)
+        said
     }
 
     /// Rosters and cards are everybody's, and so is what contradicts itself in them.
     fn equivocations(&mut self) -> Result<Vec<Announcement>, StoreError> {
         let mut all = self.node.store().equivocations()?;
-        all.retain(|evidence| self.told.evidence.insert(Digest::of(evidence)));
+        all.retain(|evidence| self.told.equivocations.insert(Digest::of(evidence)));
         let said = all.into_iter().map(Announcement::DocumentEvidence);
         Ok(said.collect())
     }
 
     /// Whoever may see heads of the feed, while the epoch that it is about is open.
-    fn may_hear_of(&self, evidence: &Bytes, snapshot: &Arc<Snapshot>) -> Result<(), Rejection> {
-        let fork = ForkEvidence::decode(evidence)?;
-        if fork.epoch()? < snapshot.roster().roster().epoch(fork.feed) {
+    fn may_hear_of(&self, fork: &ForkName, snapshot: &Arc<Snapshot>) -> Result<(), Rejection> {
+        if fork.epoch < snapshot.roster().roster().epoch(fork.feed) {
             return Err(Rejection::NotFound);
         }
         match Reach::of(self.node.store(), Arc::clone(snapshot), &fork.feed) {

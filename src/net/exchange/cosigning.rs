@@ -54,12 +54,9 @@ impl Driver {
             self.publishers.entry(feed).or_insert(cosigned.publisher);
             self.tell_witness(Event::Held { feed, cosigned });
         }
-        let evidence = self.node.store().evidence().unwrap_or_default();
-        for bytes in evidence {
-            let fork = ForkEvidence::decode(&bytes);
-            if let Ok((feed, epoch)) = fork.and_then(|fork| Ok((fork.feed, fork.epoch()?))) {
-                self.tell_witness(Event::Forked { feed, epoch });
-            }
+        for fork in self.node.store().forks().unwrap_or_default() {
+            let (feed, epoch) = (fork.feed, fork.epoch);
+            self.tell_witness(Event::Forked { feed, epoch });
         }
     }
 

@@ -93,8 +93,6 @@ pub(crate) struct Driver {
     pub(super) denied: hashpact_core::puller::Denied,
     /// Forks of feeds that are not held.
     pub(super) unheld: Unheld,
-    /// Feeds and epochs of which there is evidence of a fork.
-    pub(super) proven: HashSet<(FeedId, u32)>,
     /// Rosters that were asked for because a peer named them.
     pub(super) asked_for: HashSet<Digest>,
     /// See [`Parts::confirm_wait`].
@@ -139,7 +137,6 @@ impl Driver {
             announced: BTreeMap::new(),
             denied: hashpact_core::puller::Denied::default(),
             unheld: Unheld::default(),
-            proven: HashSet::new(),
             asked_for: HashSet::new(),
             epochs: Epochs::default(),
             beside: Beside::default(),

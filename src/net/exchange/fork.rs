@@ -11,11 +11,15 @@ use hashpact_core::puller::Head;
 use hashpact_core::reject::Rejection;
 use hashpact_core::verified::Verified;
 use hashpact_node::{Node, NodeError};
+use hashpact_store::{ForkName, StoreError};
 use tokio::task::spawn_blocking;
 
 use super::bundle::Source;
 use super::pipeline::{Pulled, coalition, describe_of};
 use crate::types::{ProofParts, PullPart, PullRequest};
+
+/// Pieces of evidence kept of one publisher about feeds that this node tells nobody of.
+pub(crate) const UNTOLD_MAX: usize = 16;
 
 /// Two heads of one feed that do not agree.
 #[derive(Debug)]
@@ -99,17 +103,14 @@ impl Search {
             between: ranges.between,
             node_cards: cards(node, self.case.publisher),
         };
-        // A peer may have proved it meanwhile: one shows what happened.
-        if is_kept(node, &evidence) {
-            return false;
-        }
+        // A peer may have proved it meanwhile: then it is known.
         let stored = check(node, self.case.publisher, &evidence)
             .map_err(NodeError::from)
-            .and_then(|_| Ok(node.store().put_evidence(&evidence.encode())?));
+            .and_then(|fork| Ok(keep(node, self.case.publisher, (evidence, &fork))?));
         match stored {
             Ok(new) => new,
             Err(error) => {
-                let feed = evidence.feed.0.short();
+                let feed = self.case.feed.0.short();
                 tracing::warn!(%feed, %error, code = error.code(), "no evidence");
                 false
             }
@@ -117,14 +118,50 @@ impl Search {
     }
 }
 
-/// Whether evidence of a fork in the same epoch of the feed is kept: what is kept was
-/// checked.
-fn is_kept(node: &Node, evidence: &ForkEvidence) -> bool {
-    let about = |evidence: &ForkEvidence| Some((evidence.feed, evidence.epoch().ok()?));
-    let of = |bytes| about(&ForkEvidence::decode(bytes).ok()?);
-    let kept = node.store().evidence().unwrap_or_default();
-    kept.iter()
-        .any(|bytes| of(bytes).is_some() && of(bytes) == about(evidence))
+/// Whether a fork is known here as well as it is wanted: with evidence where others are
+/// told of it, else at all.
+pub(super) fn is_known(
+    node: &Node,
+    publisher: MemberNumber,
+    fork: &ForkName,
+) -> Result<bool, StoreError> {
+    let store = node.store();
+    if store.has_fork(fork)? {
+        return Ok(true);
+    }
+    Ok(store.knows_fork(publisher, fork)? && !tells_of(node, &fork.feed))
+}
+
+/// Keeps evidence that was checked; answers whether it says something new.
+///
+/// PROTOCOL 14.13. ⚠ A publisher makes up as many feeds as it likes and forks them all: of
+/// what this node tells nobody of, a few pieces show what the publisher does, and of the
+/// rest it remembers that they are forked.
+pub(super) fn keep(
+    node: &Node,
+    publisher: MemberNumber,
+    (evidence, fork): (ForkEvidence, &Verified<Fork>),
+) -> Result<bool, StoreError> {
+    let name = ForkName {
+        feed: evidence.feed,
+        epoch: fork.larger.checkpoint.origin.epoch,
+    };
+    if is_known(node, publisher, &name)? {
+        return Ok(false);
+    }
+    let wanted = tells_of(node, &name.feed) || {
+        let kept = node.store().forks_of(publisher)?;
+        let untold = kept.iter().filter(|kept| !tells_of(node, &kept.feed));
+        untold.count() < UNTOLD_MAX
+    };
+    let evidence = wanted.then_some(evidence);
+    node.store().put_fork(publisher, &name, evidence)
+}
+
+/// Whether this node tells others of a feed: it holds it, or witnesses it.
+fn tells_of(node: &Node, feed: &FeedId) -> bool {
+    let witnesses = |feed| node.witnessing().is_some_and(|w| w.has_record(feed));
+    node.store().feed_no(feed).is_some() || witnesses(feed)
 }
 
 /// The ranges of a proof up to a size, if they meet.

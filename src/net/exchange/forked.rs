@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 
-use hashpact_core::evidence::ForkEvidence;
 use hashpact_core::id::FeedId;
 use hashpact_core::merkle;
 use hashpact_core::puller::{Event, Growth, Head};
@@ -31,13 +30,10 @@ struct Found {
 }
 
 impl Driver {
-    /// Forks of feeds that are not held, as the evidence at hand says.
+    /// Forks of feeds that are not held, as far as they are remembered.
     pub(super) fn remember_forks(&mut self) {
-        for bytes in self.node.store().evidence().unwrap_or_default() {
-            let fork = ForkEvidence::decode(&bytes);
-            let Ok((feed, epoch)) = fork.and_then(|fork| Ok((fork.feed, fork.epoch()?))) else {
-                continue;
-            };
+        for fork in self.node.store().forks().unwrap_or_default() {
+            let (feed, epoch) = (fork.feed, fork.epoch);
             let is_open = epoch >= self.node.membership().epoch(feed);
             if is_open && self.node.store().feed_no(&feed).is_none() {
                 let told = false;

@@ -15,7 +15,7 @@ use hashpact_core::reject::Rejection;
 use hashpact_core::verified::Verified;
 use hashpact_node::NodeError;
 use hashpact_node::hub::Change;
-use hashpact_store::FeedInfo;
+use hashpact_store::{FeedInfo, ForkName};
 
 use super::documents_in;
 use super::driver::Driver;
@@ -326,38 +326,22 @@ impl Driver {
         let Some(publisher) = self.publishers.get(&feed).copied() else {
             return Ok(()); // nothing of the feed is known here
         };
-        if evidence.epoch()? < self.node.membership().epoch(feed) {
+        let epoch = evidence.epoch()?;
+        if epoch < self.node.membership().epoch(feed) {
             return Ok(()); // the roster has closed that epoch, and what it says of it
         }
-        let fork = fork::check(&self.node, publisher, &evidence)?;
-        let about = (feed, fork.larger.checkpoint.origin.epoch);
-        // One shows what happened. ⚠ Whoever has one makes any number of others of it.
-        if !self.proven.insert(about) || self.is_proven(publisher, about)? {
+        // One piece shows what happened. ⚠ Whoever has one makes any number of others of it.
+        if fork::is_known(&self.node, publisher, &ForkName { feed, epoch })? {
             return Ok(());
         }
-        if self.node.store().put_evidence(bytes)? {
+        let proven = fork::check(&self.node, publisher, &evidence)?;
+        if fork::keep(&self.node, publisher, (evidence, &proven))? {
             tracing::error!(feed = %feed.0.short(), "a peer proved that the publisher forked a feed");
             self.freeze(feed);
             self.tell(Event::ForkFound { feed });
             self.node.hub().tell(Change::Evidence(feed));
         }
         Ok(())
-    }
-
-    /// Whether evidence of a fork in an epoch of a feed is kept.
-    fn is_proven(
-        &self,
-        publisher: MemberNumber,
-        (feed, epoch): (FeedId, u32),
-    ) -> Result<bool, NodeError> {
-        let is_about = |bytes: &Bytes| {
-            let evidence = ForkEvidence::decode(bytes).ok()?;
-            let of_feed = (evidence.feed == feed).then_some(evidence)?;
-            let fork = fork::check(&self.node, publisher, &of_feed).ok()?;
-            Some(fork.larger.checkpoint.origin.epoch == epoch)
-        };
-        let kept = self.node.store().evidence()?;
-        Ok(kept.iter().any(|bytes| is_about(bytes) == Some(true)))
     }
 
     /// PROTOCOL 16.13: a member that loses its grant gets that one describe leaf, stops

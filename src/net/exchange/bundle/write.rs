@@ -11,7 +11,6 @@ use futures_util::StreamExt as _;
 use hashpact_core::access::{RosterReach, Snapshot};
 use hashpact_core::bundle::{FEEDS_MAX, Header, Recipient, RecordKind, Writer, authority};
 use hashpact_core::card::{CardState, KeyOwner};
-use hashpact_core::evidence::ForkEvidence;
 use hashpact_core::id::Slug;
 use hashpact_core::leaf::{DESCRIBE, RawLeaf};
 use hashpact_core::page;
@@ -286,11 +285,13 @@ impl Exporting {
 
     fn evidence(&self, reader: Reader, sets: &[Chosen]) -> Result<Vec<Announcement>, NodeError> {
         let mut all = Vec::new();
-        for bytes in self.node.store().evidence()? {
-            let about = ForkEvidence::decode(&bytes).map(|evidence| evidence.feed);
-            if about.is_ok_and(|about| sets.iter().any(|set| set.feed.id == about)) {
-                all.push(Announcement::Evidence(bytes));
-            }
+        for set in sets {
+            let about = self.node.store().evidence_about(&set.feed.id)?;
+            all.extend(
+                about
+                    .into_iter()
+                    .map(|(_, piece)| Announcement::Evidence(piece)),
+            );
         }
         // Whose cards contradict themselves is no business of who is out.
         if reader == Reader::Authority {

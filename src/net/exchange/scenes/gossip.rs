@@ -11,6 +11,7 @@ use super::hostile::{
 };
 use super::hostile_heads::forked;
 use super::*;
+use crate::exchange::fork;
 
 /// A set that two members may read and none may relay.
 fn unrelayed(coalition: &Coalition, size: u64) -> Forged {
@@ -107,6 +108,56 @@ fn evidence_of(smaller: &Forged, larger: &Forged) -> ForkEvidence {
         between: larger.range(m, n).hashes().to_vec(),
         node_cards: Vec::new(),
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publisher_that_forks_feeds_by_the_dozen_fills_nobodys_disk() {
+    let coalition = ticking();
+    let held = Forged::new(&coalition, NORTH, "held", 40);
+    let marker = Forged::new(&coalition, NORTH, "marker", 5);
+    let teller = Hostile::start(&coalition, WEST, held.script()).await;
+    let victim = Victim::start(&coalition).await;
+    victim.meet(&coalition, &teller);
+    until("one is held", || victim.applied(&held.feed) == 40).await;
+    let made_up = (0..30).map(|n| Forged::new(&coalition, NORTH, &format!("set-{n}"), 40));
+    let made_up: Vec<_> = made_up.collect();
+    for one in made_up.iter().chain([&held]) {
+        let mut evidence = evidence_of(one, &forked(one, 20, 45));
+        evidence.node_cards = vec![Bytes::from(vec![7; 10_000]); 8];
+        teller.says(one.head(40));
+        teller.says(Announcement::Evidence(evidence.encode().into()));
+    }
+    let store = || victim.node.store();
+    until("all was heard", || store().forks().unwrap().len() == 31).await;
+    // Of what is held all, of what nobody has a few, and none of it padded.
+    let kept = store().evidence().unwrap();
+    assert_eq!(kept.len(), fork::UNTOLD_MAX + 1);
+    assert!(kept.iter().all(|piece| piece.len() < 2_000));
+    assert_eq!(store().evidence_about(&held.feed).unwrap().len(), 1);
+    assert!(
+        store()
+            .evidence_about(&made_up[29].feed)
+            .unwrap()
+            .is_empty()
+    );
+    drop(teller);
+    // What is only remembered stays out all the same.
+    let victim = victim.restart(&coalition).await;
+    let last = made_up[29].clone();
+    let heads = vec![last.head(40), marker.head(5)];
+    let (of_last, of_marker) = (last.clone().give(), marker.clone().give());
+    let publisher = Hostile::start(&coalition, NORTH, Script::default()).await;
+    publisher.plays(Script {
+        first: heads,
+        give: Some(Arc::new(move |caller, request| {
+            of_last(caller, request).or_else(|| of_marker(caller, request))
+        })),
+        ..Script::default()
+    });
+    victim.meet(&coalition, &publisher);
+    until("another is there", || victim.applied(&marker.feed) == 5).await;
+    assert!(victim.held(&last.feed).is_none());
+    victim.stop(&coalition).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,11 @@
 //! What a member hears on a watch.
 
+use hashpact_core::evidence::ForkEvidence;
 use hashpact_core::leaf::RawLeaf;
 use hashpact_core::merkle::proof::verify_inclusion;
 use hashpact_core::page;
 use hashpact_node::hub::Change;
+use hashpact_store::ForkName;
 
 use super::*;
 use crate::exchange::announce::{announcements, told_to};
@@ -275,6 +277,55 @@ async fn an_observer_is_told_of_no_feed_even_of_one_that_is_granted_to_it_or_to_
             let refused = ask(request).await;
             assert!(refused.is_err());
             assert_eq!(refused, ask(no_such).await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn evidence_of_many_forks_is_told_before_the_end_and_to_readers_alone() {
+    let coalition = Coalition::new();
+    let north = coalition.open(NORTH);
+    let keep = |set: &str| {
+        let feed = create_set(&north, set, &[("south", false)]);
+        let fork = ForkName { feed, epoch: 0 };
+        let evidence = ForkEvidence {
+            feed,
+            smaller: Bytes::new(),
+            larger: Bytes::new(),
+            before: Vec::new(),
+            between: Vec::new(),
+            node_cards: Vec::new(),
+        };
+        let store = north.store();
+        assert!(
+            store
+                .put_fork(number(NORTH), &fork, Some(evidence))
+                .unwrap()
+        );
+        feed
+    };
+    for n in 0..50 {
+        keep(&format!("set-{n}"));
+    }
+    let told = |said: &[Announcement]| {
+        let mut told = BTreeSet::new();
+        for item in said {
+            if let Announcement::Evidence(piece) = item {
+                assert!(told.insert(ForkEvidence::decode(piece).unwrap().feed));
+            }
+        }
+        told.len()
+    };
+    let mut south = watch(&north, SOUTH);
+    assert_eq!(told(&snapshot_of(&mut south).await), 50);
+    assert_eq!(told(&snapshot_of(&mut watch(&north, WEST)).await), 0);
+    // One that is found later is told alone.
+    let last = keep("last");
+    north.hub().tell(Change::Evidence(last));
+    loop {
+        if let Announcement::Evidence(piece) = next(&mut south).await {
+            assert_eq!(ForkEvidence::decode(&piece).unwrap().feed, last);
+            return;
         }
     }
 }
