@@ -82,7 +82,10 @@ fn set(set: PastSet) -> wire::PastSet {
 fn unknown(set: &str, why: PastUnknown) -> wire::PastUnknown {
     let count = match why {
         PastUnknown::PayloadsGone(count) | PastUnknown::OpinionsGone(count) => count,
-        PastUnknown::HeadsPruned | PastUnknown::CutOff | PastUnknown::TooMany => 0,
+        PastUnknown::HeadsPruned
+        | PastUnknown::CutOff
+        | PastUnknown::TooMany
+        | PastUnknown::TooManyOpinions => 0,
     };
     wire::PastUnknown {
         set: set.to_owned(),

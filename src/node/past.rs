@@ -70,6 +70,8 @@ pub enum PastUnknown {
     OpinionsGone(u64),
     /// More leaves carry the signal than are looked at.
     TooMany,
+    /// More was said of an entry than is looked at.
+    TooManyOpinions,
 }
 
 impl PastUnknown {
@@ -82,6 +84,7 @@ impl PastUnknown {
             Self::PayloadsGone(_) => "payloads_gone",
             Self::OpinionsGone(_) => "opinions_gone",
             Self::TooMany => "too_many",
+            Self::TooManyOpinions => "too_many_opinions",
         }
     }
 }
@@ -280,7 +283,7 @@ impl Node {
         if gone > 0 {
             note(PastUnknown::PayloadsGone(gone));
         }
-        let mut differs = false;
+        let (mut differs, mut left_out) = (false, false);
         for index in carriers {
             let now = (index < size).then(|| stood(&then.past, index)).flatten();
             let later = then.next.as_ref();
@@ -292,7 +295,9 @@ impl Node {
                 continue;
             };
             let first = said.first_index(index);
-            let about = opinions.about(self, then, first)?;
+            let (about, more, changed) = opinions.about(self, then, first)?;
+            left_out |= more;
+            differs |= changed;
             let kind = Some(signal.kind().number());
             let live = about.iter().map(|said| LiveOpinion {
                 feed: said.feed,
@@ -315,6 +320,9 @@ impl Node {
         if differs {
             note(PastUnknown::HeadsPruned);
         }
+        if left_out {
+            note(PastUnknown::TooManyOpinions);
+        }
         if opinions.gone() > 0 && !answer.found.is_empty() {
             note(PastUnknown::OpinionsGone(opinions.gone()));
         }
@@ -323,10 +331,10 @@ impl Node {
 
     /// The opinions feeds as they stood.
     fn opinions_then(&self, of: &PastOf) -> Result<Opinions, NodeError> {
-        let mut feeds = HashMap::new();
+        let mut opinions = Opinions::default();
         // By sizes of sets nothing is said of when opinions came.
         let PastOf::Time(time) = of else {
-            return Ok(Opinions { feeds });
+            return Ok(opinions);
         };
         for feed in self.store().feeds() {
             if feed.kind != FeedKind::Opinions || feed.status == FeedStatus::Dropping {
@@ -335,12 +343,17 @@ impl Node {
             let head = self
                 .store()
                 .past_head(feed.no, AsOf::Time(*time), self.clock().now())?;
-            if let Some(head) = head {
-                let size = head.head.at().size;
-                feeds.insert(feed.no, (size, self.store().past_feed(feed.no, size)?));
+            let Some(head) = head else {
+                continue;
+            };
+            let at = |size| Ok::<_, NodeError>((size, self.store().past_feed(feed.no, size)?));
+            let next = head.next.as_ref().filter(|_| !head.exact);
+            if let Some(next) = next.filter(|next| next.at().size <= feed.indexed) {
+                opinions.next.insert(feed.no, at(next.at().size)?);
             }
+            opinions.feeds.insert(feed.no, at(head.head.at().size)?);
         }
-        Ok(Opinions { feeds })
+        Ok(opinions)
     }
 }
 
@@ -360,8 +373,11 @@ fn stood(past: &PastFeed, index: u64) -> Option<EntryState> {
 }
 
 /// Opinions feeds at their heads.
+#[derive(Default)]
 struct Opinions {
     feeds: HashMap<FeedNo, (u64, PastFeed)>,
+    /// The same at the next head that is kept, where heads between may be forgotten.
+    next: HashMap<FeedNo, (u64, PastFeed)>,
 }
 
 impl Opinions {
@@ -370,16 +386,36 @@ impl Opinions {
         self.feeds.values().map(|(_, past)| past.gone.len()).sum()
     }
 
-    /// What was said of one entry.
-    fn about(&self, node: &Node, then: &Then, first: u64) -> Result<Vec<SaidOpinion>, NodeError> {
+    /// What was said of one entry; whether there was more than is looked at; and whether
+    /// it changed where heads may be forgotten.
+    fn about(
+        &self,
+        node: &Node,
+        then: &Then,
+        first: u64,
+    ) -> Result<(Vec<SaidOpinion>, bool, bool), NodeError> {
         if self.feeds.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), false, false));
         }
-        let mut said = node.store().opinions_ever_on(&then.feed.id, first)?;
-        said.retain(|said| {
-            let feed = self.feeds.get(&said.feed_no);
-            feed.is_some_and(|(_, past)| stood(past, said.index).is_some())
-        });
-        Ok(said)
+        let (said, left_out) = Self::read(node, then, first, &|no| self.feeds.get(&no))?;
+        if self.next.is_empty() {
+            return Ok((said, left_out, false));
+        }
+        let next = |no| self.next.get(&no).or_else(|| self.feeds.get(&no));
+        let (later, more) = Self::read(node, then, first, &next)?;
+        let differs = said != later;
+        Ok((said, left_out || more, differs))
+    }
+
+    fn read<'p>(
+        node: &Node,
+        then: &Then,
+        first: u64,
+        of: &dyn Fn(FeedNo) -> Option<&'p (u64, PastFeed)>,
+    ) -> Result<(Vec<SaidOpinion>, bool), NodeError> {
+        let size = |no| of(no).map(|(size, _)| *size);
+        let stood = |no, index| of(no).is_some_and(|(_, past)| stood(past, index).is_some());
+        let store = node.store();
+        Ok(store.opinions_then(&then.feed.id, first, &size, &stood)?)
     }
 }

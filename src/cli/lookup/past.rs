@@ -197,6 +197,7 @@ impl UnknownObject {
             "heads_pruned" => format!("{set}: changed about then, and heads of then are pruned"),
             "cut_off" => format!("{set}: a roster cut off what stood then"),
             "too_many" => format!("{set}: too many leaves carry it"),
+            "too_many_opinions" => format!("{set}: more opinions about it than are looked at"),
             code => format!("{set}: {code}"),
         }
     }

@@ -154,7 +154,7 @@ pub(super) fn described(name: &str, feed_kind: DescribedKind) -> RawLeaf {
     RawLeaf::new(DESCRIBE, describe.encode([4; 16]).unwrap())
 }
 
-fn opinion(subject: Subject, stance: Stance, replaces: Vec<u64>) -> RawLeaf {
+pub(super) fn opinion(subject: Subject, stance: Stance, replaces: Vec<u64>) -> RawLeaf {
     let opinion = Opinion {
         subject,
         stance,

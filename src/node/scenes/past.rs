@@ -1,9 +1,10 @@
 //! What would have been answered at a moment of the past.
 
 use hashpact_core::id::{EntryName, SetName, UnixMillis};
-use hashpact_core::leaf::RetractReason;
+use hashpact_core::leaf::{RetractReason, Stance, Subject};
 use hashpact_core::standing::Standing;
 
+use super::opinions::{foreign, opinion};
 use super::{Scene, entry, import, own_work, sha256_of, slug};
 use crate::error::NodeError;
 use crate::model::{Erasure, Retraction, Selector};
@@ -154,4 +155,26 @@ fn heads_that_were_pruned_make_what_changed_between_them_unknown() {
     let asked = begun.plus(30_000);
     assert_eq!(told(&at(&node, 3, asked)), (active(4), vec![]));
     assert_eq!(told(&at(&node, 10, asked)), (vec![], vec![]));
+}
+
+#[test]
+fn where_more_was_said_of_an_entry_than_is_looked_at_the_past_is_unknown() {
+    let scene = Scene::new();
+    let node = scene.open();
+    node.create_set(&own_work("confirmed")).unwrap();
+    import(&node, "confirmed", vec![entry(0, "a")]);
+    let set = SetName::parse("north/confirmed").unwrap();
+    let subject = Subject::Entry {
+        feed: node.feed_of(&set).unwrap().id,
+        first: 1,
+        kind: None,
+    };
+    let says = |count| {
+        let leaf = opinion(subject.clone(), Stance::Negative, Vec::new());
+        foreign(&node, b"harbor's", &vec![leaf; count]);
+        told(&at(&node, 0, scene.clock.now()))
+    };
+    let disputed = vec![(1, Standing::Disputed)];
+    assert_eq!(says(256), (disputed.clone(), vec![]));
+    assert_eq!(says(1), (disputed, vec![PastUnknown::TooManyOpinions]));
 }

@@ -20,8 +20,6 @@ use crate::store::{Inner, Store, read};
 /// changes an opinion names what was before it, so that its newest leaf is its word;
 /// who does not speaks at the cost of its own voice alone.
 const LEAVES_PER_FEED: usize = 256;
-/// Opinions about one entry that are looked at, of all times.
-const EVER_MAX: usize = 4_096;
 /// Of one member, feeds with an opinion about one subject that are looked at.
 const FEEDS_PER_MEMBER: usize = 8;
 
@@ -85,32 +83,25 @@ impl Store {
         on_entry(&self.inner, feed, first)
     }
 
-    /// Opinions about an entry, dead or alive, of the feeds held here: at most 4,096, the
-    /// last ones of the last members.
+    /// The opinions about an entry as they stood at a moment of the past, within the bounds
+    /// of [`Store::opinions_on`], and whether anything was left out by these. `size` says
+    /// how many leaves a feed had then, `stood` which of them lived.
     ///
     /// # Errors
     /// What RocksDB answers.
-    pub fn opinions_ever_on(&self, feed: &FeedId, first: u64) -> Result<Vec<SaidOpinion>> {
+    pub fn opinions_then(
+        &self,
+        feed: &FeedId,
+        first: u64,
+        size: &dyn Fn(FeedNo) -> Option<u64>,
+        stood: &dyn Fn(FeedNo, u64) -> bool,
+    ) -> Result<(Vec<SaidOpinion>, bool)> {
+        let then = Moment {
+            size: &|state| state.and_then(|state| size(state.no)),
+            says: &|state, index| stood(state.no, index).then_some(false),
+        };
         let prefix = rows::entry_prefix(feed, first);
-        let table = self.inner.feeds();
-        let mut all = Vec::new();
-        let end = after_all(&prefix);
-        self.inner
-            .scan(Family::Opinions, &prefix, &end, |key, value| {
-                let by = rows::read_key(key)?;
-                let state = table.by_id.get(&by.feed).and_then(|no| table.by_no.get(no));
-                if let Some(state) = state {
-                    let value = rows::read_value(value)?;
-                    let subject = Subject::Entry {
-                        feed: *feed,
-                        first,
-                        kind: value.kind,
-                    };
-                    all.push(said(state, by.index, false, subject, &value));
-                }
-                Ok(all.len() < EVER_MAX)
-            })?;
-        Ok(all)
+        said_at(&self.inner, &prefix, &about_entry(*feed, first), &then)
     }
 
     /// The live opinions about a signal. One counts only where its writer publishes the
@@ -236,13 +227,18 @@ pub(crate) fn on_entry(inner: &Inner, feed: &FeedId, first: u64) -> Result<Vec<S
     if !inner.opinions.may_have(&prefix) {
         return Ok(Vec::new());
     }
-    said_of(inner, &prefix, &|_, _, value| {
-        Ok(Some(Subject::Entry {
-            feed: *feed,
-            first,
-            kind: value.kind,
-        }))
-    })
+    said_of(inner, &prefix, &about_entry(*feed, first))
+}
+
+/// What a row about an entry is about.
+fn about_entry(
+    feed: FeedId,
+    first: u64,
+) -> impl Fn(&FeedState, u64, &Value) -> Result<Option<Subject>> {
+    move |_, _, value| {
+        let kind = value.kind;
+        Ok(Some(Subject::Entry { feed, first, kind }))
+    }
 }
 
 /// Calls `visit` with every entry that has opinions, alive or dead.
@@ -334,8 +330,31 @@ fn subject_in(
 /// What a row's opinion is about, by its feed, index and value.
 type SubjectOf<'s> = dyn Fn(&FeedState, u64, &Value) -> Result<Option<Subject>> + 's;
 
+/// Of when the opinions are.
+struct Moment<'m> {
+    /// How many leaves a feed had; `None` where it was not there. A feed that is not here
+    /// now takes a place among its member's all the same.
+    size: &'m dyn Fn(Option<&FeedState>) -> Option<u64>,
+    /// Whether a leaf counted, and if so, whether in doubt.
+    says: &'m dyn Fn(&FeedState, u64) -> Option<bool>,
+}
+
 /// The last words about a subject, in the order of members, feeds and kinds.
 fn said_of(inner: &Inner, subject: &[u8], about: &SubjectOf<'_>) -> Result<Vec<SaidOpinion>> {
+    let now = Moment {
+        size: &|_| Some(u64::MAX),
+        says: &FeedState::says,
+    };
+    Ok(said_at(inner, subject, about, &now)?.0)
+}
+
+/// The same at a moment, and whether anything was left out.
+fn said_at(
+    inner: &Inner,
+    subject: &[u8],
+    about: &SubjectOf<'_>,
+    moment: &Moment<'_>,
+) -> Result<(Vec<SaidOpinion>, bool)> {
     let mut options = ReadOptions::default();
     options.set_iterate_lower_bound(subject.to_vec());
     options.set_iterate_upper_bound(after_all(subject));
@@ -343,21 +362,35 @@ fn said_of(inner: &Inner, subject: &[u8], about: &SubjectOf<'_>) -> Result<Vec<S
     let mut iterator = inner.db.raw_iterator_cf_opt(family, options);
     iterator.seek_to_last();
     let table = inner.feeds();
-    let mut all = Vec::new();
+    let (mut all, mut left_out) = (Vec::new(), false);
     let mut member: Option<(MemberNumber, usize)> = None;
     while let Some((key, _)) = iterator.item() {
         let by = rows::read_key(key)?;
+        let begin = key.get(..key.len().saturating_sub(8)).unwrap_or(key);
+        let begin = begin.to_vec();
+        let state = table.by_id.get(&by.feed).and_then(|no| table.by_no.get(no));
+        let size = (moment.size)(state.map(|state| &**state)).unwrap_or(0);
+        if by.index >= size {
+            // What came later: on to the last leaf of the moment, or to another feed.
+            match size.checked_sub(1) {
+                Some(last) => {
+                    seek_before(&mut iterator, &[&begin[..], &last.to_be_bytes()].concat());
+                }
+                None => seek_before(&mut iterator, &begin),
+            }
+            continue;
+        }
         let feeds = match member {
             Some((last, feeds)) if last == by.member => feeds,
             Some(_) | None => 0,
         };
         member = Some((by.member, feeds.saturating_add(1)));
         if feeds == FEEDS_PER_MEMBER {
+            left_out = true;
             let begin = [subject, &by.member.value().to_be_bytes()].concat();
             seek_before(&mut iterator, &begin);
             continue;
         }
-        let state = table.by_id.get(&by.feed).and_then(|no| table.by_no.get(no));
         let mut words: BTreeMap<Option<u32>, SaidOpinion> = BTreeMap::new();
         let mut looked = 0;
         while let Some((key, value)) = iterator.item() {
@@ -366,16 +399,13 @@ fn said_of(inner: &Inner, subject: &[u8], about: &SubjectOf<'_>) -> Result<Vec<S
                 break;
             }
             if looked == LEAVES_PER_FEED {
-                let begin = key
-                    .get(..key.len().saturating_sub(8))
-                    .unwrap_or(key)
-                    .to_vec();
+                left_out = true;
                 seek_before(&mut iterator, &begin);
                 break;
             }
             looked += 1;
             if let Some((state, in_doubt)) =
-                state.and_then(|state| Some((state, state.says(at.index)?)))
+                state.and_then(|state| Some((state, (moment.says)(state, at.index)?)))
             {
                 let value = rows::read_value(value)?;
                 let is_known = value
@@ -397,7 +427,7 @@ fn said_of(inner: &Inner, subject: &[u8], about: &SubjectOf<'_>) -> Result<Vec<S
         .status()
         .map_err(StoreError::engine("reading opinions"))?;
     all.reverse();
-    Ok(all)
+    Ok((all, left_out))
 }
 
 /// Goes to the last key below `begin`.

@@ -443,6 +443,47 @@ fn an_opinion_that_was_changed_very_often_is_read_with_bounds() {
 }
 
 #[test]
+fn the_past_is_read_within_the_bounds_of_today_and_says_where_something_is_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let no = feed_in(&store, 0);
+    let leaves: Vec<_> = (0..5_000)
+        .map(|_| opinion(entry(1, None), Stance::Positive, &[]))
+        .collect();
+    let mut writer = store.writer(no).unwrap();
+    writer.append(&leaves).unwrap();
+    commit_signed(&mut writer);
+    drop(writer);
+    negative(&store, 1, entry(1, None));
+    let then = |size: &dyn Fn(FeedNo) -> Option<u64>, dead: u64| {
+        let stood = |_, index| index != dead;
+        let then = store.opinions_then(&subject_feed(), 1, size, &stood);
+        let (said, left_out) = then.unwrap();
+        let said = said.iter().map(|said| (said.member.value(), said.index));
+        (said.collect::<Vec<_>>(), left_out)
+    };
+    // However much one member said, others are heard.
+    assert_eq!(
+        then(&|_| Some(9_999), 9_999),
+        (vec![(2, 4_999), (3, 0)], true)
+    );
+    // When there was little, nothing is left out; and one feed was not there.
+    let few = |of| (of == no).then_some(10);
+    assert_eq!(then(&few, 9), (vec![(2, 8)], false));
+    assert_eq!(then(&|_| Some(256), 0), (vec![(2, 255)], false));
+    assert_eq!(then(&|_| None, 0), (vec![], false));
+    // Feeds that came later take no place.
+    for n in 2..30 {
+        negative(&store, n, entry(1, None));
+    }
+    let first = feed_in(&store, 1);
+    let before = |of| (of == first).then_some(1);
+    assert_eq!(then(&before, 9_999), (vec![(3, 0)], false));
+    let (said, left_out) = then(&|_| Some(1), 9_999);
+    assert_eq!((said.len(), left_out), (9, true));
+}
+
+#[test]
 fn opinions_of_a_store_from_before_they_were_indexed_get_their_rows() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
