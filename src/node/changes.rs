@@ -291,9 +291,10 @@ impl Node {
         let begun = self.store().begin_snapshot(name, &owner, &whole, now)?;
         begun.ok_or_else(|| {
             NodeError::Misuse(format!(
-                "{} consumers follow already, which is the limit; hashpact consumers list shows \
-                 them, and consumers remove forgets one",
-                hashpact_store::CONSUMERS_MAX
+                "{} consumers follow already, or {} of one client, which is the limit; hashpact \
+                 consumers list shows them, and consumers remove forgets one",
+                hashpact_store::CONSUMERS_MAX,
+                hashpact_store::CONSUMERS_PER_OWNER
             ))
         })
     }

@@ -7,8 +7,9 @@
 //! is only ever told of new values. What a dropped feed left goes with the next sweep.
 //!
 //! Few new values go in before look-ups see their leaves. Many (a bulk load) are put in by
-//! the keeper's thread while queries go on; [`NearStatus::pending`] says how many wait, and
-//! answers carry it, so that nobody takes "not known" for more than it is.
+//! the keeper's thread while queries go on; [`NearStatus::pending`] says how
+//! many wait, and answers carry it, so that nobody takes "not known" for more than it
+//! is.
 
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,8 +27,7 @@ use crate::priority::give_way_wholly;
 
 /// Values of one commit that go in before look-ups see them: some 10 ms of work.
 const AT_ONCE: usize = 8_192;
-/// Values that a sweep puts in at one time: some 300 ms. It is also the room that is kept
-/// for what waits.
+/// Values that a sweep puts in at one time, and that wait in one lot: some 300 ms.
 const SLICE: usize = 1 << 18;
 /// Values of a load that is under way and that wait for its end while queries come: 64 MB
 /// of them. Nothing would be found by them before, and each part that goes in makes those
@@ -57,7 +57,7 @@ pub struct Near {
 
 #[derive(Default)]
 struct Waiting {
-    /// Values of bulk loads, and those that came while the keeper was putting others in.
+    /// Values of bulk loads.
     told: Lots,
     /// What the keeper is putting in, without the values.
     going_in: Vec<(ToldOf, usize)>,
@@ -230,6 +230,16 @@ impl Near {
         u64::try_from(self.pending.load(Ordering::Acquire)).unwrap_or(u64::MAX)
     }
 
+    /// Whether values of leaves of this feed below `below` may be among these.
+    #[must_use]
+    pub fn waits_for(&self, feed: FeedNo, below: u64) -> bool {
+        let waiting = lock(&self.waiting);
+        let mut going_in = waiting.going_in.iter();
+        !self.is_ready()
+            || waiting.told.has(feed, below)
+            || going_in.any(|(of, _)| is_of(of, feed, below))
+    }
+
     /// Ends the keeper after what it does at present, a few seconds of work at most, and
     /// waits for it: until then it may hold the store.
     pub fn stop(&self) {
@@ -261,7 +271,7 @@ impl Near {
             }
         }
         if values.len() > AT_ONCE {
-            waiting.values.extend(values);
+            waiting.told.add(of, values);
             self.count(&waiting);
             drop(waiting);
             self.told.notify_all();
@@ -298,25 +308,22 @@ impl Near {
         self.pending.store(pending, Ordering::Release);
     }
 
-    /// Puts in what waits; answers whether there was any. What `can_wait` does so while it is
-    /// not too much.
+    /// Puts in what waits, the newest first; answers whether there was any. The values of
+    /// loads that are under way go on waiting where they can and are not too many.
     fn put_in(&self, can_wait: bool) -> bool {
         let slice = {
             let mut waiting = lock(&self.waiting);
-            if can_wait && waiting.values.len() < LOAD_MAX {
-                return false;
-            }
-            let from = waiting.values.len().saturating_sub(LOAD_MAX);
-            let slice = waiting.values.split_off(from);
-            waiting.values.shrink_to(SLICE);
-            waiting.going_in = slice.len();
+            let loads = !can_wait || waiting.told.values >= LOAD_MAX;
+            let slice = waiting.told.take(LOAD_MAX, loads);
+            waiting.going_in = slice.sizes();
             slice
         };
         if slice.lots.is_empty() {
             return false;
         }
+        let values = slice.lots.into_iter().flat_map(|(_, values)| values);
         // In one piece with what is there: queries never look in more places meanwhile.
-        self.index.load_full().load(slice, 1);
+        self.index.load_full().load(values, 1);
         let mut waiting = lock(&self.waiting);
         waiting.going_in = Vec::new();
         self.count(&waiting);

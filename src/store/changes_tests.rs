@@ -395,14 +395,21 @@ fn a_store_that_was_restored_tells_cursors_of_what_it_lost() {
 }
 
 #[test]
-fn there_is_room_for_so_many_consumers() {
+fn there_is_room_for_so_many_consumers_and_for_the_first_of_everybody() {
     let world = World::new();
-    let begin = |n: usize| {
-        let name = Slug::parse(&format!("matcher-{n}")).unwrap();
-        let begun = world.store().begin_snapshot(&name, "test", &whole, LATER);
+    let begin = |owner: &str, n: usize| {
+        let name = Slug::parse(&format!("{owner}-{n}")).unwrap();
+        let begun = world.store().begin_snapshot(&name, owner, &whole, LATER);
         begun.unwrap().is_some()
     };
-    assert!((0..crate::CONSUMERS_MAX).all(begin));
-    assert!(!begin(crate::CONSUMERS_MAX));
-    assert!(begin(3), "one that is there may start over");
+    let share = crate::CONSUMERS_PER_OWNER;
+    assert!((0..share).all(|n| begin("one", n)));
+    assert!(!begin("one", share), "an owner has its share");
+    assert!((share..crate::CONSUMERS_MAX).all(|n| begin("two", n)));
+    assert!(
+        begin("three", 0),
+        "the first of each is let in all the same"
+    );
+    assert!(!begin("three", 1));
+    assert!(begin("one", 3), "one that is there may start over");
 }

@@ -33,6 +33,7 @@ mod error;
 mod families;
 mod feeds;
 mod forks;
+mod frame_room;
 mod frames;
 mod gate;
 mod heads;
@@ -76,15 +77,16 @@ pub use self::anchor::StoredDocument;
 pub use self::audit::AuditBatch;
 pub use self::bench::RawLoad;
 pub use self::changes::{
-    CONSUMERS_MAX, ChangeBatch, ChangeCursor, ChangePulse, ChangedLeaf, Consumer, CursorError,
-    Seen, Step, Whole, WholeStanding,
+    CONSUMERS_MAX, CONSUMERS_PER_OWNER, ChangeBatch, ChangeCursor, ChangePulse, ChangedLeaf,
+    Consumer, CursorError, Seen, Step, Whole, WholeStanding,
 };
 pub use self::counts::FeedCounts;
 pub use self::elided::Elisions;
 pub use self::error::{Result, StoreError};
 pub use self::feeds::{FeedInfo, FeedKind, FeedStatus, HeadRef, NewFeed};
 pub use self::forks::ForkName;
-pub use self::gate::{AllowList, NearAllowed};
+pub use self::frame_room::PUBLISHER_FRAMES_MAX;
+pub use self::gate::{AllowList, NearAllowed, NearBuilder};
 pub use self::heads::Head;
 pub use self::index::derive::{content_digest, reference_digest};
 pub use self::index::taking::Taking;

@@ -24,6 +24,8 @@ const MIGRATIONS: &[Migration] = &[
     crate::retractions::migrate,
     // Evidence of forks has names.
     crate::forks::migrate,
+    // Frames are counted, and may wait; feeds may be unconfirmed.
+    crate::frame_room::migrate,
 ];
 
 /// The schema that this program writes.

@@ -21,6 +21,10 @@ use crate::store::{Inner, Store, hold};
 
 /// Consumers at one time: each keeps the log from being let go.
 pub const CONSUMERS_MAX: usize = 64;
+/// Consumers of one owner.
+pub const CONSUMERS_PER_OWNER: usize = 32;
+/// Consumers with the first ones of further owners: some followers keep nobody out.
+const CONSUMERS_IN_ALL: usize = 256;
 
 /// One that follows the changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +63,7 @@ impl Store {
         let inner = &*self.inner;
         let mut held = hold(&inner.changes.noted);
         let known = read_all(inner)?;
-        if known.len() >= CONSUMERS_MAX && !known.contains_key(name) {
+        if !has_room(&known, name, owner) {
             return Ok(None);
         }
         let logs = load_once(inner, &mut held)?.is_some();
@@ -202,6 +206,17 @@ impl Store {
         Ok(sizes
             .map(|one| one.sizes.get(&no).copied().unwrap_or(0))
             .min())
+    }
+}
+
+/// Whether a consumer may be there: each owner has its share, and its first one beside
+/// all of others.
+fn has_room(known: &BTreeMap<Slug, ConsumerRecord>, name: &Slug, owner: &str) -> bool {
+    let own = known.values().filter(|record| record.owner == owner);
+    match own.count() {
+        _ if known.contains_key(name) => true,
+        0 => known.len() < CONSUMERS_IN_ALL,
+        own => own < CONSUMERS_PER_OWNER && known.len() < CONSUMERS_MAX,
     }
 }
 

@@ -55,7 +55,7 @@ use crate::keys::FeedNo;
 use crate::opinions::SaidOpinion;
 use crate::store::{Inner, Store, hold, read, write};
 
-pub use self::consumers::{CONSUMERS_MAX, Consumer};
+pub use self::consumers::{CONSUMERS_MAX, CONSUMERS_PER_OWNER, Consumer};
 pub use self::cursor::{ChangeCursor, CursorError};
 pub use self::reading::{ChangeBatch, ChangedLeaf, Seen, Step};
 
