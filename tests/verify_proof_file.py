@@ -257,7 +257,7 @@ class Card:
         need(member, "a card of nobody")
         need(one(fields, 2, 0) in (0, member["number"]), "number and slug do not belong together")
         need(any(envelope.has(key) for key in member["identities"]), "the identity key did not sign the card")
-        self.feed_keys, self.witness_keys = [], []
+        self.feed_keys, self.witness_keys, self.counted = [], [], []
         for node in many(fields, 7):
             node = fields_of(node)
             for digest in many(node, 3):
@@ -265,6 +265,7 @@ class Card:
             keys = [fields_of(key) for key in many(node, 4)]
             self.feed_keys += [(one(key, 1), many(key, 2)) for key in keys]
             self.witness_keys += many(node, 5)
+            self.counted = self.counted or many(node, 5)  # of one node: 11.15a
             for key in [one(key, 1) for key in keys] + many(node, 5) + many(node, 6):
                 need(envelope.has(key), "no possession of a key")
 
@@ -430,7 +431,7 @@ def check_proof(body, genesis):
         need(leaves[index].fields().get(3), "an entry without signals")
     need(all(names(leaves[at], index) for at in named_by), "a leaf that does not name the entry")
     cosigned = check_cosignatures(many(fields, 7), one(fields, 6).decode(), roster, cards)
-    check_needed(by_member(cards, roster), [key] + [k for _, k, _ in cosigned])
+    check_needed(by_member(cards, roster), [key] + [k for _, k, _, _ in cosigned])
     count, threshold = quorum(roster, slug, cosigned)
     return {
         "kind": "proof",
@@ -460,15 +461,16 @@ def check_cosignatures(lines, note, roster, cards):
         keys = sorted({key for card in cards if card.slug == slug for key in card.witness_keys})
         fitting = [k for k in keys if base.key_id(name, 4, k) == signature[:4] and signed_by(k, message, signature[12:])]
         need(fitting, "a cosignature that no key made")
-        found.append((slug, fitting[0], time))
-    need(len({key for _, key, _ in found}) == len(found), "two cosignatures of one key")
+        counts = any(fitting[0] in card.counted for card in cards if card.slug == slug)
+        found.append((slug, fitting[0], time, counts))
+    need(len({key for _, key, _, _ in found}) == len(found), "two cosignatures of one key")
     return found
 
 
 def quorum(roster, publisher, cosigned):
     """How many count, of how many needed, by one roster; nobody is a witness of its own feed."""
     bench = roster.witnesses() - {publisher}
-    count = len({slug for slug, _, _ in cosigned} & bench)
+    count = len({slug for slug, _, _, counts in cosigned if counts} & bench)
     needed = roster.witness_threshold or 1 + 2 * len(bench) // 3
     return count, needed if bench else 0
 

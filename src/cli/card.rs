@@ -99,6 +99,7 @@ struct NodeObject {
     tls_keys: Vec<String>,
     feed_keys: Vec<String>,
     receipt_keys: Vec<String>,
+    witness_keys: Vec<String>,
 }
 
 /// Runs the command.
@@ -264,10 +265,14 @@ fn print(context: &Context, card: &NodeCard, envelope: &Envelope) -> Result<(), 
             endpoints => endpoints.join(", "),
         };
         output.line(format_args!("  {}: {reached}", node.name))?;
-        let keys = [("tls", &node.tls_keys), ("feed", &node.feed_keys)];
+        let keys = [
+            ("tls", &node.tls_keys),
+            ("feed", &node.feed_keys),
+            ("witness", &node.witness_keys),
+        ];
         for (purpose, keys) in keys {
             for key in keys {
-                output.line(format_args!("    {purpose:<5} {key}"))?;
+                output.line(format_args!("    {purpose:<7} {key}"))?;
             }
         }
     }
@@ -287,6 +292,7 @@ fn node(node: &CardNode) -> NodeObject {
             .map(|key| key.key.to_string())
             .collect(),
         receipt_keys: node.receipt_keys.iter().map(ToString::to_string).collect(),
+        witness_keys: node.witness_keys.iter().map(ToString::to_string).collect(),
     }
 }
 

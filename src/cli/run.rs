@@ -315,8 +315,8 @@ fn record_metrics() -> Result<PrometheusHandle, CliError> {
 /// Ends the renaming of keys that a crash cut in two.
 fn recover_keys(config: &Config) -> Result<(), CliError> {
     let keys = &config.keys;
-    let files = [&keys.tls_key, &keys.feed, &keys.receipt];
-    for path in files.into_iter().chain(&keys.tls_certificate) {
+    let files = [&keys.tls_key, &keys.feed, &keys.receipt].into_iter();
+    for path in files.chain(&keys.tls_certificate).chain(&keys.witness) {
         let recovered = super::keys::recover(path);
         recovered.map_err(|error| CliError::failed(format!("{}: {error}", path.display())))?;
     }

@@ -31,8 +31,8 @@ pub struct OwnNode {
     pub feed_keys: Vec<PublicKey<Feed>>,
     /// Its receipt keys.
     pub receipt_keys: Vec<PublicKey<Receipt>>,
-    /// Its witness key; `None` leaves on the card what stands there.
-    pub witness_key: Option<PublicKey<Witness>>,
+    /// Its witness keys, the newest last; none leaves on the card what stands there.
+    pub witness_keys: Vec<PublicKey<Witness>>,
 }
 
 impl OwnNode {
@@ -50,9 +50,11 @@ impl OwnNode {
             endpoints: self.endpoints.clone(),
             tls_keys: self.tls_keys.clone(),
             feed_keys: self.feed_keys.iter().map(listed).collect(),
-            witness_keys: self
-                .witness_key
-                .map_or_else(|| before.witness_keys.clone(), |key| vec![key]),
+            witness_keys: if self.witness_keys.is_empty() {
+                before.witness_keys.clone()
+            } else {
+                self.witness_keys.clone()
+            },
             receipt_keys: self.receipt_keys.clone(),
         }
     }
@@ -70,6 +72,16 @@ impl Node {
     pub fn own_card(&self) -> Option<Arc<CardVersion>> {
         let own = self.membership().own().ok()?;
         self.membership().state().cards.newest(own).cloned()
+    }
+
+    /// This member's newest card, where it is in force.
+    #[must_use]
+    pub fn own_card_in_force(&self) -> Option<Arc<CardVersion>> {
+        let own = self.membership().own().ok()?;
+        let state = self.membership().state();
+        let roster = state.chain.as_ref()?.roster();
+        let now = self.clock().now();
+        state.cards.current(own, roster, now).cloned()
     }
 
     /// This node's entry on it.

@@ -1,7 +1,7 @@
 //! Cosignatures of others: whose they are, and whether they hold.
 //!
 //! A line counts with a witness key on the card in force of an active member with that
-//! role, and if its time is not of the future.
+//! role, of the first node there that has any, and if its time is not of the future.
 
 use std::collections::HashMap;
 
@@ -20,6 +20,49 @@ pub fn cosigned(line: &[u8]) -> Option<(String, u64)> {
     let line = SignatureLine::parse(line).ok()?;
     let time = line.signature.first_chunk::<8>()?;
     Some((line.name, u64::from_be_bytes(*time)))
+}
+
+/// This node's member as a witness: by whatever key, on whatever card it ever had.
+///
+/// PROTOCOL 11.13a: what one of its keys cosigned, all of them go by.
+#[derive(Debug)]
+pub struct OwnWords {
+    name: String,
+    keys: Vec<PublicKey<Witness>>,
+}
+
+impl OwnWords {
+    /// Of a node; `None` before it knows its coalition.
+    #[must_use]
+    pub fn of(node: &Node) -> Option<Self> {
+        let (coalition, own) = (node.membership().coalition().ok()?, node.membership().own());
+        let state = node.membership().state();
+        let cards = own.ok().into_iter();
+        let mut keys: Vec<PublicKey<Witness>> = cards
+            .flat_map(|own| state.cards.witness_keys_ever(own))
+            .copied()
+            .collect();
+        keys.extend(node.witnessing().map(|witnessing| witnessing.key()));
+        keys.sort_unstable();
+        keys.dedup();
+        Some(Self {
+            name: checkpoint::witness_name(&coalition, node.member_slug()),
+            keys,
+        })
+    }
+
+    /// The name that it cosigns under.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether a line over a checkpoint's body is one of its cosignatures.
+    #[must_use]
+    pub fn has(&self, body: &str, line: &[u8]) -> bool {
+        let mut keys = self.keys.iter();
+        keys.any(|key| checkpoint::verify_cosignature(body, line, &self.name, key).is_ok())
+    }
 }
 
 /// The keys of each witness that counts, by the name that it cosigns under.
@@ -49,8 +92,7 @@ impl WitnessKeys {
         let active = members.filter(|member| access.is_witness(member.number));
         let keys = |member: &Member| {
             let card = state.cards.current(member.number, roster, now);
-            let nodes = card.into_iter().flat_map(|card| &card.card().nodes);
-            nodes.flat_map(|node| node.witness_keys.clone()).collect()
+            card.map_or_else(Vec::new, |card| card.card().witness_keys().to_vec())
         };
         active
             .map(|member| {

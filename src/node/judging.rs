@@ -267,10 +267,7 @@ fn bench(state: &State, publisher: MemberNumber, now: UnixMillis) -> Bench {
     let witnesses: Vec<MemberNumber> = judge::bench(roster, publisher).collect();
     let has_key = |number: &MemberNumber| {
         let card = state.cards.current(*number, roster, now)?.card();
-        let mut nodes = card.nodes.iter();
-        nodes
-            .any(|node| !node.witness_keys.is_empty())
-            .then_some(card.issued)
+        (!card.witness_keys().is_empty()).then_some(card.issued)
     };
     Bench {
         threshold: judge::threshold(witnesses.len(), roster.witness_threshold),

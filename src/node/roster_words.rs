@@ -17,16 +17,13 @@ use hashpact_core::witness::judge::{Judged, Said};
 use hashpact_core::witness::roster::{self, RosterTree};
 use hashpact_store::{RosterWord, RosterWords};
 
-use crate::cosignatures::{WitnessKeys, cosigned};
+use crate::cosignatures::{OwnWords, WitnessKeys, cosigned};
 use crate::hub::Change;
 use crate::membership::State;
 use crate::node::Node;
 
 /// Refusals of one announcement after which the rest is not looked at.
 const REFUSED_MAX: usize = 16;
-/// A newer word of the same version counts if it is so much newer: a witness that signs
-/// without end makes no work for everybody.
-const AGAIN_S: u64 = 60;
 
 /// The newest word of one witness.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +66,7 @@ pub struct ToldWords {
 /// What became of words that were heard.
 #[derive(Debug, Default)]
 pub struct Heard {
-    /// This node's own member cosigned that state.
+    /// This node's own member cosigned that state, which is not one that is held.
     pub own: Option<(u64, Digest)>,
     /// Why the others do not count.
     pub refused: Vec<Rejection>,
@@ -149,13 +146,18 @@ impl Node {
         let Some(chain) = state.chain.as_ref() else {
             return heard;
         };
-        let (names, own) = (names(chain), self.membership().own().ok());
+        let (names, own) = (names(chain), OwnWords::of(self));
         let keys = WitnessKeys::of(self);
         let body = head.body();
         let mut new = BTreeMap::new();
         for (name, (time_s, line)) in claimed {
             if heard.refused.len() >= REFUSED_MAX {
                 break;
+            }
+            // PROTOCOL 11.13a: by a former key too, which counts for nobody else.
+            let is_own = |own: &OwnWords| own.name() == name && own.has(&body, &line);
+            if !held && own.as_ref().is_some_and(is_own) {
+                heard.own = Some((version, head.root));
             }
             let of = names.get(&name).copied();
             let before = of.and_then(|of| known.words.get(&of));
@@ -171,9 +173,6 @@ impl Node {
                 }
             }
             let Some(of) = of else { continue };
-            if Some(of) == own {
-                heard.own = Some((version, head.root));
-            }
             if held {
                 new.insert(of, (time_s, line));
             } else if version <= known.tree.version() {
@@ -363,8 +362,7 @@ fn judged(known: &Known, chain: &RosterChain, state: &State, now: UnixMillis) ->
     let mut witnesses = chain.roster().active_with(Role::Witness);
     let can_speak = witnesses.any(|witness| {
         let card = state.cards.current(witness.number, chain.roster(), now);
-        let nodes = card.into_iter().flat_map(|card| &card.card().nodes);
-        nodes.into_iter().any(|node| !node.witness_keys.is_empty())
+        card.is_some_and(|card| !card.card().witness_keys().is_empty())
     });
     let times = (known.came, now);
     roster::judge(chain, &said, known.reached, can_speak, times)
@@ -383,7 +381,8 @@ fn names(chain: &RosterChain) -> BTreeMap<String, MemberNumber> {
 
 fn is_newer(before: &Word, version: u64, time_s: u64) -> bool {
     version > before.version
-        || (version == before.version && time_s >= before.time_s.saturating_add(AGAIN_S))
+        || (version == before.version
+            && time_s >= before.time_s.saturating_add(roster::AGAIN_MS / 1_000))
 }
 
 /// The newest line of each name, not verified.

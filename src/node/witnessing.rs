@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use hashpact_core::checkpoint::{self, Checkpoint, Origin};
@@ -30,7 +30,8 @@ type Shown = (u32, u64, Digest);
 /// With what a node witnesses.
 #[derive(Debug)]
 pub struct WitnessOptions {
-    /// The key that stands on the node card.
+    /// The key that stands on the node card. In a rotation the former one; see
+    /// [`Witnessing::use_key`].
     pub key: SecretKey<Witness>,
     /// The node does nothing else: it pulls no leaves, whatever its member may read.
     pub only: bool,
@@ -52,7 +53,8 @@ pub struct Said {
 /// This node as a witness.
 #[derive(Debug)]
 pub struct Witnessing {
-    key: SecretKey<Witness>,
+    /// The records are the same whichever key it is: PROTOCOL 11.13a.
+    key: RwLock<SecretKey<Witness>>,
     only: bool,
     states: Mutex<CosignedStates>,
     said: RwLock<BTreeMap<FeedId, Said>>,
@@ -83,7 +85,7 @@ impl Witnessing {
         let states = CosignedStates::open(&dir.join(FOLDER));
         let states = states.map_err(|error| NodeError::Internal(error.to_string()))?;
         Ok(Self {
-            key: options.key,
+            key: RwLock::new(options.key),
             only: options.only,
             states: Mutex::new(states),
             said: RwLock::default(),
@@ -94,7 +96,13 @@ impl Witnessing {
     /// The key that it signs with.
     #[must_use]
     pub fn key(&self) -> PublicKey<Witness> {
-        self.key.public()
+        self.signing().public()
+    }
+
+    /// Takes another key into use, which stands on the node card beside the former one.
+    /// Whoever drives the witness then has everything signed again.
+    pub fn use_key(&self, key: SecretKey<Witness>) {
+        *self.key.write().unwrap_or_else(PoisonError::into_inner) = key;
     }
 
     /// Whether the node does nothing else.
@@ -195,7 +203,7 @@ impl Witnessing {
             root: cosigned.root,
         };
         let name = checkpoint::witness_name(coalition, member);
-        let line = checkpoint::cosign(&checkpoint.body(), &name, &self.key, now.0 / 1_000);
+        let line = checkpoint::cosign(&checkpoint.body(), &name, &self.signing(), now.0 / 1_000);
         let mut all = self.said.write().unwrap_or_else(PoisonError::into_inner);
         let before = all.get(&feed);
         let before = before.filter(|said| said.cosigned.state() == cosigned.state());
@@ -225,7 +233,7 @@ impl Witnessing {
             return None;
         }
         let name = checkpoint::witness_name(coalition, member);
-        let line = checkpoint::cosign(&head.body(), &name, &self.key, now.0 / 1_000);
+        let line = checkpoint::cosign(&head.body(), &name, &self.signing(), now.0 / 1_000);
         Some(line.into())
     }
 
@@ -270,6 +278,10 @@ impl Witnessing {
     fn last_shown(&self, feed: &FeedId, member: MemberNumber) -> Option<Shown> {
         let showed = self.showed();
         showed.get(feed)?.get(&member).copied()
+    }
+
+    fn signing(&self) -> RwLockReadGuard<'_, SecretKey<Witness>> {
+        self.key.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn states(&self) -> MutexGuard<'_, CosignedStates> {

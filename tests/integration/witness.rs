@@ -1,7 +1,7 @@
 //! A neutral body's node: it cosigns what others publish and holds no hashes.
 
 use crate::world::signals::entries;
-use crate::world::{Place, World, list, number, text, until, until_true};
+use crate::world::{Member, Place, World, list, number, text, until, until_true};
 
 #[test]
 fn a_neutral_witness_cosigns_what_others_publish_and_holds_no_hashes() {
@@ -103,6 +103,7 @@ fn a_neutral_witness_cosigns_what_others_publish_and_holds_no_hashes() {
         let feed = south.feed("north/confirmed").unwrap();
         number(&feed, "head") > 60 && number(&feed, "witness_quorum") == number(&feed, "head")
     });
+    rotated(north, south, neutral);
     assert!(neutral.stop().success());
     // Without a key there is nothing to witness with.
     let refused = south.run(&["witness"]).expect(&[2]);
@@ -112,4 +113,49 @@ fn a_neutral_witness_cosigns_what_others_publish_and_holds_no_hashes() {
         refused.stderr
     );
     assert_eq!(text(&south.json(&["status"]), "member"), "south");
+}
+
+/// Another witness key, while the node runs: the quorum stays, and so does what was proved.
+fn rotated(north: &Member, south: &Member, neutral: &Member) {
+    let keys = || {
+        let card = neutral.json(&["card", "show"]);
+        list(&list(&card, "nodes")[0], "witness_keys").to_vec()
+    };
+    let before = keys();
+    let rotated = neutral.json(&["keys", "rotate", "witness"]);
+    assert_eq!(rotated["done"], true, "{rotated}");
+    let after = keys();
+    assert_eq!((before.len(), after.len()), (1, 1));
+    assert_ne!(before, after);
+    let shown = neutral.json(&["keys", "show"]);
+    assert_eq!(shown["witness"], after[0]);
+    assert!(neutral.folder().join("keys/witness.key.old").exists());
+    assert!(!neutral.folder().join("keys/witness.key.next").exists());
+    let used = ["audit", "--act", "keys.use", "--json"];
+    assert_eq!(neutral.run(&used).expect(&[0]).objects().len(), 1);
+    let stands = || {
+        let feed = south.feed("north/confirmed").unwrap();
+        number(&feed, "witness_quorum") == number(&feed, "head")
+    };
+    assert!(stands(), "the quorum of before");
+    north.import("confirmed", &entries("witnessed", 60..80));
+    until_true("the newer head to be cosigned with the next key", || {
+        number(&south.feed("north/confirmed").unwrap(), "head") > 80 && stands()
+    });
+    let line = ["proof", "verify", "witnessed.proof"];
+    let shown = south.run(&line).expect(&[0]).stdout;
+    assert!(shown.contains("reached, detection only"), "{shown}");
+    // The key in the file is the one in use after a restart, too.
+    assert!(neutral.stop().success());
+    neutral.start();
+    north.import("confirmed", &entries("witnessed", 80..90));
+    until_true("the newest head to be cosigned", || {
+        number(&south.feed("north/confirmed").unwrap(), "head") > 90 && stands()
+    });
+    let refused = south.run(&["keys", "rotate", "witness"]).expect(&[2]);
+    assert!(
+        refused.stderr.contains("keys.witness"),
+        "{}",
+        refused.stderr
+    );
 }

@@ -44,7 +44,7 @@ pub(in crate::cli) struct NodeKeys {
     pub(in crate::cli) tls: Pair<Credentials>,
     pub(in crate::cli) feed: Pair<SecretKey<Feed>>,
     pub(in crate::cli) receipt: Pair<SecretKey<Receipt>>,
-    pub(in crate::cli) witness: Option<SecretKey<Witness>>,
+    pub(in crate::cli) witness: Option<Pair<SecretKey<Witness>>>,
 }
 
 impl NodeKeys {
@@ -57,7 +57,9 @@ impl NodeKeys {
             tls: tls(config)?,
             feed: pair("feed", &config.keys.feed)?,
             receipt: pair("receipt", &config.keys.receipt)?,
-            witness: witness_key(config)?,
+            witness: (config.keys.witness.as_deref())
+                .map(|path| pair("witness", path))
+                .transpose()?,
         })
     }
 
@@ -92,7 +94,7 @@ impl NodeKeys {
         for key in self.receipt.all() {
             draft.sign(key);
         }
-        if let Some(key) = &self.witness {
+        for key in self.witness.iter().flat_map(Pair::all) {
             draft.sign(key);
         }
         for key in self.tls.all() {
@@ -106,7 +108,7 @@ impl NodeKeys {
     }
 }
 
-/// The witness key, where the configuration names one.
+/// The witness key in use, where the configuration names one.
 ///
 /// # Errors
 /// A file that cannot be read or used.

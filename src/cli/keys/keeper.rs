@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hashpact_core::card::{Endpoint, Node as CardNode, NodeCard};
 use hashpact_core::id::{Digest, UnixMillis};
-use hashpact_core::keys::{Feed, PublicKey, Receipt, SecretKey};
+use hashpact_core::keys::{Feed, PublicKey, Receipt, SecretKey, Witness};
 use hashpact_core::leaf::audit::{Act, Actor, OK};
 use hashpact_core::reject::Rejection;
 use hashpact_net::{Connections, Credentials};
@@ -219,7 +219,7 @@ impl Keeper {
             tls_keys: self.tls_step(&keys, &entry)?,
             feed_keys: self.feed_step(&keys, &entry)?,
             receipt_keys: self.receipt_step(&keys, &entry),
-            witness_key: keys.witness.as_ref().map(SecretKey::public),
+            witness_keys: self.witness_step(&keys, &entry)?,
         };
         let ended = self.end_rotations(&keys, &own, &entry);
         // A file that cannot be renamed holds no card up.
@@ -325,6 +325,43 @@ impl Keeper {
         if known { vec![next] } else { vec![now, next] }
     }
 
+    /// The witness keys that belong on the card now.
+    ///
+    /// The former key signs until peers know the next one; then all that is recorded is
+    /// signed again with that, and heard, before the former leaves the card.
+    fn witness_step(
+        &mut self,
+        keys: &NodeKeys,
+        entry: &CardNode,
+    ) -> Result<Vec<PublicKey<Witness>>, CliError> {
+        let Some(pair) = &keys.witness else {
+            return Ok(entry.witness_keys.clone());
+        };
+        let now = pair.now.public();
+        let Some(key) = &pair.next else {
+            return Ok(vec![now]);
+        };
+        let next = key.public();
+        let listed = |key| entry.witness_keys.contains(&key);
+        if !listed(next) {
+            return Ok(vec![now, next]);
+        }
+        let witnessing = self.node.witnessing().cloned();
+        if let Some(witnessing) = witnessing.filter(|witnessing| witnessing.key() != next) {
+            if listed(now) && !self.reached("witness card", &next.to_string()) {
+                return Ok(vec![now, next]);
+            }
+            let mut act = Act::new("keys.use", Actor::node());
+            act.detail("witness_key", next);
+            let act = self.node.audit().begin(act).map_err(CliError::failed)?;
+            witnessing.use_key(SecretKey::from_seed(&key.seed()));
+            act.finish(OK);
+            tracing::info!("the new witness key is in use");
+        }
+        let heard = !listed(now) || self.reached("witness words", &next.to_string());
+        Ok(if heard { vec![next] } else { vec![now, next] })
+    }
+
     /// Renames the files of rotations whose old key has left the card.
     fn end_rotations(
         &mut self,
@@ -347,6 +384,16 @@ impl Keeper {
         let receipts = &entry.receipt_keys;
         if keys.receipt.next.is_some() && own.receipt_keys == *receipts && receipts.len() == 1 {
             ended.push(("receipt", &paths.receipt));
+        }
+        let witness = &entry.witness_keys;
+        let witnessing = keys
+            .witness
+            .as_ref()
+            .is_some_and(|pair| pair.next.is_some());
+        if let Some(path) = (paths.witness.as_deref())
+            .filter(|_| witnessing && own.witness_keys == *witness && witness.len() == 1)
+        {
+            ended.push(("witness", path));
         }
         for (name, path) in ended {
             let now = Instant::now();

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
-use hashpact_core::keys::{Feed, Receipt};
+use hashpact_core::keys::{Feed, Receipt, Witness};
 use hashpact_node::clock::Clock;
 use serde::Serialize;
 
@@ -49,7 +49,7 @@ pub enum KeysCommand {
     /// Put a new key in the place of one, without an interruption
     ///
     /// The running node publishes a node card with both keys, waits until its peers
-    /// have it, uses the new key (heads are signed again), and publishes a card
+    /// have it, uses the new key (heads are signed or cosigned again), and publishes a card
     /// without the old one. Where the identity key is offline, or the member has
     /// other nodes, each card waits as a draft for `hashpact card sign`. The old key
     /// stays beside the new one as FILE.old.
@@ -84,6 +84,8 @@ pub enum Rotated {
     Feed,
     /// The key that signs receipts
     Receipt,
+    /// The key that cosigns heads; what it cosigned before stays on record
+    Witness,
 }
 
 #[derive(Serialize)]
@@ -102,6 +104,11 @@ struct Shown {
     feed_next: Option<String>,
     receipt: String,
     receipt_next: Option<String>,
+    /// Only where the configuration names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    witness: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    witness_next: Option<String>,
 }
 
 /// Runs the command.
@@ -121,6 +128,15 @@ fn rotate(args: &RotateArgs, config: &Config, context: &Context) -> Result<(), C
         Rotated::Tls => ("tls", &config.keys.tls_key),
         Rotated::Feed => ("feed", &config.keys.feed),
         Rotated::Receipt => ("receipt", &config.keys.receipt),
+        Rotated::Witness => match &config.keys.witness {
+            Some(path) => ("witness", path),
+            None => {
+                return Err(
+                    CliError::usage("keys.witness is not set: this node is no witness")
+                        .next("see docs/OPERATORS.md, Witnesses"),
+                );
+            }
+        },
     };
     let beside = next(path);
     if beside.exists() {
@@ -156,6 +172,7 @@ fn make_next(args: &RotateArgs, config: &Config, beside: &Path) -> Result<(), Cl
     match (args.key, &args.from, &args.certificate) {
         (Rotated::Feed, None, _) => make::<Feed>(beside)?,
         (Rotated::Receipt, None, _) => make::<Receipt>(beside)?,
+        (Rotated::Witness, None, _) => make::<Witness>(beside)?,
         (Rotated::Tls, None, _) if config.keys.tls_certificate.is_some() => {
             return Err(CliError::usage(
                 "keys.tls_certificate names a certificate of your own: a new key needs a new one",
@@ -213,6 +230,10 @@ fn show(config: &Config, context: &Context) -> Result<(), CliError> {
             .next
             .as_ref()
             .map(|key| key.public().to_string()),
+        witness: (keys.witness.as_ref()).map(|pair| pair.now.public().to_string()),
+        witness_next: (keys.witness.as_ref())
+            .and_then(|pair| pair.next.as_ref())
+            .map(|key| key.public().to_string()),
     };
     let output = &context.output;
     let rows = [
@@ -220,7 +241,11 @@ fn show(config: &Config, context: &Context) -> Result<(), CliError> {
         ("feed", &shown.feed, &shown.feed_next),
         ("receipt", &shown.receipt, &shown.receipt_next),
     ];
-    for (name, now, next) in rows {
+    let witness = shown
+        .witness
+        .iter()
+        .map(|now| ("witness", now, &shown.witness_next));
+    for (name, now, next) in rows.into_iter().chain(witness) {
         output.line(format_args!("{name:<8} {now}"))?;
         if let Some(next) = next {
             output.line(format_args!("   next  {next}"))?;

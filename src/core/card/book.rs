@@ -7,7 +7,7 @@ use super::read::KeyUse;
 use super::{CardVersion, EndpointPolicy, Node, keys_of, verify};
 use crate::envelope::Envelope;
 use crate::id::{Digest, FeedId, MemberNumber, Slug, UnixMillis};
-use crate::keys::{Feed, PublicKey};
+use crate::keys::{Feed, PublicKey, Witness};
 use crate::limits::{CARDS_KEPT_MAX, CLOCK_SKEW_MS};
 use crate::reject::Rejection;
 use crate::roster::{MemberStatus, Roster, RosterChain};
@@ -277,6 +277,17 @@ impl CardBook {
     ) -> Vec<PublicKey<Feed>> {
         let cards = self.cards.get(&member).into_iter().flatten();
         feed_keys(cards, set, |key| !roster.is_revoked(feed, key, epoch))
+    }
+
+    /// Every key that a member ever cosigned with, or could have: those of all its nodes on
+    /// all its cards.
+    pub fn witness_keys_ever(
+        &self,
+        member: MemberNumber,
+    ) -> impl Iterator<Item = &PublicKey<Witness>> {
+        let cards = self.cards.get(&member).into_iter().flatten();
+        let nodes = cards.flat_map(|card| &card.card.nodes);
+        nodes.flat_map(|node| &node.witness_keys)
     }
 
     /// Pairs of cards of one version that were met.

@@ -109,6 +109,17 @@ impl NodeCard {
         self.nodes.iter().find(|node| node.name == *name)
     }
 
+    /// The keys that the member's cosignatures count by: those of the first node on the
+    /// card that has any.
+    ///
+    /// ⚠ PROTOCOL 11.15a: each node keeps a record of its own. Two of them could be
+    /// shown two histories, and an honest member would stand on both sides.
+    #[must_use]
+    pub fn witness_keys(&self) -> &[PublicKey<Witness>] {
+        let mut nodes = self.nodes.iter().map(|node| node.witness_keys.as_slice());
+        nodes.find(|keys| !keys.is_empty()).unwrap_or_default()
+    }
+
     /// Encodes the card, once, to be signed by the identity key and by every key
     /// on it.
     ///

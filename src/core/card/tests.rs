@@ -277,6 +277,54 @@ fn keys_rotate_by_a_new_card_and_old_ones_stay_for_proofs() {
 }
 
 #[test]
+fn of_a_members_nodes_the_first_with_witness_keys_cosigns_and_every_key_it_ever_had_is_its_own() {
+    let witness = |seed: u8| SecretKey::<Witness>::from_seed(&[seed; 32]);
+    let (chain, keys) = (with_members(), [Keys::of(11), Keys::of(12), Keys::of(13)]);
+    let of = |version, seeds: [&[u8]; 3]| {
+        let mut made = card(&chain, "north", version, &keys[0]);
+        for (place, name) in [(1, "two"), (2, "three")] {
+            let mut node = card(&chain, "north", version, &keys[place]).nodes.remove(0);
+            node.name = slug(name);
+            made.nodes.push(node);
+        }
+        for (node, seeds) in made.nodes.iter_mut().zip(seeds) {
+            node.witness_keys = seeds.iter().map(|seed| witness(*seed).public()).collect();
+        }
+        let mut draft = made.to_envelope().unwrap();
+        draft.sign(&SecretKey::<Identity>::from_seed(&[101; 32]));
+        for keys in &keys {
+            keys.sign(&mut draft);
+        }
+        for seed in seeds.concat() {
+            draft.sign(&witness(seed));
+        }
+        draft.finish().unwrap()
+    };
+    let public = |seeds: &[u8]| -> Vec<_> { seeds.iter().map(|s| witness(*s).public()).collect() };
+    let mut book = CardBook::default();
+    let counted = |book: &CardBook| {
+        book.newest(number(1))
+            .unwrap()
+            .card()
+            .witness_keys()
+            .to_vec()
+    };
+    let mut version = 0;
+    let mut counts = |seeds: [&[u8]; 3], expected: &[u8]| {
+        version += 1;
+        book.accept(of(version, seeds), &chain, NOW).unwrap();
+        assert_eq!(counted(&book), public(expected));
+    };
+    counts([&[], &[], &[]], &[]);
+    counts([&[], &[40], &[41]], &[40]);
+    counts([&[], &[40, 42], &[41]], &[40, 42]);
+    counts([&[], &[], &[41]], &[41]);
+    let ever: std::collections::BTreeSet<_> = book.witness_keys_ever(number(1)).collect();
+    assert_eq!(ever, public(&[40, 41, 42]).iter().collect());
+    assert_eq!(book.witness_keys_ever(number(2)).count(), 0);
+}
+
+#[test]
 fn a_revoked_feed_key_signs_no_later_epoch() {
     let (mut chain, mut book) = (with_members(), CardBook::default());
     offer(&mut book, &chain, 1, |_| ()).unwrap();

@@ -621,3 +621,6 @@ proptest! {
         prop_assert!(verify(&genesis, body).is_err(), "byte {at}");
     }
 }
+
+#[path = "nodes_tests.rs"]
+mod nodes;

@@ -369,7 +369,7 @@ fn cosigned(
     let roster = known.chain.roster();
     let bench: BTreeSet<MemberNumber> = judge::bench(roster, publisher).collect();
     for by in &mut all {
-        by.counts = bench.contains(&by.member);
+        by.counts &= bench.contains(&by.member);
     }
     let counted = all.iter().filter(|by| by.counts).map(|by| by.member);
     let threshold = judge::threshold(bench.len(), roster.witness_threshold);
@@ -391,10 +391,11 @@ fn cosigner(known: &Known, line: &Bytes, body: &str) -> Result<CosignedBy, Rejec
         what: "witness",
         why: "a cosignature by no member of the roster".to_owned(),
     })?;
-    let keys: BTreeSet<PublicKey<Witness>> = known
-        .cards
-        .all()
-        .filter(|card| card.member() == member.number)
+    let cards = || {
+        let all = known.cards.all();
+        all.filter(|card| card.member() == member.number)
+    };
+    let keys: BTreeSet<PublicKey<Witness>> = cards()
         .flat_map(|card| card.card().nodes.iter())
         .flat_map(|node| node.witness_keys.iter().copied())
         .collect();
@@ -410,7 +411,8 @@ fn cosigner(known: &Known, line: &Bytes, body: &str) -> Result<CosignedBy, Rejec
                     slug: member.slug.clone(),
                     key,
                     time_s: verified.time_s,
-                    counts: false,
+                    // PROTOCOL 11.15a: one node of a member counts.
+                    counts: cards().any(|card| card.card().witness_keys().contains(&key)),
                 });
             }
             Err(rejection) => refused = rejection,

@@ -75,6 +75,8 @@ pub(super) struct Feed {
     /// A state to be recorded: proved, or with nothing to prove.
     proved: Option<Cosigned>,
     signed: Option<(UnixMillis, (u32, u64, Digest))>,
+    /// What was signed last was signed with another key than the one in use.
+    rekeyed: bool,
     looked_below: Option<UnixMillis>,
 }
 
@@ -94,6 +96,7 @@ impl Feed {
             say: Vec::new(),
             proved: None,
             signed: None,
+            rekeyed: false,
             looked_below: None,
         }
     }
@@ -175,6 +178,10 @@ impl Feed {
             let same = recorded.state() == (head.epoch(), head.size(), head.root());
             head.rank() >= recorded.rank() && !same
         })
+    }
+
+    pub(super) const fn rekeyed(&mut self) {
+        self.rekeyed = true;
     }
 
     pub(super) fn fork(&mut self, epoch: u32) {
@@ -328,14 +335,17 @@ impl Feed {
         if self.is_forked() {
             return None;
         }
+        // Of two words on one state the later counts: not within the same second.
+        let renew = if self.rekeyed { PACE_MS } else { RENEW_MS };
         let fresh = self
             .signed
-            .is_some_and(|(at, state)| state == recorded.state() && now.since(at) < RENEW_MS);
+            .is_some_and(|(at, state)| state == recorded.state() && now.since(at) < renew);
         // Its own later word is known: this one would be older than what it said.
         if fresh || self.own.is_some() {
             return None;
         }
         self.signed = Some((now, recorded.state()));
+        self.rekeyed = false;
         Some(Action::Sign {
             feed: id,
             cosigned: recorded.clone(),

@@ -213,6 +213,9 @@ pub enum Event {
         /// The epoch.
         epoch: u32,
     },
+    /// Another key than before signs: all that is recorded is signed again. The
+    /// record is the same for every key.
+    Rekeyed,
     /// Time passed: said at the latest [`Action::Wake`].
     Tick,
 }
@@ -373,6 +376,10 @@ impl Witness {
             }
             Event::Settled => {
                 self.settled = true;
+                self.feeds.keys().copied().collect()
+            }
+            Event::Rekeyed => {
+                self.feeds.values_mut().for_each(Feed::rekeyed);
                 self.feeds.keys().copied().collect()
             }
             Event::Shown {

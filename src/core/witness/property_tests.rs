@@ -27,6 +27,8 @@ enum Step {
     Fail(bool),
     /// A peer goes and comes back.
     Reconnect(u8),
+    /// Another key signs from here on.
+    Rekey,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -38,6 +40,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..6_usize).prop_map(Step::Restore),
         1 => any::<bool>().prop_map(Step::Fail),
         1 => (0..4_u8).prop_map(Step::Reconnect),
+        1 => Just(Step::Rekey),
     ];
     prop::collection::vec(step, 1..80)
 }
@@ -223,6 +226,7 @@ impl World {
                 self.restart();
             }
             Step::Fail(persisted) => self.fail = Some(*persisted),
+            Step::Rekey => self.tell(Event::Rekeyed),
             Step::Reconnect(peer) => {
                 let id = PeerId(u64::from(*peer));
                 self.asked.retain(|(_, asked, ..)| *asked != id);

@@ -21,6 +21,9 @@ use crate::id::{Digest, FeedId, MemberNumber, UnixMillis};
 use crate::merkle::{CompactRange, leaf_hash};
 use crate::roster::{Role, Roster, RosterChain};
 
+/// A newer word on the same version counts if it is so much newer: a witness that signs
+/// without end makes no work for everybody.
+pub const AGAIN_MS: u64 = 60 * 1_000;
 /// The first byte of a version's record: no leaf of a feed has that kind.
 const RECORD_KIND: u8 = 0;
 
@@ -167,6 +170,7 @@ pub struct RosterWitness {
     recorded: Option<(u64, Digest)>,
     own: Option<(u64, Digest)>,
     signed: Option<(UnixMillis, u64)>,
+    rekeyed: bool,
     settled: bool,
 }
 
@@ -191,6 +195,13 @@ impl RosterWitness {
     /// A version was cosigned.
     pub const fn signed(&mut self, now: UnixMillis, version: u64) {
         self.signed = Some((now, version));
+        self.rekeyed = false;
+    }
+
+    /// Another key than before signs: the newest version is signed again, as soon as
+    /// others take a second word on it.
+    pub const fn rekeyed(&mut self) {
+        self.rekeyed = true;
     }
 
     /// What is next, for the chain as it is held.
@@ -214,9 +225,10 @@ impl RosterWitness {
         if self.recorded != Some((newest.version, newest.root)) {
             return Next::Record(newest);
         }
+        let renew = if self.rekeyed { AGAIN_MS } else { RENEW_MS };
         match self.signed {
-            Some((at, version)) if version == newest.version && now.since(at) < RENEW_MS => {
-                Next::Wait(Some(at.plus(RENEW_MS)))
+            Some((at, version)) if version == newest.version && now.since(at) < renew => {
+                Next::Wait(Some(at.plus(renew)))
             }
             Some(_) | None => Next::Sign(newest),
         }

@@ -95,6 +95,22 @@ fn a_version_is_recorded_then_signed_and_signed_again_in_time() {
 }
 
 #[test]
+fn with_another_key_a_version_is_signed_again_once_others_take_a_second_word_on_it() {
+    let tree = RosterTree::of(&with_witnesses(1));
+    let mut witness = settled();
+    let head = tree.head(2).unwrap();
+    witness.hold(Some(state(&tree, 2)));
+    witness.signed(NOW, 2);
+    witness.rekeyed();
+    let until = NOW.plus(AGAIN_MS);
+    assert_eq!(witness.next(NOW, &tree), Next::Wait(Some(until)));
+    assert_eq!(witness.next(until, &tree), Next::Sign(head));
+    witness.signed(until, 2);
+    let renewed = until.plus(RENEW_MS);
+    assert_eq!(witness.next(until, &tree), Next::Wait(Some(renewed)));
+}
+
+#[test]
 fn nothing_is_recorded_before_the_peers_were_heard() {
     let tree = RosterTree::of(&with_witnesses(1));
     let witness = RosterWitness::default();

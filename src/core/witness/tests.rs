@@ -264,6 +264,33 @@ fn a_head_is_signed_again_within_ten_minutes() {
 }
 
 #[test]
+fn with_another_key_what_is_recorded_is_signed_again_a_second_later_and_no_other_history() {
+    let mut scene = Scene::settled();
+    scene.tell(shown(ONE, head(1, 9)));
+    scene.did.clear();
+    scene.tell(Event::Rekeyed);
+    assert!(
+        scene.signed().is_empty(),
+        "of two words in one second the first counts"
+    );
+    scene.later(PACE_MS);
+    assert_eq!(scene.signed(), [9]);
+    scene.later(PACE_MS);
+    scene.later(RENEW_MS / 2);
+    assert_eq!(scene.signed(), [9], "once");
+    let records = |action: &Action| matches!(action, Action::Record { .. });
+    assert!(
+        !scene.did.iter().any(records),
+        "the record is for every key"
+    );
+    scene.tell(Event::Rekeyed);
+    scene.tell(shown(TWO, head(2, 20)));
+    scene.later(PACE_MS);
+    scene.later(RENEW_MS);
+    assert_eq!((scene.signed(), scene.forks().len()), (vec![9, 9], 1));
+}
+
+#[test]
 fn many_new_heads_are_signed_once_a_second() {
     let mut scene = Scene::settled();
     for size in 1..30 {

@@ -5,14 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use hashpact_core::checkpoint::{self, SignedCheckpoint};
+use hashpact_core::checkpoint::SignedCheckpoint;
 use hashpact_core::chunk::{PinnedHead, ProofParts};
 use hashpact_core::evidence::ForkEvidence;
-use hashpact_core::id::{FeedId, MemberNumber, UnixMillis};
+use hashpact_core::id::{FeedId, MemberNumber, Slug, UnixMillis};
+use hashpact_core::keys::{PublicKey, Witness as WitnessKey};
 use hashpact_core::note::Note;
 use hashpact_core::puller::{Head, JobId, PeerId};
 use hashpact_core::verified::Verified;
 use hashpact_core::witness::{Action, Base, Cosigned, Event, Extension, Witness};
+use hashpact_node::cosignatures::OwnWords;
 use hashpact_node::hub::Change;
 use hashpact_node::publish::{Contact, PeerKey};
 
@@ -32,6 +34,8 @@ pub(super) struct Cosigning {
     first_said: Option<UnixMillis>,
     /// Feeds whose cosignature waits for a role, a card or an epoch.
     unsigned: BTreeSet<FeedId>,
+    /// The key that signed last.
+    key: Option<PublicKey<WitnessKey>>,
 }
 
 /// A proof that is asked for.
@@ -48,7 +52,10 @@ impl Driver {
         let Some(witnessing) = self.node.witnessing().cloned() else {
             return;
         };
-        self.cosigning = Some(Cosigning::default());
+        self.cosigning = Some(Cosigning {
+            key: Some(witnessing.key()),
+            ..Cosigning::default()
+        });
         self.begin_roster(&witnessing);
         for (feed, cosigned) in witnessing.recorded() {
             self.publishers.entry(feed).or_insert(cosigned.publisher);
@@ -99,25 +106,22 @@ impl Driver {
         });
     }
 
-    /// Whether this node's own cosignature stands beside a head.
+    /// Whether a cosignature of this node's member stands beside a head.
     fn carries_own(&self, announced: &types::Head, head: &Verified<SignedCheckpoint>) -> bool {
-        let membership = self.node.membership();
-        let (Some(witnessing), Ok(coalition)) = (self.node.witnessing(), membership.coalition())
-        else {
+        if announced.cosignatures.is_empty() {
+            return false;
+        }
+        let (Some(own), Ok(note)) = (OwnWords::of(&self.node), Note::parse(&head.note)) else {
             return false;
         };
-        let name = checkpoint::witness_name(&coalition, self.node.member_slug());
-        let Ok(body) = Note::parse(&head.note).map(|note| note.text) else {
-            return false;
-        };
+        let name = own.name().as_bytes();
         let mut lines = announced.cosignatures.iter();
         lines.any(|line| {
             // Cheap before dear: all lines but one are of others.
             let named = line
                 .get(..line.len().min(512))
-                .is_some_and(|line| line.windows(name.len()).any(|part| part == name.as_bytes()));
-            let key = witnessing.key();
-            named && checkpoint::verify_cosignature(&body, line, &name, &key).is_ok()
+                .is_some_and(|line| line.windows(name.len()).any(|part| part == name));
+            named && own.has(&note.text, line)
         })
     }
 
@@ -310,23 +314,37 @@ impl Driver {
             && self.node.membership().epoch(feed) == cosigned.epoch
     }
 
-    /// Whether this node's witness key stands on its member's card in force.
+    /// Whether this node's witness key stands on its member's card in force, where others
+    /// count it.
     pub(super) fn has_listed_key(&self) -> bool {
-        let membership = self.node.membership();
-        let state = membership.state();
-        let (Some(chain), Ok(own), Some(witnessing)) = (
-            state.chain.as_ref(),
-            membership.own(),
-            self.node.witnessing(),
-        ) else {
+        let Some(witnessing) = self.node.witnessing() else {
             return false;
         };
-        let card = state
-            .cards
-            .current(own, chain.roster(), self.node.clock().now());
-        let key = witnessing.key();
-        let mut nodes = card.into_iter().flat_map(|card| &card.card().nodes);
-        nodes.any(|node| node.witness_keys.contains(&key))
+        let card = self.node.own_card_in_force();
+        card.is_some_and(|card| card.card().witness_keys().contains(&witnessing.key()))
+    }
+
+    /// The node of this member whose cosignatures count, where it is another one than
+    /// this: PROTOCOL 11.15a.
+    fn stands_in_for(&self) -> Option<Slug> {
+        let key = self.node.witnessing()?.key();
+        let card = self.node.own_card_in_force()?;
+        let mut nodes = card.card().nodes.iter();
+        let first = nodes.find(|node| !node.witness_keys.is_empty())?;
+        let later = nodes.any(|node| node.witness_keys.contains(&key));
+        (later && !first.witness_keys.contains(&key)).then(|| first.name.clone())
+    }
+
+    /// Has everything cosigned again where the keeper of the keys has taken another one
+    /// into use.
+    fn follow_key(&mut self) {
+        let key = self.node.witnessing().map(|witnessing| witnessing.key());
+        let Some(cosigning) = self.cosigning.as_mut().filter(|c| c.key != key) else {
+            return;
+        };
+        cosigning.key = key;
+        self.roster.rekeyed();
+        self.tell_witness(Event::Rekeyed);
     }
 
     /// A peer has said all that it holds.
@@ -377,25 +395,28 @@ impl Driver {
             return;
         }
         self.settle_witness();
+        self.follow_key();
         self.cosign_roster();
-        let unsigned = self
-            .cosigning
-            .as_mut()
-            .map(|c| std::mem::take(&mut c.unsigned));
-        let recorded = |feed: &FeedId| {
-            let standings = self.cosigning.as_ref()?.machine.standings();
-            let mut of_feed = standings.filter(|standing| standing.feed == *feed);
-            of_feed.next()?.cosigned
+        if self.has_listed_key() {
+            self.cosign_unsigned();
+        }
+        self.show_witnessed();
+    }
+
+    /// What waited for a role, a card or an epoch: signed, or it waits on.
+    fn cosign_unsigned(&mut self) {
+        let Some(cosigning) = self.cosigning.as_mut() else {
+            return;
         };
-        let again: Vec<(FeedId, Cosigned)> = unsigned
-            .into_iter()
-            .flatten()
-            .filter_map(|feed| Some((feed, recorded(&feed)?)))
+        let unsigned = std::mem::take(&mut cosigning.unsigned);
+        let standings = cosigning.machine.standings();
+        let waiting = standings.filter(|standing| unsigned.contains(&standing.feed));
+        let again: Vec<(FeedId, Cosigned)> = waiting
+            .filter_map(|standing| Some((standing.feed, standing.cosigned?)))
             .collect();
         for (feed, cosigned) in again {
             self.cosign(feed, &cosigned);
         }
-        self.show_witnessed();
     }
 
     /// Notes how many feeds wait or are forked, for `status` and metrics.
@@ -410,11 +431,21 @@ impl Driver {
             behind = behind.saturating_add(u32::from(standing.behind));
             forked = forked.saturating_add(u32::from(standing.forked));
         }
+        let first = self.stands_in_for();
+        if first.is_some() {
+            // It follows the words of another node, and is behind them as a rule.
+            behind = 0;
+        }
         metrics::gauge!("hashpact_witnessed_feeds").set(f64::from(feeds));
         metrics::gauge!("hashpact_witnessed_feeds_forked").set(f64::from(forked));
         metrics::gauge!("hashpact_witnessed_feeds_behind").set(f64::from(behind));
         let waits = !settled && cosigning.first_said.is_some();
-        let notice = if waits {
+        let notice = if let Some(first) = first {
+            Some(format!(
+                "this node cosigns nothing: of a member's nodes the first with a witness key on its \
+                 card does, which is {first} (`hashpact card show`)"
+            ))
+        } else if waits {
             Some("the witness waits until its peers have said what it cosigned before".to_owned())
         } else if behind > 0 {
             Some(format!(

@@ -45,6 +45,10 @@ impl RosterCosigning {
         self.machine.settle();
     }
 
+    pub(super) const fn rekeyed(&mut self) {
+        self.machine.rekeyed();
+    }
+
     pub(super) fn forget(&mut self, peer: PeerId) {
         self.later.remove(&peer);
     }

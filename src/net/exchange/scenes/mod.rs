@@ -27,6 +27,7 @@ mod mutations;
 mod opinions;
 mod receipts;
 mod rechecking;
+mod rekeyed;
 mod renewal;
 mod reverse;
 mod room;

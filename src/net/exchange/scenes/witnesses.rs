@@ -13,18 +13,18 @@ use super::*;
 use crate::exchange::ExchangeOptions;
 use crate::exchange::announce::told_to;
 
-const WITNESSES: [u32; 4] = [WITNESS, 5, 6, 7];
+pub(super) const WITNESSES: [u32; 4] = [WITNESS, 5, 6, 7];
 
 /// Nobody is waited for longer: half of the members do not run.
-fn hasty(options: &mut ExchangeOptions) {
+pub(super) fn hasty(options: &mut ExchangeOptions) {
     options.confirm_wait = Duration::from_millis(300);
 }
 
-fn ticking() -> Coalition {
+pub(super) fn ticking() -> Coalition {
     tick(Coalition::witnessed(), Arc::default())
 }
 
-async fn listening(coalition: &Coalition, member: u32) -> Victim {
+pub(super) async fn listening(coalition: &Coalition, member: u32) -> Victim {
     Victim::start_as(coalition, member, |options| {
         options.listen = Some("127.0.0.1:0".parse().unwrap());
         hasty(options);
@@ -32,17 +32,17 @@ async fn listening(coalition: &Coalition, member: u32) -> Victim {
     .await
 }
 
-fn address(of: &Victim) -> String {
+pub(super) fn address(of: &Victim) -> String {
     of.exchange.local_addr().unwrap().to_string()
 }
 
 /// What a witness says of a feed: size and root.
-fn says(witness: &Node, feed: &FeedId) -> Option<(u64, Digest)> {
+pub(super) fn says(witness: &Node, feed: &FeedId) -> Option<(u64, Digest)> {
     let said = witness.witnessing().unwrap().said(feed)?;
     Some((said.cosigned.size, said.cosigned.root))
 }
 
-fn quorum(reader: &Node, feed: &FeedId) -> Option<u64> {
+pub(super) fn quorum(reader: &Node, feed: &FeedId) -> Option<u64> {
     let no = reader.store().feed_no(feed)?;
     let judged = reader.judged(&reader.store().feed(no).unwrap()).unwrap();
     judged.quorum
@@ -209,6 +209,12 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_witness_whose_disk_was_restored_goes_by_what_its_readers_know_and_cosigns_no_fork() {
+    restored(|_, _| ()).await;
+}
+
+/// A witness whose records come back as they were, with what becomes of its node before it
+/// runs again.
+pub(super) async fn restored(before: impl FnOnce(&Coalition, &Node)) {
     let coalition = ticking();
     let one = Forged::new(&coalition, NORTH, "set", 400);
     let other = forked(&one, 300, 450);
@@ -241,7 +247,9 @@ async fn a_witness_whose_disk_was_restored_goes_by_what_its_readers_know_and_cos
     // The disk comes back as it was, and the publisher shows another history.
     copy(&backup, &records_of(&coalition));
     let liar = Hostile::start_beside(&coalition, NORTH, other.script()).await;
-    let witness = Victim::start_as(&coalition, WITNESS, |options| {
+    let node = coalition.open(WITNESS);
+    before(&coalition, &node);
+    let witness = Victim::start_of(&coalition, WITNESS, node, |options| {
         options.listen = Some("127.0.0.1:0".parse().unwrap());
         // Long enough for a reader that is there to be heard on a busy machine.
         options.confirm_wait = Duration::from_secs(10);
@@ -268,7 +276,7 @@ async fn a_witness_whose_disk_was_restored_goes_by_what_its_readers_know_and_cos
 }
 
 /// A relay that holds north's set, with the cosignature of one witness at its head.
-async fn relayed(coalition: &Coalition) -> (Arc<Node>, FeedId) {
+pub(super) async fn relayed(coalition: &Coalition) -> (Arc<Node>, FeedId) {
     let north = coalition.open(NORTH);
     let feed = create_set(&north, "set", &[("south", true), ("west", false)]);
     publish(&north, "set", 0, 10);
@@ -277,7 +285,7 @@ async fn relayed(coalition: &Coalition) -> (Arc<Node>, FeedId) {
     (south, feed)
 }
 
-fn cosigned_at(node: &Node, feed: &FeedId, at: UnixMillis) {
+pub(super) fn cosigned_at(node: &Node, feed: &FeedId, at: UnixMillis) {
     let no = node.store().feed_no(feed).unwrap();
     let mut head = node.store().applied_head(no).unwrap().unwrap();
     let body = hashpact_core::note::Note::parse(head.note()).unwrap().text;
