@@ -259,6 +259,11 @@ fn refresh_exchange(node: &Node) {
         gauge!("hashpact_missing_leaves", &labels).set(feed.missing as f64);
         let lag = feed.head.saturating_sub(feed.indexed);
         gauge!("hashpact_feed_lag_leaves", &labels).set(lag as f64);
+        if let Some(judged) = &feed.judged {
+            let stale = if judged.stale { 1.0 } else { 0.0 };
+            gauge!("hashpact_feed_stale", &labels).set(stale);
+            gauge!("hashpact_feed_witnesses_fresh", &labels).set(judged.fresh() as f64);
+        }
     }
     let names: HashMap<_, _> = feeds.iter().map(|feed| (feed.id, &feed.name)).collect();
     for lag in node.exchange().map(|view| view.lags()).unwrap_or_default() {
@@ -352,6 +357,14 @@ const GAUGES: &[(&str, &str)] = &[
         "Leaves under the newest head heard of that look-ups do not answer from",
     ),
     (
+        "hashpact_feed_stale",
+        "1 while no witness has cosigned the feed for 30 minutes",
+    ),
+    (
+        "hashpact_feed_witnesses_fresh",
+        "Witnesses that have cosigned the feed in the last 30 minutes",
+    ),
+    (
         "hashpact_policy_refused",
         "1 while the newest policy that was read is wrong, and the old one in force",
     ),
@@ -399,6 +412,7 @@ mod tests {
     use axum::body::{Body, to_bytes};
     use axum::http::Request;
     use hashpact_core::id::Slug;
+    use hashpact_node::model::{NewSet, SetSource};
     use tempfile::TempDir;
     use tower::ServiceExt as _;
 
@@ -474,5 +488,38 @@ mod tests {
         assert!(shown().await);
         node.remove_consumer(&name).unwrap();
         assert!(!shown().await);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_metric_of_a_set_goes_by_its_name_and_goes_with_it() {
+        let folder = TempDir::new().unwrap();
+        let node = crate::tests::node(&folder);
+        let router = pages(&node);
+        let made = node.create_set(&NewSet {
+            set: Slug::parse("confirmed").unwrap(),
+            title: "A set".to_owned(),
+            source: SetSource::OwnWork,
+            classification_scheme: "tc".to_owned(),
+            grants: Vec::new(),
+        });
+        let feed = made.unwrap().feed;
+        let of_feeds = || async {
+            let (_, metrics) = page(&router, "/metrics").await;
+            let lines = metrics.lines().filter(|line| line.contains("feed=\""));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        node.look_for_stale().unwrap();
+        let shown = of_feeds().await;
+        for name in ["hashpact_feed_stale", "hashpact_feed_witnesses_fresh"] {
+            let line = format!("{name}{{feed=\"north/confirmed\"}} 0");
+            assert!(shown.contains(&line), "{shown:?}");
+        }
+        assert!(
+            shown.iter().all(|line| line.contains("north/confirmed")),
+            "{shown:?}"
+        );
+        let no = node.store().feed_no(&feed).unwrap();
+        node.store().drop_feed(no).unwrap();
+        assert_eq!(of_feeds().await, Vec::<String>::new());
     }
 }

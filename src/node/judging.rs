@@ -116,7 +116,7 @@ impl Node {
         self.judging().forget(feed);
     }
 
-    /// Shows in log and metrics which feeds have become STALE, or are so no more.
+    /// Shows in the log which feeds have become STALE, or are so no more, and how many are.
     ///
     /// # Errors
     /// What the store answers.
@@ -125,10 +125,6 @@ impl Node {
         let mut now_stale = BTreeSet::new();
         for feed in self.store().feeds() {
             let judged = self.judged(&feed)?;
-            let labels = [("feed", feed.id.0.short())];
-            let fresh = u32::try_from(judged.fresh()).unwrap_or(u32::MAX);
-            metrics::gauge!("hashpact_feed_witnesses_fresh", &labels).set(f64::from(fresh));
-            metrics::gauge!("hashpact_feed_stale", &labels).set(f64::from(u8::from(judged.stale)));
             if judged.stale {
                 now_stale.insert(feed.id);
             }
