@@ -13,12 +13,16 @@ use crate::card::NodeCard;
 use crate::checkpoint::{Checkpoint, Origin};
 use crate::enrol::VerifiedRequest;
 use crate::envelope::{Envelope, PayloadType, TlsKey};
+use crate::equivocation::DocumentEvidence;
 use crate::evidence::ForkEvidence;
-use crate::id::UnixMillis;
+use crate::evidence_file::EvidenceFile;
+use crate::id::{Digest, UnixMillis};
 use crate::leaf::{RawLeaf, read};
 use crate::liveness::Liveness;
 use crate::note::{Note, SignatureLine};
 use crate::page;
+use crate::proof::Proof;
+use crate::receipt::Receipt;
 use crate::reject::Rejection;
 use crate::roster::{Roster, RosterFile};
 use crate::suspension::Suspension;
@@ -26,7 +30,7 @@ use crate::suspension::Suspension;
 type Decoder = fn(&Bytes) -> bool;
 
 /// Every decoder of bytes from outside; each says whether it took them.
-const DECODERS: [(&str, Decoder); 15] = [
+const DECODERS: [(&str, Decoder); 19] = [
     ("envelope", |b| {
         [
             PayloadType::Roster,
@@ -70,7 +74,21 @@ const DECODERS: [(&str, Decoder); 15] = [
     ("evidence", |b| ForkEvidence::decode(b).is_ok()),
     ("liveness", |b| Liveness::from_bytes(b).is_ok()),
     ("bundle", |b| walk(b).is_ok()),
+    ("receipt", |b| Receipt::read(b).is_ok()),
+    ("document-evidence", |b| DocumentEvidence::decode(b).is_ok()),
+    // Whoever reads one of these goes on to verify it.
+    ("proof", |b| {
+        let read = Proof::decode(b);
+        read.is_ok_and(|read| read.verify(&GENESIS).is_err())
+    }),
+    ("evidence-file", |b| {
+        let read = EvidenceFile::decode(b);
+        read.is_ok_and(|read| read.verify(&GENESIS).is_err())
+    }),
 ];
+
+/// Of no coalition.
+const GENESIS: Digest = Digest([0; 32]);
 
 /// Walks through a bundle as whoever takes it in does.
 fn walk(file: &Bytes) -> Result<(), Rejection> {
