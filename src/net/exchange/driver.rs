@@ -373,6 +373,7 @@ impl Driver {
                     elide,
                 };
                 self.jobs.insert(job, Job { feed, peer });
+                self.board.pull_asked();
                 self.errand(Errand::Pull { peer, order });
             }
             Action::CancelPull { job } => {

@@ -278,6 +278,12 @@ impl Exchange {
         &self.connections
     }
 
+    /// How many pulls of leaves were asked for.
+    #[cfg(test)]
+    pub(crate) fn pulls(&self) -> u64 {
+        self.board.pulls()
+    }
+
     /// How many pulls failed.
     #[cfg(test)]
     pub(crate) fn failed_pulls(&self) -> u64 {

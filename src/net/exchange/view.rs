@@ -29,6 +29,8 @@ struct State {
     lags: Vec<PeerLag>,
     /// The set of peers to dial is known.
     planned: bool,
+    /// Pulls of leaves that were asked for.
+    pulls: u64,
     /// Pulls that failed, whosever fault it was.
     failed_pulls: u64,
     /// How often the driver looked at what only time changes.
@@ -115,6 +117,18 @@ impl Board {
     /// Notes when a peer said something.
     pub(crate) fn heard(&self, key: &PeerKey, now: UnixMillis) {
         self.peer(key, |row| row.last_seen = now);
+    }
+
+    /// Counts a pull that is asked for.
+    pub(crate) fn pull_asked(&self) {
+        let mut state = self.state();
+        state.pulls = state.pulls.saturating_add(1);
+    }
+
+    /// How many pulls were asked for.
+    #[cfg(test)]
+    pub(crate) fn pulls(&self) -> u64 {
+        self.state().pulls
     }
 
     /// Counts a pull that failed.

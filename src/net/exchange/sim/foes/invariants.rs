@@ -2,27 +2,35 @@
 //!
 //! 1. no honest node answers with, or enforces, what was forged, nor goes on with a fork
 //!    once it is known;
-//! 2. no feed reaches the threshold of witnesses on both sides of a fork;
+//! 2. no feed reaches the threshold of witnesses on both sides of a fork, and who asks for
+//!    the threshold enforces nothing that only one side has before so many stand there;
 //! 3. a fork that two honest members see ends in evidence at all who may see the feed;
 //! 4. nobody honest is accused, and no honest feed is frozen;
 //! 5. memory and traffic stay bounded;
-//! 6. honest feeds end the same at all who may read them, retractions included.
+//! 6. honest feeds end the same at all who may read them, retractions included;
+//! 7. what a publisher keeps as receipts is true: of a state that it signed, said by now,
+//!    and in an honest member's name only where that member has the state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use hashpact_core::evidence::ForkEvidence;
 use hashpact_core::id::{Digest, FeedId};
+use hashpact_core::limits::CLOCK_SKEW_MS;
 use hashpact_core::policy::Verdict;
 use hashpact_node::Node;
 use hashpact_node::model::MatchOptions;
-use hashpact_store::{FeedInfo, FeedStatus};
+use hashpact_store::{FeedInfo, FeedStatus, KeptReceipt};
 
 use super::super::world::World;
 use super::Kit;
 use super::bounds::Bounds;
-use super::cast::NODES;
-use super::fork::{Fork, signal_of};
+use super::cast::{NODES, WITNESSES};
+use super::fork::{Fork, number_of, signal_of};
+use super::play::asks_for_witnesses;
 use super::serving::forged_entries;
+
+/// More than two thirds of four witnesses.
+const THRESHOLD: usize = 3;
 
 /// What was seen over the whole of a play.
 #[derive(Default)]
@@ -77,15 +85,17 @@ impl Watch {
     /// Looks at every honest node; says what is wrong at this moment.
     pub(super) fn look(&mut self, world: &World, kit: &Kit) -> Vec<String> {
         let mut wrong = Vec::new();
+        self.look_at_witnesses(world, kit);
         for (at, node) in honest(world, kit) {
             let slug = &world.members[at].slug;
             let evidence = accused(node);
+            wrong.extend(believed(world, kit, at).map(|why| format!("7: {slug}: {why}")));
             self.forks_proven.extend(&evidence);
             wrong.extend(innocent(node, kit, &evidence).map(|why| format!("4: {slug}: {why}")));
             wrong.extend(forged(world, kit, node).map(|why| format!("1: {slug}: {why}")));
             for fork in &kit.forks {
                 let known = evidence.contains(&fork.feed);
-                let on = self.on_fork((at, node), fork, known);
+                let on = self.on_fork((at, node), fork, (known, kit));
                 wrong.extend(
                     on.into_iter()
                         .map(|why| format!("{}: {slug}: {}", why.0, why.1)),
@@ -110,18 +120,39 @@ impl Watch {
         wrong
     }
 
+    /// Notes on which sides honest witnesses stand.
+    fn look_at_witnesses(&mut self, world: &World, kit: &Kit) {
+        for (at, node) in honest(world, kit) {
+            for fork in &kit.forks {
+                let said = node.witnessing().and_then(|w| w.said(&fork.feed));
+                let side = said.and_then(|said| {
+                    let cosigned = said.cosigned;
+                    fork.side_of(cosigned.size, cosigned.root)
+                });
+                let sides = self.cosigned.entry((at, fork.feed)).or_default();
+                sides.extend(side);
+            }
+        }
+    }
+
+    /// How many witnesses may have cosigned a side of a fork: the honest ones that were
+    /// seen there, and all that lie.
+    fn may_stand(&self, fork: &Fork, side: usize, kit: &Kit) -> usize {
+        let bench = NODES..NODES + WITNESSES;
+        let stands = |at: &usize| {
+            let sides = self.cosigned.get(&(*at, fork.feed));
+            kit.is_foe(*at) || sides.is_some_and(|sides| sides.contains(&side))
+        };
+        bench.filter(stands).count()
+    }
+
     fn on_fork(
         &mut self,
         (at, node): (usize, &Node),
         fork: &Fork,
-        known: bool,
+        (known, kit): (bool, &Kit),
     ) -> Vec<(u8, String)> {
         let mut wrong = Vec::new();
-        if let Some(said) = node.witnessing().and_then(|w| w.said(&fork.feed)) {
-            let (size, root) = (said.cosigned.size, said.cosigned.root);
-            let sides = self.cosigned.entry((at, fork.feed)).or_default();
-            sides.extend(fork.side_of(size, root));
-        }
         let Some(feed) = held(node, &fork.feed) else {
             return wrong;
         };
@@ -153,6 +184,14 @@ impl Watch {
         let both = [answered(0), answered(1)];
         if both.iter().all(Option::is_some) {
             wrong.push((1, "it answers with both sides of a fork".to_owned()));
+        }
+        for (side, answered) in both.into_iter().enumerate() {
+            let stand = self.may_stand(fork, side, kit);
+            if asks_for_witnesses(at) && answered == Some(Verdict::Enforce) && stand < THRESHOLD {
+                let why =
+                    format!("it enforces of a side of a fork on which {stand} witnesses stand");
+                wrong.push((2, why));
+            }
         }
         if known && both.contains(&Some(Verdict::Enforce)) {
             wrong.push((
@@ -248,6 +287,53 @@ fn forged<'n>(world: &'n World, kit: &'n Kit, node: &'n Node) -> impl Iterator<I
     other.chain(answered.map(|_| "it answers with an entry that nobody published".to_owned()))
 }
 
+/// What an honest publisher keeps of receipts of its own sets that are not true.
+fn believed(world: &World, kit: &Kit, at: usize) -> impl Iterator<Item = String> {
+    let mut wrong = Vec::new();
+    let node = world.members[at].run.as_ref().map(|running| &running.node);
+    for set in world.sets.iter().filter(|set| set.publisher == at) {
+        let Some((node, feed)) = node.and_then(|node| Some((node, held(node, &set.feed)?))) else {
+            continue;
+        };
+        let now = node.clock().now();
+        for kept in node.store().receipts(feed.no, None).unwrap() {
+            let (size, root) = (kept.at.size, node.store().root_at(feed.no, kept.at.size));
+            if root.ok() != Some(kept.at.root) {
+                wrong.push(format!(
+                    "it keeps a receipt of {size} leaves that it never signed"
+                ));
+            }
+            if kept.signed > now.plus(CLOCK_SKEW_MS) {
+                wrong.push("it keeps a receipt of the future".to_owned());
+            }
+            if !is_meant(world, kit, &set.feed, &kept) {
+                wrong.push(format!(
+                    "it keeps a receipt of {} for {size} leaves that it has not got",
+                    kept.member
+                ));
+            }
+        }
+    }
+    wrong.into_iter()
+}
+
+/// Whether a receipt is of a hostile member, or of one that has the state; of one that does
+/// not run that cannot be said.
+fn is_meant(world: &World, kit: &Kit, feed: &FeedId, kept: &KeptReceipt) -> bool {
+    let mut places = 0..world.members.len();
+    let Some(of) = places.find(|at| number_of(*at) == kept.member.value()) else {
+        return false;
+    };
+    let Some(running) = world.members[of].run.as_ref().filter(|_| !kit.is_foe(of)) else {
+        return true;
+    };
+    let (node, at) = (&running.node, kept.at);
+    held(node, feed).is_some_and(|held| {
+        let applied = held.applied.is_some_and(|applied| applied.size >= at.size);
+        applied && node.store().root_at(held.no, at.size).ok() == Some(at.root)
+    })
+}
+
 /// What a node lacks of honest sets that it may read, or answers wrongly.
 fn behind(world: &World, kit: &Kit, (at, node): (usize, &Node)) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -277,12 +363,8 @@ fn behind(world: &World, kit: &Kit, (at, node): (usize, &Node)) -> Vec<String> {
         let entries = (0..set.published).map(|n| (nth as u64) << 32 | n);
         for (n, is) in (0..).zip(verdicts(node, entries)) {
             let retracted = n < set.retracted;
-            let good = if retracted {
-                is != Some(Verdict::Enforce)
-            } else {
-                is.is_some()
-            };
-            if !good {
+            // No retraction here is so large that it would be held.
+            if is.is_some() == retracted {
                 let what = if retracted { "retracted" } else { "published" };
                 wrong.push(format!(
                     "entry {n} of {nth} is {what}, and it answers {is:?}"

@@ -98,9 +98,14 @@ impl Kit {
         foe.is_some_and(|foe| foe.habits.contains(&habit))
     }
 
-    /// Whether a member that lies in this way does so this time; counts it.
+    /// Whether a member that lies in this way is to do so this time.
+    fn tries(&mut self, at: usize, habit: Habit, per_mille: u64) -> bool {
+        self.has(at, habit) && self.dice.happens(per_mille)
+    }
+
+    /// The same, and counts it: where what it then does always changes something.
     fn does(&mut self, at: usize, habit: Habit, per_mille: u64) -> bool {
-        let does = self.has(at, habit) && self.dice.happens(per_mille);
+        let does = self.tries(at, habit, per_mille);
         if does {
             self.count(habit);
         }

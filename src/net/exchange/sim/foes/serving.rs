@@ -40,51 +40,61 @@ impl Kit {
         _request: &PullRequest,
         mut chunk: ChunkParts,
     ) -> Vec<PullPart> {
-        if self.does(way.at, Habit::Truncate, 400) {
+        if self.tries(way.at, Habit::Truncate, 400) {
             return self.truncated(chunk);
         }
-        if self.does(way.at, Habit::Tamper, 400) {
+        if self.tries(way.at, Habit::Tamper, 400) {
             let forged = FORGED + self.dice.below(FORGED_MAX);
-            chunk = if self.dice.happens(700) {
-                self.one_of(chunk, |_| true, |_| publish_leaf(forged))
+            let changed = if self.dice.happens(700) {
+                self.one_of(&mut chunk, |_| publish_leaf(forged))
             } else {
                 let hashes = [&mut chunk.before, &mut chunk.after].into_iter().flatten();
-                hashes.for_each(|hash| hash.0[3] ^= 1);
-                chunk
+                hashes.map(|hash| hash.0[3] ^= 1).count() > 0
             };
+            self.count_if(Habit::Tamper, changed);
         }
-        if self.does(way.at, Habit::Elide, 400) {
-            chunk = self.one_of(chunk, |_| true, RawLeaf::elided);
+        if self.tries(way.at, Habit::Elide, 400) {
+            let changed = self.one_of(&mut chunk, RawLeaf::elided);
+            self.count_if(Habit::Elide, changed);
         }
-        if self.does(way.at, Habit::Unretract, 800) {
-            chunk = edited(chunk, |_, leaf| match leaf.kind {
+        if self.tries(way.at, Habit::Unretract, 800) {
+            let changed = edit(&mut chunk, |_, leaf| match leaf.kind {
                 RETRACT => leaf.elided(),
                 _ => leaf.clone(),
             });
+            self.count_if(Habit::Unretract, changed);
         }
         vec![PullPart::Chunk(chunk)]
     }
 
     fn truncated(&mut self, mut chunk: ChunkParts) -> Vec<PullPart> {
+        let whole = chunk.clone();
         match self.dice.below(4) {
-            0 => return Vec::new(),
+            0 => {
+                self.count(Habit::Truncate);
+                return Vec::new();
+            }
             1 => chunk.trailing = cut(&chunk.trailing),
             2 => chunk.to = chunk.to.saturating_sub(1),
             _ => drop(chunk.after.pop()),
         }
+        self.count_if(Habit::Truncate, chunk != whole);
         vec![PullPart::Chunk(chunk)]
     }
 
-    /// Changes one leaf of those that fit.
-    fn one_of(
-        &mut self,
-        chunk: ChunkParts,
-        fits: impl Fn(&RawLeaf) -> bool,
-        change: impl Fn(&RawLeaf) -> RawLeaf,
-    ) -> ChunkParts {
+    /// Counts a lie that changed something: in a chunk without a retraction, say, none can
+    /// be left out.
+    fn count_if(&mut self, habit: Habit, changed: bool) {
+        if changed {
+            self.count(habit);
+        }
+    }
+
+    /// Changes one leaf; says whether it is another one now.
+    fn one_of(&mut self, chunk: &mut ChunkParts, change: impl Fn(&RawLeaf) -> RawLeaf) -> bool {
         let which = self.dice.between(chunk.from, chunk.to.saturating_sub(1));
-        edited(chunk, |index, leaf| {
-            if index == which && fits(leaf) {
+        edit(chunk, |index, leaf| {
+            if index == which {
                 change(leaf)
             } else {
                 leaf.clone()
@@ -97,14 +107,17 @@ fn cut(bytes: &Bytes) -> Bytes {
     bytes.slice(..bytes.len() / 2)
 }
 
-/// A chunk with each leaf as a function makes it.
-fn edited(mut chunk: ChunkParts, change: impl Fn(u64, &RawLeaf) -> RawLeaf) -> ChunkParts {
+/// Makes each leaf of a chunk what a function makes of it; says whether any is another one.
+fn edit(chunk: &mut ChunkParts, change: impl Fn(u64, &RawLeaf) -> RawLeaf) -> bool {
     let layout = Layout::of(chunk.from, chunk.to);
     let mut next = chunk.from;
+    let mut any = false;
     let mut changed = |leaves: Vec<RawLeaf>| -> Vec<RawLeaf> {
         let changed = leaves.iter().map(|leaf| {
             next += 1;
-            change(next - 1, leaf)
+            let made = change(next - 1, leaf);
+            any |= made != *leaf;
+            made
         });
         changed.collect()
     };
@@ -116,5 +129,5 @@ fn edited(mut chunk: ChunkParts, change: impl Fn(u64, &RawLeaf) -> RawLeaf) -> C
     }
     let trailing = page::decode_plain(&chunk.trailing, layout.trailing).unwrap();
     chunk.trailing = page::encode_plain(&changed(trailing)).unwrap();
-    chunk
+    any
 }

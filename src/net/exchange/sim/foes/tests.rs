@@ -106,3 +106,13 @@ fn a_node_that_takes_in_all_that_is_said_is_found() {
 fn a_member_that_hears_nothing_is_found() {
     fails_by(Broken::Deaf, 6);
 }
+
+#[test]
+fn a_node_that_enforces_beyond_a_fork_without_the_threshold_is_found() {
+    fails_by(Broken::Careless, 2);
+}
+
+#[test]
+fn a_receipt_that_is_believed_unseen_is_found() {
+    fails_by(Broken::Believed, 7);
+}

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use hashpact_core::id::{Digest, FeedId, UnixMillis};
+use hashpact_core::limits::DAY_MS;
 use hashpact_core::receipt::Receipt;
 
 use super::super::coalition::{self, BEGIN};
@@ -10,8 +11,6 @@ use super::cast::{Habit, NODES};
 use super::fork::number_of;
 use super::{Kit, Way};
 use crate::types::Head;
-
-const DAY_MS: u64 = 86_400_000;
 
 impl Kit {
     /// Puts false receipts beside a head.
@@ -55,8 +54,13 @@ impl Kit {
                 signer = number_of(usize::try_from(self.dice.below(NODES as u64)).unwrap());
             }
         }
-        let mut draft = said.to_envelope().unwrap();
-        draft.sign(&coalition::receipt_key(self.seed, signer));
-        draft.finish().unwrap().as_bytes().clone()
+        signed(&said, self.seed, signer)
     }
+}
+
+/// A receipt with a member's receipt key.
+pub(super) fn signed(said: &Receipt, seed: u64, signer: u32) -> Bytes {
+    let mut draft = said.to_envelope().unwrap();
+    draft.sign(&coalition::receipt_key(seed, signer));
+    draft.finish().unwrap().as_bytes().clone()
 }
