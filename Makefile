@@ -20,7 +20,7 @@ PYTHON ?= python3
 SKIPS := $(abspath $(CARGO_TARGET_DIR))/skipped-tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench simulate fmt lint check scripts
+.PHONY: help setup build demo test bench simulate nightly fmt lint check scripts
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -65,6 +65,11 @@ bench: build ## Measure import, pull, watch, look-ups and a coalition (ENTRIES=1
 simulate: ## Play simulated coalitions, with hostile members too, from many seeds (SEEDS=1000)
 	HASHPACT_SIM_SEEDS=$(SEEDS) cargo test --release --locked --workspace --lib -- \
 	  sim::tests::members_end sim::foes::tests::no_hostile_member
+
+# Hours: what is too long for every change.
+nightly: ## 1,000 seeds of simulated coalitions, and a stolen key that takes back a million entries
+	$(MAKE) simulate SEEDS=1000
+	HASHPACT_STOLEN_ENTRIES=1000000 cargo test --release --locked --workspace --test integration -- stolen::
 
 check: ## Type-check everything, without building it
 	cargo check --release --locked --workspace --all-targets
