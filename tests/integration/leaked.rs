@@ -2,12 +2,11 @@
 //! command, over real nodes.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::Value;
 
 use crate::world::signals::{Entry, entries};
-use crate::world::{Member, World, list, number, text, until_true};
+use crate::world::{Member, World, copy, list, number, text, until_true};
 
 const SET: &str = "confirmed";
 const NAME: &str = "northstar/confirmed";
@@ -145,18 +144,5 @@ fn a_stolen_feed_key_is_revoked_and_its_set_goes_on_at_every_node() {
     for member in world.members() {
         member.stop();
         member.assert_sound();
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
     }
 }

@@ -2,12 +2,11 @@
 //! the way.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::Value;
 
 use crate::world::signals::entries;
-use crate::world::{Member, World, list, number, until_true};
+use crate::world::{Member, World, copy, list, number, until_true};
 
 const FOLLOW: [&str; 7] = [
     "export",
@@ -33,19 +32,6 @@ fn state(receipts: &Value, member: &str) -> String {
 fn retract(publisher: &Member, reference: &str) {
     let line = ["retract", "--set", "confirmed", "--reference", reference];
     publisher.json(&[&line[..], &["--reason", "wrong", "--yes"]].concat());
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 #[test]

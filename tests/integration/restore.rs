@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::world::signals::{Entry, entries};
-use crate::world::{World, number, text, until, until_true};
+use crate::world::{World, copy, number, text, until, until_true};
 
 const SET: &str = "kept";
 const NAME: &str = "northstar/kept";
@@ -236,19 +236,6 @@ fn restore(folder: &Path, restored: Restored) {
         Restored::WholeDisk => {
             fs::remove_dir_all(folder.join("sign-state")).unwrap();
             copy(&folder.join("old/sign-state"), &folder.join("sign-state"));
-        }
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
         }
     }
 }

@@ -5,7 +5,6 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
 
 use hashpact_core::id::{Digest, FeedId};
 use hashpact_core::signal::Signal;
@@ -13,7 +12,7 @@ use serde_json::Value;
 
 use crate::world::signals::{Entry, entries};
 use crate::world::thief::{Thief, erasure, in_place_of, retraction};
-use crate::world::{Member, World, list, number, text, until_true};
+use crate::world::{Member, World, copy, list, number, text, until_true};
 
 /// Entries of the large set, in what `make test` runs.
 const ENTRIES: usize = 200_000;
@@ -82,12 +81,15 @@ fn told(member: &Member, of: &[Entry]) -> Vec<(String, String)> {
         let text = |found: Option<&str>| found.unwrap_or("nothing").to_owned();
         (text(standing), text(verdict))
     });
-    told.collect()
+    let told: Vec<_> = told.collect();
+    assert_eq!(told.len(), of.len(), "each is answered");
+    told
 }
 
 fn all(member: &Member, of: &[Entry], standing: &str, verdict: &str) -> bool {
     let wanted = (standing.to_owned(), verdict.to_owned());
-    told(member, of).iter().all(|told| *told == wanted)
+    let told = told(member, of);
+    !told.is_empty() && told.iter().all(|told| *told == wanted)
 }
 
 fn until_all(member: &Member, stock: &Stock, standing: &str, verdict: &str) {
@@ -228,17 +230,4 @@ fn pairs<'a>(
 ) -> impl Iterator<Item = (&'a Member, &'a Stock)> {
     let each = readers.into_iter();
     each.flat_map(move |reader| stocks.iter().map(move |stock| (reader, stock)))
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }

@@ -34,6 +34,20 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// Between two looks at what is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
+/// Copies a folder with all that is in it.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
 /// A coalition, its members and all that was written.
 pub(crate) struct World {
     /// In order of their numbers in the roster.
