@@ -1,15 +1,18 @@
 //! Entries over the local API, page by page, to so many clients at one time. One that
 //! takes nothing is given up.
 
+use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use hashpact_core::leaf::audit::OK;
-use hashpact_node::Node;
+use hashpact_core::policy::Verdict;
 use hashpact_node::audit::Ticket;
 use hashpact_node::caller::{Role, Who};
+use hashpact_node::model::ExportedEntry;
+use hashpact_node::{Node, NodeError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
@@ -107,6 +110,7 @@ pub(crate) async fn export(
             Some(name.map_err(|error| refused(&error))?)
         }
     };
+    let only = verdicts(&request).map_err(|error| status(&error))?;
     let act = match &set {
         Some(set) => act.of_set(set),
         None => act,
@@ -118,12 +122,20 @@ pub(crate) async fn export(
     tokio::task::spawn_blocking(move || {
         let mut exported = 0;
         let mut heard = true;
-        let done = node.export(set.as_ref(), request.include_dead, &mut |page| {
+        let mut sink = |mut page: Vec<ExportedEntry>| {
+            if !only.is_empty() {
+                page.retain(|entry| entry.verdict.is_some_and(|verdict| only.contains(&verdict)));
+            }
+            if page.is_empty() {
+                return true;
+            }
             exported += page.len();
             let entries = page.into_iter().map(convert::exported).collect();
             heard = places::hand(&pages, Ok(wire::ExportResponse { entries }));
             heard
-        });
+        };
+        let (set, dead) = (set.as_ref(), request.include_dead);
+        let done = node.export(set, (dead, request.verdicts), &mut sink);
         let act = ticket.act();
         act.count("exported", u64::try_from(exported).unwrap_or(u64::MAX));
         act.count("include_dead", request.include_dead.into());
@@ -133,7 +145,7 @@ pub(crate) async fn export(
             Err(error) => ticket.finish(error.code()),
         }
         info!(
-            set = set.map(|set| set.to_string()),
+            set = set.map(ToString::to_string),
             exported, "entries exported"
         );
         if let Err(error) = done {
@@ -143,4 +155,14 @@ pub(crate) async fn export(
         drop(place);
     });
     Ok(ReceiverStream::new(stream))
+}
+
+fn verdicts(request: &wire::ExportRequest) -> Result<BTreeSet<Verdict>, NodeError> {
+    let misuse = |why: String| NodeError::Misuse(why);
+    if !request.verdicts && !request.only_verdicts.is_empty() {
+        return Err(misuse("only_verdicts takes verdicts".to_owned()));
+    }
+    let words = request.only_verdicts.iter();
+    let read = words.map(|word| Verdict::parse(word).map_err(|error| misuse(error.to_string())));
+    read.collect()
 }

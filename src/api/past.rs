@@ -3,12 +3,46 @@
 use hashpact_core::id::UnixMillis;
 use hashpact_core::leaf::Basis;
 use hashpact_core::leaf::audit::Act;
+use hashpact_core::policy::Policy;
+use hashpact_core::signal::Signal;
 use hashpact_core::standing::Standing;
 use hashpact_node::past::{PAST_SIGNALS_MAX, PastAnswer, PastMatch, PastOf, PastSet, PastUnknown};
+use hashpact_node::policy::{PolicyAt, SHIPPED};
 use hashpact_node::{Node, NodeError};
 
 use crate::convert::{self, set_name};
+use crate::policy::policy as read_policy;
 use crate::wire;
+
+/// The policy that was in force, as it is told.
+#[derive(Default)]
+struct PolicyThen {
+    name: String,
+    text: Vec<u8>,
+    since_ms: u64,
+    unknown: &'static str,
+}
+
+fn policy_then(at: PolicyAt) -> PolicyThen {
+    let unknown = |unknown| PolicyThen {
+        unknown,
+        ..PolicyThen::default()
+    };
+    match at {
+        PolicyAt::Before => unknown("not_noted"),
+        PolicyAt::Between => unknown("not_running"),
+        PolicyAt::Known(policy) => PolicyThen {
+            unknown: if policy.name == SHIPPED || policy.text.is_some() {
+                ""
+            } else {
+                "text_gone"
+            },
+            name: policy.name,
+            text: policy.text.unwrap_or_default(),
+            since_ms: policy.since.0,
+        },
+    }
+}
 
 /// Answers every signal; one that cannot be read is answered with the reason. Blocking.
 pub(crate) fn lookup(
@@ -34,14 +68,28 @@ pub(crate) fn lookup(
         }
     }
     let past = node.past(&signals, &of)?;
-    let mut answered = past.answers.into_iter();
+    let policy = request.policy.map(read_policy).transpose()?;
+    let time = match of {
+        PastOf::Time(time) => Some(time),
+        PastOf::Sizes(_) => None,
+    };
+    let judges = policy.as_ref().zip(time);
+    let then = match time.filter(|_| request.with_policy) {
+        Some(time) => policy_then(node.policy_at(time)?),
+        None => PolicyThen::default(),
+    };
+    let mut answered = past.answers.into_iter().zip(&signals);
     let answers = wrong.into_iter().map(|wrong| match wrong {
         Some(rejection) => wire::PastAnswer {
             error_code: rejection.code().to_owned(),
             error: rejection.to_string(),
             ..wire::PastAnswer::default()
         },
-        None => answer(node, answered.next().unwrap_or_default()),
+        None => answered
+            .next()
+            .map_or_else(wire::PastAnswer::default, |(found, signal)| {
+                answer(node, found, signal, judges)
+            }),
     });
     let answers: Vec<wire::PastAnswer> = answers.collect();
     let known = answers.iter().filter(|answer| !answer.matches.is_empty());
@@ -49,6 +97,10 @@ pub(crate) fn lookup(
     Ok(wire::LookupPastResponse {
         sets: past.sets.into_iter().map(set).collect(),
         answers,
+        policy: then.name,
+        policy_text: then.text.into(),
+        policy_since_ms: then.since_ms,
+        policy_unknown: then.unknown.to_owned(),
     })
 }
 
@@ -94,9 +146,22 @@ fn unknown(set: &str, why: PastUnknown) -> wire::PastUnknown {
     }
 }
 
-fn answer(node: &Node, answer: PastAnswer) -> wire::PastAnswer {
+fn answer(
+    node: &Node,
+    answer: PastAnswer,
+    signal: &Signal,
+    judges: Option<(&Policy, UnixMillis)>,
+) -> wire::PastAnswer {
+    let verdict = judges.map(|(policy, time)| node.past_verdict(policy, signal, &answer, time));
+    let (verdict, verdict_unknown) = match verdict {
+        Some(Ok(Some(verdict))) => (verdict.name(), ""),
+        Some(Err(why)) => ("", why.code()),
+        Some(Ok(None)) | None => ("", ""),
+    };
     let why = answer.unknown.into_iter();
     wire::PastAnswer {
+        verdict: verdict.to_owned(),
+        verdict_unknown: verdict_unknown.to_owned(),
         matches: answer
             .found
             .into_iter()

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hashpact_core::id::{EntryName, SetName, Slug, UnixMillis};
+use hashpact_core::leaf::Reason;
 use hashpact_core::leaf::audit::Act;
 use hashpact_core::policy::{
     Action, ClassPattern, Needs, Negative, Policy, PolicyError, Rule, Scope, SetPattern, Verdict,
@@ -77,7 +78,7 @@ fn rule_to_wire(rule: &Rule) -> wire::PolicyRule {
     }
 }
 
-fn policy(message: wire::Policy) -> Result<Policy, NodeError> {
+pub(crate) fn policy(message: wire::Policy) -> Result<Policy, NodeError> {
     let refused = |error: PolicyError| NodeError::Misuse(format!("the policy: {error}"));
     let default = Verdict::parse(&message.default).map_err(refused)?;
     let rules: Result<Vec<Rule>, PolicyError> = message.rules.into_iter().map(rule).collect();
@@ -358,7 +359,18 @@ pub(crate) fn mute(
     let of = subject(node, request.subject)?;
     act.said("case", &request.case);
     act.count("expires_ms", request.expires_ms);
-    let muted = node.mute(&of, &request.case, by, UnixMillis(request.expires_ms))?;
+    let tell = match request.tell.as_str() {
+        "" => None,
+        name => Some(Reason::parse(name).ok_or_else(|| {
+            NodeError::Misuse("no such reason: hashpact opine --reasons lists them".to_owned())
+        })?),
+    };
+    let expires = UnixMillis(request.expires_ms);
+    let muted = node.mute_and_tell(&of, &request.case, by, expires, tell)?;
+    if let Some(reason) = tell {
+        act.detail("tell", reason.name);
+        act.count("told", u64::try_from(muted.told).unwrap_or(u64::MAX));
+    }
     note(act, &muted);
     Ok(muted_to_wire(muted))
 }
@@ -412,6 +424,9 @@ fn muted_to_wire(muted: MuteView) -> wire::Muted {
         by: muted.by,
         since_ms: muted.since.0,
         expires_ms: muted.expires.0,
+        told: u64::try_from(muted.told).unwrap_or(u64::MAX),
+        not_told: muted.not_told.unwrap_or_default(),
+        unheard: muted.unheard,
     }
 }
 

@@ -172,11 +172,18 @@ impl Scene {
     }
 
     async fn exported(&self, set: &str) -> Result<Vec<wire::ExportedEntry>, Status> {
-        let mut client = self.client.clone();
         let request = wire::ExportRequest {
             set: set.to_owned(),
-            include_dead: false,
+            ..wire::ExportRequest::default()
         };
+        self.export(request).await
+    }
+
+    async fn export(
+        &self,
+        request: wire::ExportRequest,
+    ) -> Result<Vec<wire::ExportedEntry>, Status> {
+        let mut client = self.client.clone();
         let mut pages = client.export(request).await?.into_inner();
         let mut entries = Vec::new();
         while let Some(page) = pages.message().await? {
@@ -382,6 +389,55 @@ async fn an_export_has_the_live_entries_as_they_were_said() {
         .collect();
     let expected = [("north/confirmed#1", "A1"), ("north/confirmed#2", "B2")];
     assert_eq!(said, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_tells_verdicts_and_chooses_by_them_where_that_is_asked_for() {
+    let scene = Scene::with_set().await;
+    scene
+        .import_entries(vec![entry(1, "A1"), entry(2, "A2")])
+        .await;
+    let asked = |verdicts, only: &[&str]| wire::ExportRequest {
+        set: "confirmed".to_owned(),
+        verdicts,
+        only_verdicts: only.iter().map(ToString::to_string).collect(),
+        ..wire::ExportRequest::default()
+    };
+    let plain = scene.export(asked(false, &[])).await.unwrap();
+    assert!(plain.iter().all(|entry| entry.verdict.is_empty()));
+    let told = scene.export(asked(true, &[])).await.unwrap();
+    let review = |entry: &wire::ExportedEntry| entry.verdict == "review";
+    assert_eq!(told.iter().filter(|entry| review(entry)).count(), 2);
+    let chosen = scene.export(asked(true, &["enforce", "review"])).await;
+    assert_eq!(chosen.unwrap().len(), 2);
+    let none = scene.export(asked(true, &["enforce"])).await;
+    assert_eq!(none.unwrap().len(), 0);
+    for refused in [
+        asked(false, &["enforce"]),
+        asked(true, &["enforce", "review", "observe", "ignore", "perhaps"]),
+    ] {
+        let refused = scene.export(refused).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mute_is_told_for_a_reason_of_the_table_or_not_made() {
+    let scene = Scene::with_set().await;
+    scene.import_entries(vec![entry(1, "A1")]).await;
+    let mut client = scene.client.clone();
+    let mute = wire::MuteRequest {
+        subject: Some(wire::MuteSubject {
+            of: Some(wire::mute_subject::Of::Signal(md5(1))),
+        }),
+        case: "ticket 7".to_owned(),
+        expires_ms: u64::MAX,
+        tell: "whatever".to_owned(),
+    };
+    let refused = client.mute(mute).await.unwrap_err();
+    assert!(refused.message().contains("no such reason"), "{refused}");
+    let listed = client.list_mutes(wire::ListMutesRequest {}).await;
+    assert!(listed.unwrap().into_inner().mutes.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

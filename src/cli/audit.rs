@@ -19,7 +19,7 @@ use super::values::slug;
 const WIDTH: usize = 80;
 /// The acts that this program records, as `docs/AUDIT.md` lists them; those that begin
 /// with "command." are a command's own words.
-const ACTS: [&str; 43] = [
+const ACTS: [&str; 44] = [
     "audit.remove",
     "bundle.export",
     "bundle.import",
@@ -53,6 +53,7 @@ const ACTS: [&str; 43] = [
     "recheck",
     "recheck.acknowledge",
     "refused",
+    "retention.drop",
     "retract",
     "roster.file",
     "roster.import",
@@ -505,6 +506,7 @@ mod tests {
             "set.lost",
             "command",
             "command.keys.rotate",
+            "retention.drop",
             "retract",
         ] {
             assert!(is_known(known), "{known}");

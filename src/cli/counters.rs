@@ -6,7 +6,7 @@
 use metrics::{Unit, counter, describe_counter};
 
 /// Name, and what is counted. `docs/OPERATORS.md` says what to do about which.
-const COUNTERS: [(&str, &str); 25] = [
+const COUNTERS: [(&str, &str); 26] = [
     (
         "hashpact_audit_failures_total",
         "acts that could not be recorded in the audit feed",
@@ -61,6 +61,10 @@ const COUNTERS: [(&str, &str); 25] = [
     (
         "hashpact_refilled_leaves_total",
         "payloads fetched for leaves held as records",
+    ),
+    (
+        "hashpact_retention_payloads_total",
+        "payloads dropped since their leaves were dead for long",
     ),
     (
         "hashpact_roster_cosigned_total",

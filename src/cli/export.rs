@@ -54,6 +54,13 @@ pub struct ExportArgs {
     /// consumer acknowledged last; a new one is told everything first
     #[arg(long, requires = "consumer", conflicts_with_all = ["sets", "all", "output"])]
     pub follow: bool,
+    /// Add what this node's policy makes of each entry, as a last column "verdict"
+    #[arg(long, conflicts_with = "follow")]
+    pub verdicts: bool,
+    /// Only entries with this verdict; may be repeated. Implies --verdicts
+    #[arg(long = "verdict", value_name = "VERDICT", conflicts_with = "follow",
+        value_parser = ["enforce", "review", "observe", "ignore"])]
+    pub only: Vec<String>,
     /// With --follow: the name that the node remembers this consumer by
     #[arg(long, value_name = "NAME", requires = "follow")]
     pub consumer: Option<String>,
@@ -110,8 +117,9 @@ pub fn run(args: &ExportArgs, context: &Context) -> Result<(), CliError> {
         note(format!("left out: {set}"));
     }
     let mut output = Target::open(&args.output, context)?;
+    let verdicts = args.verdicts || !args.only.is_empty();
     let mut writer = Writer::new(
-        args.format,
+        (args.format, verdicts),
         BufWriter::with_capacity(BUFFER_BYTES, &mut output),
     )
     .map_err(write_error(&args.output))?;
@@ -119,7 +127,13 @@ pub fn run(args: &ExportArgs, context: &Context) -> Result<(), CliError> {
     let mut entries = 0;
     for set in &sets {
         progress.name(set.clone());
-        let written = export(&client, set, &mut writer, &mut progress, &args.output);
+        let request = wire::ExportRequest {
+            set: set.clone(),
+            include_dead: false,
+            verdicts,
+            only_verdicts: args.only.clone(),
+        };
+        let written = export(&client, request, &mut writer, &mut progress, &args.output);
         entries += client.wait(written)?;
     }
     drop(progress);
@@ -182,15 +196,11 @@ fn terms(set: &wire::SetInfo) -> String {
 
 async fn export<W: Write>(
     client: &Client,
-    set: &str,
+    request: wire::ExportRequest,
     writer: &mut Writer<W>,
     progress: &mut Progress,
     path: &Path,
 ) -> Result<u64, CliError> {
-    let request = wire::ExportRequest {
-        set: set.to_owned(),
-        include_dead: false,
-    };
     let mut node = client.node();
     let pages = node
         .export(request)
@@ -244,6 +254,7 @@ pub(super) fn row(entry: wire::ExportedEntry) -> Result<ExportRow, Rejection> {
         }),
         first_seen_ms: time(body.first_seen_ms),
         expires_ms: time(body.expires_ms),
+        verdict: Some(entry.verdict).filter(|verdict| !verdict.is_empty()),
     })
 }
 
@@ -262,8 +273,9 @@ enum Writer<W: Write> {
 }
 
 impl<W: Write> Writer<W> {
-    fn new(format: ExportFormat, output: W) -> io::Result<Self> {
+    fn new((format, verdicts): (ExportFormat, bool), output: W) -> io::Result<Self> {
         Ok(match format {
+            ExportFormat::Csv if verdicts => Self::Csv(Box::new(CsvExport::with_verdicts(output)?)),
             ExportFormat::Csv => Self::Csv(Box::new(CsvExport::new(output)?)),
             ExportFormat::Jsonl => Self::Json(JsonExport::new(output)),
         })

@@ -122,7 +122,11 @@ impl<W: Write> Lines<W> {
             verdict: verdict.filter(|verdict| !verdict.is_empty()),
         };
         let name = (&message.set, message.index);
-        let row = message.entry.clone().map(row).transpose();
+        let entry = message.entry.clone().map(|entry| wire::ExportedEntry {
+            verdict: String::new(), // it stands with the change
+            ..entry
+        });
+        let row = entry.map(row).transpose();
         let row =
             row.map_err(|error| CliError::failed(format!("{}#{}: {error}", name.0, name.1)))?;
         let written = match self {

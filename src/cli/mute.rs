@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::Context;
 use super::client::connect_or_embed;
 use super::error::CliError;
-use super::output::{stamp, table, time};
+use super::output::{counted, note, stamp, table, time};
 
 /// Digits of the shortest value of a signal.
 const VALUE_DIGITS: usize = 32;
@@ -21,7 +21,9 @@ const VALUE_DIGITS: usize = 32;
 /// muted is observed at most, whatever the policy says. It is in force when the
 /// command ends, over starts too, and ends by the clock. A signal is muted as what
 /// is asked for and as what is found near; it is kept as a keyed digest alone.
-/// Other members see nothing of it.
+/// Other members see nothing of it, unless --tell says so: then a negative opinion
+/// for that reason is said of the entries of others that it is about, 64 at most, and
+/// taken back when the mute ends.
 #[derive(Debug, Args)]
 pub struct MuteArgs {
     /// A signal, KIND:VALUE; a set, MEMBER/SET; or a member
@@ -34,6 +36,9 @@ pub struct MuteArgs {
     /// at most
     #[arg(long, value_name = "TIME", value_parser = until)]
     expires: u64,
+    /// Tell the others, for this reason; "hashpact opine --reasons" lists them
+    #[arg(long, value_name = "REASON")]
+    tell: Option<String>,
 }
 
 /// End a mute
@@ -63,6 +68,8 @@ struct MuteObject {
     by: String,
     since: Option<String>,
     expires: Option<String>,
+    told: u64,
+    unheard: bool,
 }
 
 /// Runs `hashpact mute`.
@@ -76,6 +83,7 @@ pub fn mute(args: &MuteArgs, context: &Context) -> Result<(), CliError> {
         subject: Some(subject),
         case: args.case.clone(),
         expires_ms: args.expires,
+        tell: args.tell.clone().unwrap_or_default(),
     };
     let muted = client.call(client.node().mute(request))?;
     context.output.line(format_args!(
@@ -83,6 +91,22 @@ pub fn mute(args: &MuteArgs, context: &Context) -> Result<(), CliError> {
         said(&muted),
         time(muted.expires_ms)
     ))?;
+    if !muted.not_told.is_empty() {
+        let why = &muted.not_told;
+        return Err(CliError::failed(format!(
+            "it is muted, and that was not told as asked: {why}"
+        ))
+        .next("the same command once more, when that is mended"));
+    }
+    if args.tell.is_some() {
+        let told = counted(muted.told, "entry", "entries");
+        context.output.line(format_args!(
+            "an opinion on {told} says so to whom opinions are granted; it ends with the mute"
+        ))?;
+        if muted.unheard {
+            note("nobody may read opinions yet: hashpact set grant opinions WHO lets them");
+        }
+    }
     context.output.json(&object(muted))
 }
 
@@ -101,6 +125,12 @@ pub fn unmute(args: &UnmuteArgs, context: &Context) -> Result<(), CliError> {
     context
         .output
         .line(format_args!("{said} is muted no more"))?;
+    if !muted.not_told.is_empty() {
+        let why = &muted.not_told;
+        note(format!(
+            "the opinions said with it still stand, and are taken back as soon as may be: {why}"
+        ));
+    }
     context.output.json(&object(muted))
 }
 
@@ -151,6 +181,8 @@ fn object(muted: wire::Muted) -> MuteObject {
         by: muted.by,
         since: stamp(muted.since_ms),
         expires: stamp(muted.expires_ms),
+        told: muted.told,
+        unheard: muted.unheard,
     }
 }
 

@@ -80,6 +80,7 @@ fn open_as(config: &Config, connects: bool, only: bool) -> Result<Arc<Node>, Cli
         config::RemovedMembers::Ignore => RemovedMembers::Ignore,
     });
     node.set_overdue_after(config.receipts.overdue_after_s.saturating_mul(1_000));
+    node.set_retention(config.retention.dead_payload_days);
     if connects {
         let receipt_keys = receipt_keys(config).map_err(|error| key_error("receipt", &error))?;
         node.use_receipt_keys(receipt_keys);

@@ -336,7 +336,11 @@ async fn keep(
         let again = tokio::select! {
             _ = ticks.tick() => false,
             () = reload.notified() => true,
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => {
+                let (_, policy) = keepers;
+                let left = tokio::task::spawn_blocking(move || policy.leave());
+                return left.await.map_err(CliError::failed);
+            }
         };
         let looked = tokio::task::spawn_blocking(move || {
             let (keeper, policy) = &mut keepers;

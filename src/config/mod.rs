@@ -13,6 +13,7 @@ mod hygiene;
 mod keeping;
 pub mod policy;
 mod reader;
+mod retention;
 mod sections;
 
 use std::fmt;
@@ -31,6 +32,7 @@ pub use hygiene::{ClassConflicts, Hygiene, Quarantine};
 pub use keeping::{Audit, MatchJournal, Receipts};
 pub use reader::ConfigProblem;
 use reader::{Reading, Section};
+pub use retention::Retention;
 
 /// A whole, valid configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -68,6 +70,8 @@ pub struct Config {
     pub receipts: Receipts,
     /// What it keeps of its answers.
     pub match_journal: MatchJournal,
+    /// How long it keeps what is dead.
+    pub retention: Retention,
     /// `[shutdown]`.
     pub shutdown: Shutdown,
 }

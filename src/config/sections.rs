@@ -44,6 +44,7 @@ pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
     let audit = audit(root.section("audit"));
     let receipts = receipts(root.section("receipts"));
     let match_journal = match_journal(root.section("match_journal"));
+    let retention = super::retention::read(root.section("retention"));
     let shutdown = shutdown(root.section("shutdown"));
     root.finish();
     Some(Config {
@@ -63,6 +64,7 @@ pub(super) fn read(root: Section<'_, '_>, files: Files) -> Option<Config> {
         audit,
         receipts,
         match_journal,
+        retention,
         shutdown,
     })
 }

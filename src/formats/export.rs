@@ -36,6 +36,8 @@ pub struct ExportRow {
     pub first_seen_ms: Option<u64>,
     /// Milliseconds since 1970-01-01T00:00:00Z.
     pub expires_ms: Option<u64>,
+    /// What the exporting node's policy makes of it, where that is exported.
+    pub verdict: Option<String>,
 }
 
 /// An entry's state. A reader refuses a retracted row, so that an export imported
@@ -92,6 +94,7 @@ pub struct Change<'a> {
 /// would take for a formula gets an apostrophe in front, which the reader drops.
 pub struct CsvExport<W: Write> {
     csv: csv::Writer<W>,
+    verdicts: bool,
 }
 
 impl<W: Write> CsvExport<W> {
@@ -103,6 +106,20 @@ impl<W: Write> CsvExport<W> {
         Self::begin(output, &[])
     }
 
+    /// Begins with the header of an export with verdicts: a column `verdict` comes last.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub fn with_verdicts(output: W) -> io::Result<Self> {
+        let mut export = Self {
+            csv: csv::Writer::from_writer(output),
+            verdicts: true,
+        };
+        let header = header(&[]).chain(["verdict"]);
+        export.csv.write_record(header).map_err(cell::write_error)?;
+        Ok(export)
+    }
+
     /// Begins with the header of a file of changes: what became of an entry, its index and
     /// its verdict, before the columns of an export.
     ///
@@ -112,30 +129,13 @@ impl<W: Write> CsvExport<W> {
         Self::begin(output, &["change", "index", "verdict"])
     }
 
-    fn begin(output: W, first: &[&str]) -> io::Result<Self> {
+    fn begin(output: W, first: &'static [&'static str]) -> io::Result<Self> {
         let mut csv = csv::Writer::from_writer(output);
-        let before = ["set", "entry", "publisher", "state", "source_reference"];
-        let kinds = COLUMNS.iter().map(|(_, name)| *name);
-        let after = [
-            "pdq_quality",
-            "signals",
-            "media_kind",
-            "classification",
-            "labels",
-            "basis",
-            "first_seen",
-            "expires",
-        ];
-        csv.write_record(
-            first
-                .iter()
-                .copied()
-                .chain(before)
-                .chain(kinds)
-                .chain(after),
-        )
-        .map_err(cell::write_error)?;
-        Ok(Self { csv })
+        csv.write_record(header(first)).map_err(cell::write_error)?;
+        Ok(Self {
+            csv,
+            verdicts: false,
+        })
     }
 
     /// Adds an entry.
@@ -143,7 +143,11 @@ impl<W: Write> CsvExport<W> {
     /// # Errors
     /// Writing failed.
     pub fn write(&mut self, row: &ExportRow) -> io::Result<()> {
-        self.write_cells(&cells_of(row))
+        let mut cells = cells_of(row);
+        if self.verdicts {
+            cells.push(row.verdict.clone().unwrap_or_default());
+        }
+        self.write_cells(&cells)
     }
 
     /// Adds a change, with the entry where it is there.
@@ -190,6 +194,24 @@ impl<W: Write> CsvExport<W> {
             .into_inner()
             .map_err(csv::IntoInnerError::into_error)
     }
+}
+
+/// The columns of an export, after others.
+fn header(first: &'static [&'static str]) -> impl Iterator<Item = &'static str> {
+    let before = ["set", "entry", "publisher", "state", "source_reference"];
+    let kinds = COLUMNS.iter().map(|(_, name)| *name);
+    let after = [
+        "pdq_quality",
+        "signals",
+        "media_kind",
+        "classification",
+        "labels",
+        "basis",
+        "first_seen",
+        "expires",
+    ];
+    let first = first.iter().copied();
+    first.chain(before).chain(kinds).chain(after)
 }
 
 /// Columns of a file of changes: three, five and eight beside the kinds'.
@@ -306,6 +328,7 @@ impl<'a> JsonRow<'a> {
             basis: row.basis.map(basis_name),
             first_seen: row.first_seen_ms.and_then(time::format),
             expires: row.expires_ms.and_then(time::format),
+            verdict: row.verdict.as_deref(),
         }
     }
 }
@@ -340,6 +363,8 @@ struct JsonRow<'a> {
     first_seen: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<&'a str>,
 }
 
 #[derive(Serialize)]

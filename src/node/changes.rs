@@ -492,10 +492,10 @@ impl Words<'_> {
     /// Puts what the policy makes of them to the entries told since a place.
     fn judge_since(&mut self, place: usize) -> Result<(), NodeError> {
         let told = self.changes.get_mut(place..).unwrap_or_default();
-        let mut entries: Vec<&mut PresentEntry> = told
+        let mut entries: Vec<(FeedId, &mut ExportedEntry)> = told
             .iter_mut()
             .filter_map(|change| match change {
-                Change::Entry(entry) => Some(&mut **entry),
+                Change::Entry(present) => Some((present.feed, &mut present.entry)),
                 Change::Withdrawn { .. } | Change::SetWithdrawn { .. } => None,
             })
             .collect();

@@ -10,11 +10,12 @@ use crate::changes;
 use crate::error::NodeError;
 use crate::model::ExportedEntry;
 use crate::opinions::Heard;
+use crate::policy::Judge;
 use crate::views;
 
 /// Hands the entries of a feed to `sink`, a page at a time, until it answers false:
 /// those that this node acts on, by what the feed counts for as a `whole`, and with
-/// `include_dead` those that were withdrawn.
+/// `include_dead` those that were withdrawn; with a judge also what becomes of each.
 ///
 /// # Errors
 /// [`NodeError::Terms`] for a set that may not be shared on; what the store answers.
@@ -22,7 +23,7 @@ pub(crate) fn export(
     store: &Store,
     feed: &FeedInfo,
     whole: &Whole,
-    (publisher, heard): (&Slug, &Heard),
+    (publisher, heard, judge): (&Slug, &Heard, Option<&Judge<'_>>),
     include_dead: bool,
     sink: &mut dyn FnMut(Vec<ExportedEntry>) -> bool,
 ) -> Result<(), NodeError> {
@@ -72,6 +73,11 @@ pub(crate) fn export(
             });
         }
         from = to;
+        if let Some(judge) = judge {
+            let live = entries.iter_mut().filter(|entry| entry.state != WITHDRAWN);
+            let mut live: Vec<_> = live.map(|entry| (feed.id, entry)).collect();
+            judge.put_verdicts(&mut live)?;
+        }
         if !entries.is_empty() && !sink(entries) {
             return Ok(());
         }

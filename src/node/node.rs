@@ -34,6 +34,7 @@ use crate::policy::Desk;
 use crate::publish::{Import, Publisher, PublisherParts};
 use crate::quarantine::SaidState;
 use crate::receipts::Receipts;
+use crate::retention::Retention;
 use crate::witnessing::{WitnessOptions, Witnessing};
 use crate::{export, matching, removed, sign_state, views};
 
@@ -116,6 +117,7 @@ pub struct Node {
     pub(crate) counted: crate::mass::versions::Counted,
     receipts: Receipts,
     heard_of_others: crate::restored::Heard,
+    pub(crate) retention: Retention,
     pub(crate) witnessing: (Option<Arc<Witnessing>>, Judging),
     pub(crate) journal: std::sync::OnceLock<Journal>,
 }
@@ -189,6 +191,7 @@ impl Node {
             counted: <_>::default(),
             receipts: Receipts::default(),
             heard_of_others: <_>::default(),
+            retention: Retention::default(),
             witnessing: (witnessing, Judging::default()),
             journal: std::sync::OnceLock::new(),
         });
@@ -511,16 +514,18 @@ impl Node {
     }
 
     /// Hands the entries of one set, or of every set that may be shared on, to
-    /// `sink` until it answers false. Blocking.
+    /// `sink` until it answers false: those that were withdrawn too, if the first flag
+    /// is set, each with its verdict, if the second is. Blocking.
     ///
     /// # Errors
     /// [`NodeError::Terms`] where one set was named and its terms forbid it.
     pub fn export(
         &self,
         set: Option<&SetName>,
-        include_dead: bool,
+        (include_dead, verdicts): (bool, bool),
         sink: &mut dyn FnMut(Vec<ExportedEntry>) -> bool,
     ) -> Result<(), NodeError> {
+        let judge = verdicts.then(|| self.judge("", "")).transpose()?;
         let feeds = match set {
             Some(name) => vec![self.feed_of(name)?],
             None => self.store.feeds(),
@@ -528,7 +533,7 @@ impl Node {
         let heard = self.heard();
         for feed in feeds {
             let (publisher, whole) = (self.publisher_of(&feed), self.whole(&feed));
-            let whose = (&publisher, &heard);
+            let whose = (&publisher, &heard, judge.as_ref());
             match export::export(&self.store, &feed, &whole, whose, include_dead, sink) {
                 Err(NodeError::Terms { .. }) if set.is_none() => {}
                 other => other?,

@@ -5,10 +5,10 @@
 //! "unknown", with the reason: never a guess. What is not part of any feed is not
 //! replayed: access, freezes, quarantine, and what operators decided.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use hashpact_core::id::{EntryName, MemberNumber, SetName, UnixMillis};
-use hashpact_core::leaf::{self, Leaf, Publish};
+use hashpact_core::leaf::{self, Leaf, Publish, Stance};
 use hashpact_core::signal::Signal;
 use hashpact_core::standing::{self, EntryState, LiveOpinion, Standing};
 use hashpact_store::{
@@ -96,6 +96,8 @@ pub struct PastAnswer {
     pub found: Vec<PastMatch>,
     /// By the names of sets, what cannot be said of this signal.
     pub unknown: Vec<(SetName, PastUnknown)>,
+    /// Whether opinions on the signal itself stood then, which are not replayed.
+    pub signal_opinions: bool,
 }
 
 /// An entry that carried a signal.
@@ -113,6 +115,8 @@ pub struct PastMatch {
     pub classification: String,
     /// How it stood; `Review` where a retraction, which is held for review today, names it.
     pub standing: Standing,
+    /// How many members were against.
+    pub negatives: u64,
 }
 
 /// A set at its head, with what was dead.
@@ -179,7 +183,10 @@ impl Node {
         let opinions = self.opinions_then(of)?;
         let mut answers = Vec::new();
         for signal in signals {
-            let mut answer = PastAnswer::default();
+            let mut answer = PastAnswer {
+                signal_opinions: opinions.on_signal(self, signal)?,
+                ..PastAnswer::default()
+            };
             for one in &then {
                 self.answer_then(signal, one, &opinions, &mut answer)?;
             }
@@ -304,6 +311,8 @@ impl Node {
                 index: said.index,
                 opinion: &said.opinion,
             });
+            let words = standing::words((then.feed.id, first), kind, live.clone());
+            let negatives = against(&about, &words);
             let class = said.classification.as_ref().map(ToString::to_string);
             answer.found.push(PastMatch {
                 entry: EntryName {
@@ -314,6 +323,7 @@ impl Node {
                 publisher: then.feed.publisher,
                 classification: qualified(&class.unwrap_or_default(), &then.scheme),
                 standing: standing::of_entry((then.feed.id, first), kind, state, live),
+                negatives,
                 said,
             });
         }
@@ -357,6 +367,17 @@ impl Node {
     }
 }
 
+/// How many members were against, by the words that count.
+fn against(about: &[SaidOpinion], words: &[LiveOpinion<'_>]) -> u64 {
+    let counts = |said: &&SaidOpinion| {
+        let mut words = words.iter();
+        let is_word = words.any(|word| (word.feed, word.index) == (said.feed, said.index));
+        is_word && said.opinion.stance == Stance::Negative
+    };
+    let members: BTreeSet<MemberNumber> = about.iter().filter(counts).map(|s| s.member).collect();
+    u64::try_from(members.len()).unwrap_or(u64::MAX)
+}
+
 /// How a leaf stood; none where it was dead.
 fn stood(past: &PastFeed, index: u64) -> Option<EntryState> {
     if index >= past.liveness.size() {
@@ -384,6 +405,18 @@ impl Opinions {
     /// Opinions that stood and whose content is gone, whatever they were about.
     fn gone(&self) -> u64 {
         self.feeds.values().map(|(_, past)| past.gone.len()).sum()
+    }
+
+    /// Whether something stood that was said of a signal.
+    fn on_signal(&self, node: &Node, signal: &Signal) -> Result<bool, NodeError> {
+        if self.feeds.is_empty() {
+            return Ok(false);
+        }
+        let stood_then = |no, index| {
+            let feed = self.feeds.get(&no);
+            feed.is_some_and(|(_, past)| stood(past, index).is_some())
+        };
+        Ok(node.store().any_opinion_on_signal(signal, stood_then)?)
     }
 
     /// What was said of one entry; whether there was more than is looked at; and whether

@@ -12,7 +12,7 @@
 //! to compare it with. What a mute or its end changes for consumers of changes is logged
 //! in the same batch.
 
-use hashpact_core::id::{SetName, Slug, UnixMillis};
+use hashpact_core::id::{FeedId, SetName, Slug, UnixMillis};
 use prost::Message;
 use rocksdb::WriteBatch;
 
@@ -92,6 +92,17 @@ pub struct Mute {
     pub expires: UnixMillis,
     /// Of a signal: some leaves that carry it, from which it is found again.
     pub leaves: Vec<(FeedNo, u64)>,
+    /// What the others are told with it.
+    pub told: Option<MuteTold>,
+}
+
+/// What the others are told with a mute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MuteTold {
+    /// Why, a number of the table of reasons.
+    pub reason_id: u32,
+    /// Of which entries: feed, first index, and of which kind of signal.
+    pub entries: Vec<(FeedId, u64, Option<u32>)>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -106,6 +117,21 @@ struct MuteRecord {
     expires_ms: u64,
     #[prost(message, repeated, tag = "5")]
     leaves: Vec<LeafRecord>,
+    /// 0 where nothing is told.
+    #[prost(uint32, tag = "6")]
+    reason_id: u32,
+    #[prost(message, repeated, tag = "7")]
+    told: Vec<ToldRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ToldRecord {
+    #[prost(bytes = "vec", tag = "1")]
+    feed: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    first: u64,
+    #[prost(uint32, optional, tag = "3")]
+    kind: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -114,6 +140,21 @@ struct LeafRecord {
     feed: u32,
     #[prost(uint64, tag = "2")]
     index: u64,
+}
+
+impl ToldRecord {
+    fn of((feed, first, kind): &(FeedId, u64, Option<u32>)) -> Self {
+        Self {
+            feed: feed.as_bytes().to_vec(),
+            first: *first,
+            kind: *kind,
+        }
+    }
+
+    fn read(&self) -> Option<(FeedId, u64, Option<u32>)> {
+        let feed = FeedId::from_slice(&self.feed).ok()?;
+        Some((feed, self.first, self.kind))
+    }
 }
 
 /// There was nothing of it before: older programs, which do not know of mutes, refuse
@@ -176,7 +217,12 @@ impl Store {
         let (from, to) = ([MEMBER], [SIGNAL.saturating_add(1)]);
         self.inner.scan(Family::Mutes, &from, &to, |key, value| {
             let record: MuteRecord = unseal(value, "a mute")?;
+            let told = (record.reason_id > 0).then(|| MuteTold {
+                reason_id: record.reason_id,
+                entries: record.told.iter().filter_map(ToldRecord::read).collect(),
+            });
             mutes.push(Mute {
+                told,
                 subject: MuteSubject::read(key)?,
                 case: record.case,
                 by: record.by,
@@ -199,7 +245,10 @@ impl Store {
     /// What RocksDB answers.
     pub fn put_mute(&self, mute: &Mute, leaves: &[(FeedNo, u64)], now: UnixMillis) -> Result<()> {
         let inner = &*self.inner;
+        let told = mute.told.iter().flat_map(|told| &told.entries);
         let record = MuteRecord {
+            reason_id: mute.told.as_ref().map_or(0, |told| told.reason_id),
+            told: told.map(ToldRecord::of).collect(),
             case: mute.case.clone(),
             by: mute.by.clone(),
             since_ms: mute.since.0,
@@ -241,6 +290,8 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use hashpact_core::id::Digest;
+
     use super::*;
     use crate::StoreOptions;
 
@@ -252,6 +303,13 @@ mod tests {
             since: UnixMillis(1),
             expires: UnixMillis(expires),
             leaves: vec![(FeedNo(1), 7)],
+            told: (expires > 5).then(|| MuteTold {
+                reason_id: 1,
+                entries: vec![
+                    (FeedId(Digest([3; 32])), 9, Some(5)),
+                    (FeedId(Digest([4; 32])), 0, None),
+                ],
+            }),
         }
     }
 

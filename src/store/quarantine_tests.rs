@@ -197,6 +197,27 @@ fn a_stale_roster_disarms_nothing_that_is_replaced() {
 }
 
 #[test]
+fn what_answers_though_it_is_dead_keeps_its_payload() {
+    for reason in [Reason::OverGrowth, Reason::StaleRoster] {
+        let mut leaves = plain(5);
+        leaves.push(publish(100, &[3]));
+        leaves.push(retract(vec![IndexRange { first: 1, count: 1 }]));
+        let held = feed_with(&leaves, 5..6, reason);
+        let drop_dead = || {
+            let mut writer = held.store.writer(held.no).unwrap();
+            writer.drop_dead(7, 10).unwrap().payloads
+        };
+        assert_eq!(drop_dead(), 1, "what was retracted");
+        assert!(!held.store.has_dead_payloads(held.no).unwrap());
+        assert_eq!(answers(&held.store, 3).len(), 1);
+        held.decide(&[5], Decision::Release);
+        assert_eq!(drop_dead(), 1, "what is replaced for good");
+        assert_eq!(answers(&held.store, 3), []);
+        sound(&held.store);
+    }
+}
+
+#[test]
 fn a_retraction_takes_back_what_is_held_and_what_that_replaced() {
     let mut leaves = plain(5);
     leaves.push(publish(100, &[3]));

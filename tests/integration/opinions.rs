@@ -75,6 +75,57 @@ fn a_wrong_entry_is_disputed_everywhere_and_no_longer_once_that_is_withdrawn() {
     assert_eq!(list(&mine, "opinions").len(), 0);
 }
 
+#[test]
+fn a_mute_that_is_told_is_heard_and_taken_back_when_it_ended_while_the_node_was_off() {
+    let world = World::new(&["northstar", "tidepool"]);
+    let [publisher, critic] = ["northstar", "tidepool"].map(|m| world.member(m));
+    world.start_all();
+    publisher.create_set("confirmed", &["all"]);
+    let said = entries("told", 0..3);
+    publisher.import("confirmed", &said);
+    critic.wait_hits(&said, 3);
+    let mute = |what: &str, expires: &str| {
+        let line = ["mute", what, "--case", "ticket 1", "--expires", expires];
+        let line = [&line[..], &["--tell", "false-positive"]].concat();
+        critic.json(&line)
+    };
+    let told = mute(&said[1].spec(), "1h");
+    assert_eq!(
+        (number(&told, "told"), told["unheard"].as_bool()),
+        (1, Some(true))
+    );
+    critic.json(&["set", "grant", "opinions", "all"]);
+    until_true("the mute is heard", || {
+        standing(publisher, &said[1]) == "disputed"
+    });
+    assert_eq!(standing(publisher, &said[0]), "active");
+    critic.json(&["unmute", &said[1].spec()]);
+    until_true("its end is heard", || {
+        standing(publisher, &said[1]) == "active"
+    });
+
+    let ends = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(8);
+    let told = mute("northstar/confirmed", &ends.to_string());
+    assert_eq!(
+        (number(&told, "told"), told["unheard"].as_bool()),
+        (3, Some(false))
+    );
+    until_true("the mute is heard", || {
+        standing(publisher, &said[2]) == "disputed"
+    });
+    assert!(critic.stop().success());
+    until_true("its time is over", || jiff::Timestamp::now() > ends);
+    assert_eq!(standing(publisher, &said[2]), "disputed");
+    critic.start();
+    until_true("its end is heard", || {
+        said.iter()
+            .all(|entry| standing(publisher, entry) == "active")
+    });
+    let mine = critic.json(&["opinions", "--mine"]);
+    assert_eq!(list(&mine, "opinions").len(), 0);
+    critic.assert_sound();
+}
+
 fn found(member: &Member, entry: &Entry) -> Value {
     member.lookup(std::slice::from_ref(entry))[0][0].clone()
 }

@@ -46,8 +46,10 @@ fn a_policy_is_reloaded_a_wrong_one_refused_and_a_mute_is_in_force_at_once() {
     }
     assert_eq!(tide.json(&["status"])["policy"], "shipped");
 
+    let shipped = now();
     put(tide, TWO);
     until_verdict(tide, &said[0], "enforce");
+    let counted = now();
     assert_eq!(verdict(tide, &said[2]), "review");
     let good = text(&tide.json(&["status"]), "policy");
     explains(tide, &said[0]);
@@ -72,11 +74,20 @@ fn a_policy_is_reloaded_a_wrong_one_refused_and_a_mute_is_in_force_at_once() {
     assert_eq!(checked.object()["problems"][0]["line"], 4);
     // A start beside it changes nothing either.
     assert!(tide.stop().success());
+    let off = now();
     tide.start();
     let status = tide.json(&["status"]);
     assert_eq!(text(&status, "policy"), good);
     assert_eq!(status["policy_refused"], true);
     assert_eq!(verdict(tide, &said[0]), "enforce");
+    for (moment, policy, verdict, unknown) in [
+        (shipped, "shipped", "review", ""),
+        (counted, good.as_str(), "enforce", ""),
+        (off, "", "", "not_running"),
+    ] {
+        past(tide, &said[0], (&moment, policy), (verdict, unknown));
+    }
+    exports(tide, &said);
 
     differs(tide, &said);
     put(tide, TWO);
@@ -88,6 +99,51 @@ fn a_policy_is_reloaded_a_wrong_one_refused_and_a_mute_is_in_force_at_once() {
     for member in [north, tide] {
         member.assert_sound();
     }
+}
+
+/// What was made of an entry at a moment, by which policy, or why that is not known.
+fn past(
+    member: &Member,
+    entry: &Entry,
+    (moment, policy): (&str, &str),
+    (verdict, unknown): (&str, &str),
+) {
+    let line = ["lookup", "--as-of", moment, &entry.spec(), "--json"];
+    let told = member
+        .run(&line)
+        .expect(&[if unknown.is_empty() { 0 } else { 3 }]);
+    let told = told.objects();
+    let or_none = |word: &str| match word {
+        "" => Value::Null,
+        word => Value::from(word),
+    };
+    assert_eq!(told[0]["verdict"], or_none(verdict), "{told:?}");
+    assert_eq!(told[1]["policy"], or_none(policy), "{told:?}");
+    assert_eq!(told[1]["policy_unknown"], or_none(unknown), "{told:?}");
+    let why = told[0]["verdict_unknown"].as_str();
+    assert_eq!(why, (!unknown.is_empty()).then_some("policy"));
+    assert_eq!(told[0]["unknown"][0]["code"], or_none(unknown));
+}
+
+/// Files say what the policy makes of each entry.
+fn exports(member: &Member, said: &[Entry]) {
+    let export = |more: &[&str]| {
+        let line = ["export", "--set", "northstar/confirmed"];
+        let file = member.run(&[&line[..], more].concat());
+        let file = file.expect(&[0]).stdout;
+        file.lines().map(str::to_owned).collect::<Vec<String>>()
+    };
+    let verdicts = |lines: &[String], wanted: &str| {
+        let of = lines.iter().filter(|line| line.ends_with(wanted));
+        of.count()
+    };
+    let all = export(&["--verdicts"]);
+    assert!(all[0].ends_with(",verdict"), "{all:?}");
+    assert_eq!(verdicts(&all, ",enforce"), 2);
+    assert_eq!(verdicts(&all, ",review"), said.len() - 2);
+    let only = export(&["--verdict", "enforce"]);
+    assert_eq!((only.len(), verdicts(&only, ",enforce")), (3, 2));
+    assert!(!export(&[])[0].contains("verdict"));
 }
 
 /// A slip in a name is told, with exit code 0.
@@ -213,6 +269,11 @@ fn follows(north: &Member, tide: &Member, said: &[Entry]) {
         told.get("tidepool/own#1")
             .is_some_and(|verdict| verdict == "review")
     });
+}
+
+/// This instant.
+fn now() -> String {
+    jiff::Timestamp::now().to_string()
 }
 
 /// So many seconds from now, as an instant.

@@ -2,23 +2,28 @@
 
 use std::str::FromStr;
 
-use hashpact_api::wire;
+use hashpact_api::{policy_to_wire, wire};
+use hashpact_core::policy::{Policy, Verdict};
 use hashpact_core::signal::Signal;
+use hashpact_node::policy::SHIPPED;
 use serde::Serialize;
 
 use super::item::Item;
 use crate::cli::Context;
-use crate::cli::client::connect_or_embed;
+use crate::cli::client::{Client, connect_or_embed};
 use crate::cli::error::{CliError, Exit};
-use crate::cli::output::{count, note, stamp, table};
+use crate::cli::output::{count, note, stamp, table, time};
 use crate::cli::proof::make::AsOf;
 use crate::cli::values::SetReference;
+use crate::config::policy;
 
 /// Signals in one call.
 const BATCH: usize = 500;
+/// Why nothing is sure of a moment in which no node ran on this store.
+const NOT_RUNNING: &str = "not_running";
 /// What is no part of any feed.
-const NOT_REPLAYED: &str = "not replayed: near values, access, freezes, quarantine, mutes and \
-    policy; sets that were dropped since are not known any more";
+const NOT_REPLAYED: &str = "not replayed: near values, access, freezes, quarantine, mutes, and what \
+    the node doubted by itself; sets that were dropped since are not known any more";
 
 /// A time, or a set at a size.
 #[derive(Debug, Clone)]
@@ -53,6 +58,11 @@ struct ItemObject {
     known: Option<bool>,
     matches: Vec<MatchObject>,
     unknown: Vec<UnknownObject>,
+    /// By the policy that was in force then; none where nothing was known, or it cannot
+    /// be said.
+    verdict: Option<String>,
+    /// Why it cannot be said: policy, answer, witnesses or `signal_opinions`.
+    verdict_unknown: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -84,7 +94,12 @@ struct SetObject {
 }
 
 #[derive(Serialize)]
-struct Sets {
+struct OfAll {
+    /// The policy that was in force then, and since when; none where that is not known.
+    policy: Option<String>,
+    policy_since: Option<String>,
+    /// Why it is not: `not_noted`, `not_running`, `text_gone` or `unreadable`.
+    policy_unknown: Option<String>,
     sets: Vec<SetObject>,
     not_replayed: &'static str,
 }
@@ -117,6 +132,7 @@ pub(super) fn run(
             "--as-of takes a time, or SET=SIZE for each set that is meant",
         ));
     }
+    let then = Then::ask(&client, as_of_ms)?;
     let output = &context.output;
     let (mut known, mut asked, mut complete) = (0_u64, 0_u64, true);
     let mut sets = Vec::new();
@@ -126,12 +142,14 @@ pub(super) fn run(
             signals: signals.map(|asked| to_wire(&asked.signal)).collect(),
             as_of_ms,
             sizes: sizes.clone(),
+            with_policy: false,
+            policy: then.policy.clone(),
         };
         let answered = client.call(client.node().lookup_past(request))?;
         sets = answered.sets;
         let mut answers = answered.answers.into_iter();
         for item in batch {
-            let object = ItemObject::of(&item, &mut answers);
+            let object = ItemObject::of(&item, &mut answers, &then);
             asked += 1;
             known += u64::from(object.known == Some(true));
             complete &= object.unknown.is_empty();
@@ -143,7 +161,13 @@ pub(super) fn run(
     }
     let sets: Vec<SetObject> = sets.into_iter().map(SetObject::of).collect();
     print_sets(&sets, context)?;
-    output.json(&Sets {
+    if as_of_ms > 0 {
+        output.line(format_args!("policy then: {}", then.words()))?;
+    }
+    output.json(&OfAll {
+        policy: then.name,
+        policy_since: stamp(then.since_ms),
+        policy_unknown: then.unknown,
         sets,
         not_replayed: NOT_REPLAYED,
     })?;
@@ -153,6 +177,65 @@ pub(super) fn run(
         return Ok(());
     }
     Err(CliError::Quiet(Exit::Partial))
+}
+
+/// The policy that was in force.
+#[derive(Default)]
+struct Then {
+    name: Option<String>,
+    since_ms: u64,
+    /// As the node is to judge by it; none where it is not known, or cannot be read.
+    policy: Option<wire::Policy>,
+    unknown: Option<String>,
+}
+
+impl Then {
+    fn ask(client: &Client, as_of_ms: u64) -> Result<Self, CliError> {
+        if as_of_ms == 0 {
+            return Ok(Self::default());
+        }
+        let request = wire::LookupPastRequest {
+            as_of_ms,
+            with_policy: true,
+            ..wire::LookupPastRequest::default()
+        };
+        let told = client.call(client.node().lookup_past(request))?;
+        let mut then = Self {
+            name: Some(told.policy).filter(|name| !name.is_empty()),
+            since_ms: told.policy_since_ms,
+            policy: None,
+            unknown: Some(told.policy_unknown).filter(|why| !why.is_empty()),
+        };
+        if then.unknown.is_none() {
+            let policy = match then.name.as_deref() {
+                Some(SHIPPED) => Some(Policy::default()),
+                _ => policy::parse(&String::from_utf8_lossy(&told.policy_text)).ok(),
+            };
+            then.policy = policy.as_ref().map(policy_to_wire);
+            if then.policy.is_none() {
+                then.unknown = Some("unreadable".to_owned());
+            }
+        }
+        Ok(then)
+    }
+
+    fn words(&self) -> String {
+        let why = match self.unknown.as_deref() {
+            None => "",
+            Some("not_noted") => "unknown, nothing is noted of so long ago",
+            Some(NOT_RUNNING) => "unknown, this node did not run then",
+            Some("text_gone") => "its text is kept no longer",
+            Some("unreadable") => "this program cannot read its text any more",
+            Some(code) => code,
+        };
+        let Some(name) = &self.name else {
+            return why.to_owned();
+        };
+        let name = name.get(..12).unwrap_or(name);
+        let since = time(self.since_ms);
+        let between = if why.is_empty() { "" } else { "; " };
+        format!("{name}, since {since}{between}{why}")
+    }
 }
 
 /// Items in calls that are not too large; one item never in two.
@@ -196,6 +279,7 @@ impl UnknownObject {
             "opinions_gone" => format!("{set}: {many} opinions of then have no content here now"),
             "heads_pruned" => format!("{set}: changed about then, and heads of then are pruned"),
             "cut_off" => format!("{set}: a roster cut off what stood then"),
+            NOT_RUNNING => "this node did not run then, or on a store that is gone".to_owned(),
             "too_many" => format!("{set}: too many leaves carry it"),
             "too_many_opinions" => format!("{set}: more opinions about it than are looked at"),
             code => format!("{set}: {code}"),
@@ -204,8 +288,11 @@ impl UnknownObject {
 }
 
 impl ItemObject {
-    fn of(item: &Item, answers: &mut impl Iterator<Item = wire::PastAnswer>) -> Self {
+    fn of(item: &Item, answers: &mut impl Iterator<Item = wire::PastAnswer>, then: &Then) -> Self {
+        let mut verdicts = Vec::new();
         let mut object = Self {
+            verdict: None,
+            verdict_unknown: None,
             item: item.name.clone(),
             known: None,
             matches: Vec::new(),
@@ -216,6 +303,10 @@ impl ItemObject {
                 note(format_args!("error: {}: {}", object.item, answer.error));
             }
             let signal = format!("{}:{}", asked.signal.kind(), asked.signal.to_text());
+            verdicts.extend(Verdict::parse(&answer.verdict));
+            if !answer.verdict_unknown.is_empty() {
+                object.verdict_unknown = Some(answer.verdict_unknown);
+            }
             let matches = answer.matches.into_iter();
             object.matches.extend(matches.map(|found| MatchObject {
                 signal: signal.clone(),
@@ -233,6 +324,22 @@ impl ItemObject {
                 }
             }
         }
+        if then.unknown.as_deref() == Some(NOT_RUNNING) {
+            // What is here is by the heads in this store; there may have been others.
+            object.unknown.push(UnknownObject {
+                set: String::new(),
+                code: NOT_RUNNING.to_owned(),
+                count: 0,
+            });
+        }
+        if then.policy.is_none() && !object.matches.is_empty() {
+            object.verdict_unknown = Some("policy".to_owned());
+        }
+        // Of several signals the highest counts: where one is not known, none is.
+        let highest = verdicts.into_iter().max();
+        object.verdict = highest
+            .filter(|_| object.verdict_unknown.is_none())
+            .map(|verdict| verdict.name().to_owned());
         object.known = match (object.matches.is_empty(), object.unknown.is_empty()) {
             (false, _) => Some(true),
             (true, true) => Some(false),
@@ -256,6 +363,11 @@ impl ItemObject {
             };
             let (entry, standing) = (&found.entry, &found.standing);
             output.line(format_args!("{name}  {class}  {entry}  {standing}"))?;
+        }
+        match (&self.verdict, &self.verdict_unknown) {
+            (Some(verdict), _) => output.line(format_args!("  verdict then: {verdict}"))?,
+            (None, Some(why)) => output.line(format_args!("  verdict then: unknown ({why})"))?,
+            (None, None) => {}
         }
         for unknown in &self.unknown {
             output.line(format_args!("  {}", unknown.words()))?;

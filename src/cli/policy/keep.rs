@@ -44,9 +44,10 @@ impl PolicyKeeper {
         }
     }
 
-    /// Looks whether the file changed, and clears away mutes that have run out. A file is
-    /// read once it has stood still for a look: while it is being written, what stands
-    /// there may be a policy, and not the one that is meant. Blocking.
+    /// Looks whether the file changed, says that the policy is in force still, clears away
+    /// mutes that have run out, and drops what need not be kept any longer. A file is read
+    /// once it has stood still for a look: while it is being written, what stands there
+    /// may be a policy, and not the one that is meant. Blocking.
     pub(in crate::cli) fn look(&mut self) {
         match self.node.follow_mutes() {
             Ok(over) => {
@@ -58,11 +59,32 @@ impl PolicyKeeper {
             }
             Err(error) => tracing::error!(%error, "mutes that have run out stay in the list"),
         }
+        if let Err(error) = self.node.stand_by_policy() {
+            tracing::error!(%error, "noting that the policy is in force");
+        }
+        match self.node.follow_retention() {
+            Ok(None) => {}
+            Ok(Some(gone)) => {
+                let mut act = Act::new("retention.drop", Actor::node()).of_set(gone.set);
+                act.count("payloads", gone.payloads);
+                self.node.audit().note(act, OK);
+            }
+            Err(error) => {
+                tracing::error!(%error, code = error.code(), "dropping payloads of what is dead");
+            }
+        }
         let stamp = stamp(&self.path);
         let still = stamp == self.seen;
         self.seen = stamp;
         if still && stamp != self.read {
             self.read(Actor::node());
+        }
+    }
+
+    /// Says until when the policy was in force: the node stops. Blocking.
+    pub(in crate::cli) fn leave(&self) {
+        if let Err(error) = self.node.leave_policy() {
+            tracing::error!(%error, "noting until when the policy was in force");
         }
     }
 
@@ -89,7 +111,8 @@ fn stamp(path: &Path) -> Stamp {
 pub(in crate::cli) fn begin(node: &Node, path: &Path) -> Result<(), CliError> {
     let kept = node.kept_policy().map_err(CliError::failed)?;
     if kept.is_none() && !path.exists() {
-        return Ok(());
+        // As shipped: it is noted since when.
+        return node.set_policy(None).map(drop).map_err(CliError::failed);
     }
     // First what was in force: if the file is wrong, it stays.
     if let Some(kept) = kept {

@@ -139,6 +139,7 @@ fn row() -> impl Strategy<Value = ExportRow> {
                     basis,
                     first_seen_ms: first,
                     expires_ms: last,
+                    verdict: None,
                 }
             },
         )
@@ -219,7 +220,44 @@ fn retracted() -> ExportRow {
         basis: None,
         first_seen_ms: None,
         expires_ms: None,
+        verdict: None,
     }
+}
+
+#[test]
+fn a_verdict_stands_last_where_it_is_asked_for_and_is_not_imported() {
+    let row = ExportRow {
+        state: State::Active,
+        verdict: Some("enforce".to_owned()),
+        ..retracted()
+    };
+    let mut csv = CsvExport::with_verdicts(Vec::new()).unwrap();
+    csv.write(&row).unwrap();
+    let csv = csv.finish().unwrap();
+    let text = String::from_utf8(csv.clone()).unwrap();
+    let mut lines = text.lines();
+    assert!(lines.next().unwrap().ends_with(",expires,verdict"));
+    assert!(lines.next().unwrap().ends_with(",enforce"));
+    let mut plain = CsvExport::new(Vec::new()).unwrap();
+    plain.write(&row).unwrap();
+    let plain = plain.finish().unwrap();
+    assert!(
+        !String::from_utf8(plain.clone())
+            .unwrap()
+            .contains("enforce")
+    );
+    let (with, without) = (imported(Format::Csv, &csv), imported(Format::Csv, &plain));
+    assert_eq!(with[0].signals, without[0].signals);
+    assert_eq!(with[0].labels, without[0].labels);
+    let mut json = JsonExport::new(Vec::new());
+    json.write(&row).unwrap();
+    let json = json.finish().unwrap();
+    assert!(
+        String::from_utf8(json.clone())
+            .unwrap()
+            .contains("\"verdict\":\"enforce\"")
+    );
+    assert_eq!(imported(Format::JsonLines, &json)[0].signals, row.signals);
 }
 
 #[test]

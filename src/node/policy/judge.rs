@@ -16,9 +16,8 @@ use hashpact_core::signal::Signal;
 use super::InForce;
 use super::floods::Held;
 use super::mutes::Mutes;
-use crate::changes::PresentEntry;
 use crate::error::NodeError;
-use crate::model::{Found, MatchStanding, Matched};
+use crate::model::{ExportedEntry, Found, MatchStanding, Matched};
 use crate::node::Node;
 
 /// Judges the answers of one call.
@@ -116,31 +115,32 @@ impl Judge<'_> {
     ///
     /// # Errors
     /// What the store answers.
-    pub(crate) fn put_verdicts(&self, entries: &mut [&mut PresentEntry]) -> Result<(), NodeError> {
+    pub(crate) fn put_verdicts(
+        &self,
+        entries: &mut [(FeedId, &mut ExportedEntry)],
+    ) -> Result<(), NodeError> {
         let policy = &self.force.policy;
-        for present in entries.iter_mut() {
-            let most = if present.entry.state == "review" {
+        for (_, entry) in entries.iter_mut() {
+            let most = if entry.state == "review" {
                 Verdict::Review
             } else {
                 Verdict::Enforce
             };
-            present.entry.verdict = Some(most.min(policy.default_verdict()));
+            entry.verdict = Some(most.min(policy.default_verdict()));
         }
         if policy.is_plain() && self.mutes.is_empty() {
             return Ok(());
         }
-        let signals = entries
-            .iter()
-            .flat_map(|present| &present.entry.body.signals);
+        let signals = entries.iter().flat_map(|(_, entry)| &entry.body.signals);
         let signals: Vec<Signal> = signals.cloned().collect();
         let mut found = self
             .node
             .matches_in_turn(&signals)?
             .into_iter()
             .zip(&signals);
-        for present in entries {
-            let count = present.entry.body.signals.len();
-            let name = (present.feed, present.entry.index);
+        for (feed, entry) in entries {
+            let count = entry.body.signals.len();
+            let name = (*feed, entry.index);
             let mut most = None;
             for (matched, signal) in found.by_ref().take(count) {
                 let mut of = matched.found.iter();
@@ -149,7 +149,7 @@ impl Judge<'_> {
                 most = most.max(at.and_then(|at| verdicts.get(at).copied()));
             }
             // One that no look-up tells any more is told anew soon, and acted on by nobody.
-            present.entry.verdict = Some(most.unwrap_or(Verdict::Observe));
+            entry.verdict = Some(most.unwrap_or(Verdict::Observe));
         }
         Ok(())
     }

@@ -6,7 +6,8 @@
 //! the program's: what comes here is checked, and in force as a whole.
 //!
 //! The text of the policy in force is kept in the store: a node that starts beside a file
-//! that is wrong goes on with it, neither milder nor stricter than it was.
+//! that is wrong goes on with it, neither milder nor stricter than it was. Which one was in
+//! force when is kept as well, for verdicts of the past ([`past`]).
 
 mod compare;
 mod doubts;
@@ -15,13 +16,16 @@ mod floods;
 mod judge;
 mod mutes;
 mod names;
+mod past;
+mod telling;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use hashpact_core::id::{Digest, SetName, UnixMillis};
 use hashpact_core::policy::{Policy, Salt};
+pub use hashpact_store::PolicyAt;
 use hashpact_store::{IndexKey, Store};
 use tracing::{error, info};
 
@@ -35,6 +39,8 @@ pub use self::explain::{Explained, ExplainedLeaf};
 pub use self::floods::Flood;
 pub use self::judge::Judge;
 pub use self::mutes::{CASE_MAX_CHARS, MUTE_MAX_MS, MuteOf, MuteView};
+pub use self::past::VerdictUnknown;
+pub use self::telling::TELL_MAX;
 
 use self::floods::Floods;
 use self::mutes::Mutes;
@@ -43,6 +49,9 @@ use self::mutes::Mutes;
 pub const TEXT_MAX_BYTES: usize = 256 * 1024;
 /// What answers call the shipped policy.
 pub const SHIPPED: &str = "shipped";
+/// Between two words of a running node that its policy is in force still: of so much time
+/// before a crash nobody knows afterwards.
+const STANDS_MS: u64 = 60_000;
 
 /// The policy in force.
 #[derive(Debug, Clone)]
@@ -63,6 +72,10 @@ pub(crate) struct Desk {
     /// One change at a time; readers never wait.
     turn: Mutex<()>,
     refused: AtomicBool,
+    /// Which policy this process noted last, and when it said so.
+    noted: Mutex<Option<(String, UnixMillis)>>,
+    /// Whether opinions were looked for that a mute, which is not kept any more, had told.
+    untold: AtomicBool,
     floods: Floods,
 }
 
@@ -85,6 +98,8 @@ impl Desk {
             mutes: ArcSwap::from_pointee(mutes),
             turn: Mutex::default(),
             refused: AtomicBool::new(false),
+            noted: Mutex::default(),
+            untold: AtomicBool::new(false),
             floods: Floods::new(hygiene),
         })
     }
@@ -101,6 +116,10 @@ impl Desk {
 
     fn mutes(&self) -> Arc<Mutes> {
         self.mutes.load_full()
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Option<(String, UnixMillis)>> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is said with every entry of a set as far as it follows from here: where it
@@ -141,6 +160,55 @@ impl Node {
         Ok(self.store().policy_text()?)
     }
 
+    /// The policy that this node went by at a time, as far as that is known. Blocking.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn policy_at(&self, time: UnixMillis) -> Result<PolicyAt, NodeError> {
+        self.say_that_it_stands(0)?;
+        Ok(self.store().policy_at(time)?)
+    }
+
+    /// Notes that the policy is in force still; to be called often. Blocking.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn stand_by_policy(&self) -> Result<(), NodeError> {
+        self.say_that_it_stands(STANDS_MS)
+    }
+
+    /// Notes that the policy was in force until now: the node stops. Blocking.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn leave_policy(&self) -> Result<(), NodeError> {
+        self.say_that_it_stands(0)
+    }
+
+    fn say_that_it_stands(&self, after_ms: u64) -> Result<(), NodeError> {
+        let now = self.clock().now();
+        let mut noted = self.desk().noted();
+        if let Some((_, said)) = noted.as_mut()
+            && now.0.abs_diff(said.0) >= after_ms
+        {
+            self.store().extend_policy(now)?;
+            *said = now;
+        }
+        Ok(())
+    }
+
+    /// Notes which policy comes into force, unless this process has said so already.
+    fn note_policy(&self, name: &str, text: Option<&[u8]>) -> Result<(), NodeError> {
+        let now = self.clock().now();
+        let mut noted = self.desk().noted();
+        if noted.as_ref().is_none_or(|(before, _)| before != name) {
+            let goes_on = noted.is_some();
+            self.store().begin_policy(name, text, now, goes_on)?;
+            *noted = Some((name.to_owned(), now));
+        }
+        Ok(())
+    }
+
     /// Takes a policy and the text that it was read from; `None` is the shipped one. It is
     /// kept, and in force once this returns: whoever asks afterwards is answered by it.
     /// Answers whether it is another than before. Blocking.
@@ -160,6 +228,7 @@ impl Node {
         if self.kept_policy()?.as_deref() != text {
             self.store().put_policy_text(text)?;
         }
+        self.note_policy(&name, text)?;
         if desk.force.load().name == name {
             return Ok(false);
         }

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError};
 
 use hashpact_core::id::{MemberNumber, SetName, Slug, UnixMillis};
 use hashpact_core::leaf::audit::careful;
-use hashpact_core::leaf::{self, Leaf};
+use hashpact_core::leaf::{self, Leaf, Reason};
 use hashpact_core::limits::DAY_MS;
 use hashpact_core::policy::Salt;
 use hashpact_core::roster::RosterChain;
@@ -63,6 +63,13 @@ pub struct MuteView {
     pub since: UnixMillis,
     /// Until when.
     pub expires: UnixMillis,
+    /// Of how many entries the others are told.
+    pub told: usize,
+    /// Why they were not told, or not that it is over: the mute is in force, or over, all
+    /// the same.
+    pub not_told: Option<String>,
+    /// Whether the set that they are told in is granted to nobody.
+    pub unheard: bool,
 }
 
 /// What is muted, and until when.
@@ -153,7 +160,25 @@ impl Node {
         by: &str,
         expires: UnixMillis,
     ) -> Result<MuteView, NodeError> {
-        let view = self.put_mute(of, case, by, expires)?;
+        self.mute_and_tell(of, case, by, expires, None)
+    }
+
+    /// The same, and tells the others: a negative opinion, for a reason, on the entries of
+    /// others that it is about. A mute of the same that was told stays told. Blocking.
+    ///
+    /// # Errors
+    /// As [`mute`](Self::mute); [`NodeError::Misuse`] where it is about no entry of
+    /// others, or too many, before anything is muted. Where only the telling fails the
+    /// answer says so.
+    pub fn mute_and_tell(
+        &self,
+        of: &MuteOf,
+        case: &str,
+        by: &str,
+        expires: UnixMillis,
+        tell: Option<&Reason>,
+    ) -> Result<MuteView, NodeError> {
+        let view = self.put_mute(of, case, by, expires, tell)?;
         // What it disputed alone is not disputed any more.
         self.recheck_conflicts();
         Ok(view)
@@ -165,6 +190,7 @@ impl Node {
         case: &str,
         by: &str,
         expires: UnixMillis,
+        tell: Option<&Reason>,
     ) -> Result<MuteView, NodeError> {
         let desk = self.desk();
         let _turn = desk.turn.lock().unwrap_or_else(PoisonError::into_inner);
@@ -191,12 +217,15 @@ impl Node {
             return misuse("no signal of this name is muted; give its value");
         };
         let mutes = self.store().mutes()?;
-        let known = mutes.iter().any(|mute| mute.subject == subject);
-        if mutes.len() >= MUTES_MAX && !known {
+        let known = mutes.iter().find(|mute| mute.subject == subject);
+        if mutes.len() >= MUTES_MAX && known.is_none() {
             return misuse("10,000 are muted already: a rule of the policy is for so many");
         }
         let leaves = self.leaves_of(of)?;
-        let mute = Mute {
+        let tells = tell.map(|reason| self.to_tell(reason, of, &leaves, &subject));
+        let tells = tells.transpose()?;
+        let mut mute = Mute {
+            told: known.and_then(|mute| mute.told.clone()),
             subject,
             case: case.to_owned(),
             by: by.chars().take(CASE_MAX_CHARS).collect(),
@@ -204,9 +233,24 @@ impl Node {
             expires,
             leaves: leaves.iter().take(KEPT_LEAVES).copied().collect(),
         };
+        // The brake first. What was told before stays noted until it is taken back.
         self.store().put_mute(&mute, &leaves, now)?;
         self.take_mutes()?;
-        let view = view(&mute);
+        let was_over = known.is_some_and(|mute| mute.expires <= now);
+        let told = match tells {
+            Some(tells) => self.tell(&mut mute, tells),
+            // What a mute that is over said is no word of this one.
+            None if was_over => self.untell(&mut mute).map(|()| true),
+            None => Ok(true),
+        };
+        let mut view = view(&mute);
+        match told {
+            Ok(heard) => view.unheard = !heard,
+            Err(error) => {
+                view.told = if tell.is_some() { 0 } else { view.told };
+                view.not_told = Some(error.to_string());
+            }
+        }
         info!(what = view.what, name = view.name, "muted");
         Ok(view)
     }
@@ -228,11 +272,23 @@ impl Node {
             name: name_of(of),
         })?;
         let now = self.clock().now();
+        let leaves = self.leaves_of(of)?;
+        let mut view = view(mute);
         let subjects = [mute.subject.clone()];
-        self.store()
-            .remove_mutes(&subjects, &self.leaves_of(of)?, now)?;
-        self.take_mutes()?;
-        let view = view(mute);
+        if mute.told.is_none() {
+            self.store().remove_mutes(&subjects, &leaves, now)?;
+            self.take_mutes()?;
+        } else {
+            // It ends at once; what was said with it may take another attempt.
+            let mut ended = mute.clone();
+            ended.expires = now;
+            self.store().put_mute(&ended, &leaves, now)?;
+            self.take_mutes()?;
+            match self.untell(&mut ended) {
+                Ok(()) => self.store().remove_mutes(&subjects, &[], now)?,
+                Err(error) => view.not_told = Some(error.to_string()),
+            }
+        }
         info!(what = view.what, name = view.name, "no longer muted");
         Ok(view)
     }
@@ -258,7 +314,22 @@ impl Node {
         let _turn = desk.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock().now();
         let mutes = self.store().mutes()?.into_iter();
-        let over: Vec<Mute> = mutes.filter(|mute| mute.expires <= now).collect();
+        let mut over: Vec<Mute> = mutes.filter(|mute| mute.expires <= now).collect();
+        let mut failed = None;
+        over.retain_mut(|mute| match self.untell(mute) {
+            Ok(()) => true,
+            Err(error) => {
+                failed = Some(error.to_string());
+                false
+            }
+        });
+        if let Err(error) = self.untell_forgotten() {
+            failed = Some(error.to_string());
+        }
+        let notice = failed.map(|why| {
+            format!("what was said to others with a mute that is over still stands: {why}")
+        });
+        self.set_notice("mutes told", notice);
         if over.is_empty() {
             return Ok(Vec::new());
         }
@@ -382,6 +453,9 @@ fn view(mute: &Mute) -> MuteView {
         by: mute.by.clone(),
         since: mute.since,
         expires: mute.expires,
+        told: mute.told.as_ref().map_or(0, |told| told.entries.len()),
+        not_told: None,
+        unheard: false,
     }
 }
 

@@ -10,6 +10,7 @@ use hashpact_core::leaf::{
     self, FeedKind as DescribedKind, Leaf, OPINION, Opinion, RawLeaf, RetractReason, Stance,
     Subject,
 };
+use hashpact_core::limits::PAGE_LEAVES;
 use hashpact_core::signal::SignalKind;
 use hashpact_store::{FeedInfo, FeedKind};
 
@@ -25,6 +26,15 @@ pub const OPINIONS_SET: &str = "opinions";
 /// Earlier versions that a new one names; what is before them is retracted, which ends a
 /// chain of any length.
 const REPLACES_MAX: usize = 1_000;
+
+/// What became of one opinion on many entries.
+#[derive(Debug)]
+pub(crate) struct SaidOfAll {
+    /// Of which it stands.
+    pub stands: Vec<Subject>,
+    /// Whether the set is granted to anybody.
+    pub granted: bool,
+}
 
 impl Publisher {
     /// Says what this member thinks of an entry, or of a signal that it publishes;
@@ -81,6 +91,114 @@ impl Publisher {
         outcome.index = Some(first.saturating_add(last));
         outcome.size = session.sign()?.size;
         Ok(outcome)
+    }
+
+    /// Says the same of many entries, under one head. Of those of which this member has
+    /// said something else nothing is said.
+    ///
+    /// # Errors
+    /// As [`opine`](Self::opine).
+    pub(crate) fn opine_on_all(
+        &self,
+        subjects: &[Subject],
+        says: &Saying,
+        note: &str,
+    ) -> Result<SaidOfAll, NodeError> {
+        let _turn = self.opining();
+        check_reason(says)?;
+        let feed = match self.opinions_feed(None)? {
+            Some(feed) => feed,
+            None => self.create_opinions(None)?,
+        };
+        let granted = views::describe_of(&feed).is_some_and(|d| !d.grants.is_empty());
+        let (mut leaves, mut stands) = (Vec::new(), Vec::new());
+        for subject in subjects {
+            let of_all = self.said_before(&feed, &whole(subject))?;
+            let said = self.said_before(&feed, subject)?;
+            let is_other = |(last, _): &(Opinion, Vec<u64>)| !is_same(last, says, note);
+            if said.as_ref().or(of_all.as_ref()).is_some_and(is_other) {
+                continue;
+            }
+            if said.is_none() {
+                let leaf = self.opinion_leaf(subject.clone(), says, note, Vec::new())?;
+                leaves.push(leaf);
+            }
+            stands.push(subject.clone());
+        }
+        self.append_and_sign(&feed, &leaves)?;
+        Ok(SaidOfAll { stands, granted })
+    }
+
+    /// Takes back what was said of many entries, where it is still what `is_meant`.
+    ///
+    /// # Errors
+    /// What the store answers; a set that is closed for publishing.
+    pub(crate) fn take_back_all(
+        &self,
+        subjects: &[Subject],
+        is_meant: &dyn Fn(&Opinion) -> bool,
+    ) -> Result<(), NodeError> {
+        if subjects.is_empty() {
+            return Ok(());
+        }
+        let _turn = self.opining();
+        for feed in self.opinions_feeds() {
+            let mut versions = Vec::new();
+            for subject in subjects {
+                if let Some((last, said)) = self.said_before(&feed, subject)?
+                    && is_meant(&last)
+                {
+                    versions.extend(said);
+                }
+            }
+            if !versions.is_empty() {
+                let leaves = self.taken_back(&feed, &versions, "")?;
+                self.append_and_sign(&feed, &leaves)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the live opinions are about that `is_meant`; none while it is not known yet
+    /// what this member has said.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub(crate) fn said_so(
+        &self,
+        is_meant: &dyn Fn(&Opinion) -> bool,
+    ) -> Result<Option<Vec<Subject>>, NodeError> {
+        let mut subjects = Vec::new();
+        for feed in self.opinions_feeds() {
+            if self.closed(&feed.id).is_some() {
+                return Ok(None);
+            }
+            let mut from = 0;
+            while from < feed.indexed {
+                let to = from.saturating_add(PAGE_LEAVES).min(feed.indexed);
+                let leaves = self.store.read_leaves(feed.no, from, to)?;
+                for (index, raw) in (from..).zip(&leaves) {
+                    if let Some(opinion) = opinion_in(raw, index)
+                        && is_meant(&opinion)
+                        && !self.store.is_dead(feed.no, index)?
+                    {
+                        subjects.push(opinion.subject);
+                    }
+                }
+                from = to;
+            }
+        }
+        Ok(Some(subjects))
+    }
+
+    fn append_and_sign(&self, feed: &FeedInfo, leaves: &[RawLeaf]) -> Result<(), NodeError> {
+        if leaves.is_empty() {
+            return Ok(());
+        }
+        let mut session = self.session(feed)?;
+        session.append(leaves)?;
+        session.sign()?;
+        Ok(())
     }
 
     /// What the opinion is about, as it stands here.
@@ -188,8 +306,7 @@ impl Publisher {
     /// The own set of opinions to write to: the one named, else the only one, else the
     /// one that is called `opinions`.
     fn opinions_feed(&self, set: Option<&Slug>) -> Result<Option<FeedInfo>, NodeError> {
-        let mut feeds = self.feeds();
-        feeds.retain(|feed| feed.kind == FeedKind::Opinions && feed.describe.is_some());
+        let mut feeds = self.opinions_feeds();
         let named = |feed: &FeedInfo, set: &str| {
             views::describe_of(feed).is_some_and(|d| d.name.set.as_str() == set)
         };
@@ -204,6 +321,12 @@ impl Publisher {
             let why = "this member has several sets of opinions; say with --set which one";
             NodeError::Misuse(why.to_owned())
         })
+    }
+
+    fn opinions_feeds(&self) -> Vec<FeedInfo> {
+        let mut feeds = self.feeds();
+        feeds.retain(|feed| feed.kind == FeedKind::Opinions && feed.describe.is_some());
+        feeds
     }
 
     fn create_opinions(&self, set: Option<&Slug>) -> Result<FeedInfo, NodeError> {
@@ -295,6 +418,18 @@ fn check_reason(says: &Saying) -> Result<(), NodeError> {
 fn is_same(last: &Opinion, says: &Saying, note: &str) -> bool {
     let said: (Stance, u8, u32) = (last.stance, last.confidence, last.reason_id);
     said == (says.stance, says.confidence, says.reason.id) && last.note == note
+}
+
+/// The whole entry, where a subject is one kind of its signals.
+fn whole(subject: &Subject) -> Subject {
+    match subject {
+        Subject::Entry { feed, first, .. } => Subject::Entry {
+            feed: *feed,
+            first: *first,
+            kind: None,
+        },
+        Subject::OwnSignal(_) => subject.clone(),
+    }
 }
 
 fn nothing_said() -> NodeError {

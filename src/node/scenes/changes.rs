@@ -71,7 +71,7 @@ impl Follower {
             }
             true
         };
-        node.export(None, false, &mut sink).unwrap();
+        node.export(None, (false, false), &mut sink).unwrap();
         let kept = self.kept.iter();
         let kept: BTreeSet<_> = kept
             .map(|((_, index), (name, state, class, signals))| {

@@ -181,7 +181,7 @@ fn a_list_without_the_right_to_share_stays_here() {
         node.change_grants(&slug("bought"), &[all], &[])
             .unwrap_err(),
     );
-    let exported = node.export(Some(&set.name), false, &mut |_| true);
+    let exported = node.export(Some(&set.name), (false, false), &mut |_| true);
     quotes_terms(exported.unwrap_err());
 }
 

@@ -7,12 +7,15 @@ mod discipline;
 mod doubts;
 mod entries;
 mod erase;
+mod feeds;
 mod mass;
 mod near;
 mod opinions;
 mod past;
 mod policy;
 mod restored;
+mod retention;
+mod telling;
 mod verdicts;
 mod videos;
 

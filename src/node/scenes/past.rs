@@ -1,15 +1,17 @@
 //! What would have been answered at a moment of the past.
 
 use hashpact_core::id::{EntryName, SetName, UnixMillis};
-use hashpact_core::leaf::{RetractReason, Stance, Subject};
+use hashpact_core::leaf::{Reason, RetractReason, Stance, Subject};
+use hashpact_core::policy::{Action, Needs, Negative, Policy, Rule, Scope, Verdict};
 use hashpact_core::standing::Standing;
 
 use super::opinions::{foreign, opinion};
 use super::{Scene, entry, import, own_work, sha256_of, slug};
 use crate::error::NodeError;
-use crate::model::{Erasure, Retraction, Selector};
+use crate::model::{Erasure, Opine, OpineAbout, Retraction, Saying, Selector};
 use crate::node::Node;
 use crate::past::{Past, PastOf, PastUnknown};
+use crate::policy::{PolicyAt, VerdictUnknown};
 use crate::proving::{AsOf, ProofOrder};
 
 const MINUTE: u64 = 60_000;
@@ -177,4 +179,131 @@ fn where_more_was_said_of_an_entry_than_is_looked_at_the_past_is_unknown() {
     let disputed = vec![(1, Standing::Disputed)];
     assert_eq!(says(256), (disputed.clone(), vec![]));
     assert_eq!(says(1), (disputed, vec![PastUnknown::TooManyOpinions]));
+}
+
+#[test]
+fn a_verdict_of_the_past_is_that_of_the_policy_of_then_or_said_to_be_unknown() {
+    let scene = Scene::new();
+    let node = scene.open();
+    let begun = scene.clock.now();
+    let later = |minutes: u64| {
+        let to = begun.plus(minutes * MINUTE);
+        scene.clock.set(to);
+        to
+    };
+    let policy = |negative, witnesses| {
+        let needs = Needs {
+            negative,
+            witnesses,
+            ..Needs::default()
+        };
+        let rule = Rule {
+            name: "all".to_owned(),
+            scope: Scope::default(),
+            action: Action::AtLeast(Verdict::Enforce, needs),
+        };
+        Policy::new(Verdict::Observe, vec![rule]).unwrap()
+    };
+    let strict = policy(Negative::Block, false);
+    later(1);
+    node.create_set(&own_work("confirmed")).unwrap();
+    import(&node, "confirmed", vec![entry(0, "a")]);
+    let known = later(2);
+    node.set_policy(Some((strict.clone(), b"strict"))).unwrap();
+    let disputed = later(3);
+    let opine = Opine {
+        about: OpineAbout::Entry {
+            entry: EntryName::parse("north/confirmed#1").unwrap(),
+            kind: None,
+        },
+        says: Some(Saying {
+            stance: Stance::Negative,
+            confidence: 80,
+            reason: Reason::parse("benign").unwrap(),
+        }),
+        note: String::new(),
+        set: None,
+    };
+    node.opine(&opine).unwrap();
+    later(4);
+    node.set_policy(None).unwrap();
+    let now = later(5);
+
+    let text = |time| match node.policy_at(time).unwrap() {
+        PolicyAt::Known(policy) => policy.text,
+        other @ (PolicyAt::Before | PolicyAt::Between) => panic!("{other:?}"),
+    };
+    assert_eq!(node.policy_at(begun).unwrap(), PolicyAt::Before);
+    assert_eq!(text(known), Some(b"strict".to_vec()));
+    assert_eq!(text(now), None, "the shipped one");
+    let verdict = |policy: &Policy, time| {
+        let past = at(&node, 0, time);
+        node.past_verdict(policy, &sha256_of(0), &past.answers[0], time)
+    };
+    assert_eq!(verdict(&strict, begun), Ok(None));
+    assert_eq!(verdict(&strict, known), Ok(Some(Verdict::Enforce)));
+    assert_eq!(verdict(&strict, disputed), Ok(Some(Verdict::Observe)));
+    assert_eq!(verdict(&Policy::default(), now), Ok(Some(Verdict::Review)));
+    let witnessed = policy(Negative::Accept, true);
+    let unknown = Err(VerdictUnknown::Witnesses);
+    assert_eq!(verdict(&witnessed, now), unknown);
+    assert_eq!(verdict(&witnessed, begun), Ok(None));
+    let mut past = at(&node, 0, now);
+    let gone = (
+        SetName::parse("north/confirmed").unwrap(),
+        PastUnknown::PayloadsGone(1),
+    );
+    past.answers[0].unknown.push(gone);
+    let answer = &past.answers[0];
+    let partly = node.past_verdict(&strict, &sha256_of(0), answer, now);
+    assert_eq!(partly, Err(VerdictUnknown::Answer));
+    // Of a word on the signal itself it is not known whether it counted.
+    let on_signal = Opine {
+        about: OpineAbout::Signal(sha256_of(0)),
+        ..opine
+    };
+    later(6);
+    node.opine(&on_signal).unwrap();
+    assert_eq!(verdict(&Policy::default(), now), Ok(Some(Verdict::Review)));
+    let unknown = Err(VerdictUnknown::SignalOpinions);
+    assert_eq!(verdict(&Policy::default(), later(7)), unknown);
+}
+
+#[test]
+fn while_no_node_ran_or_one_on_a_store_that_is_gone_no_policy_is_known() {
+    let scene = Scene::new();
+    let node = scene.open();
+    let begun = scene.clock.now();
+    let policy = || Policy::new(Verdict::Observe, Vec::new()).unwrap();
+    let minute = |n: u64| begun.plus(n * MINUTE);
+    let at = |node: &Node, n| match node.policy_at(minute(n)).unwrap() {
+        PolicyAt::Known(policy) => policy.text.map_or("shipped".to_owned(), |text| {
+            String::from_utf8(text).unwrap()
+        }),
+        PolicyAt::Before => "before".to_owned(),
+        PolicyAt::Between => "between".to_owned(),
+    };
+    node.set_policy(Some((policy(), b"one"))).unwrap();
+    scene.clock.set(minute(10));
+    node.stand_by_policy().unwrap();
+    drop(node);
+    scene.copy_store_to("backup");
+    // After the backup another is in force for a while.
+    let node = scene.open();
+    scene.clock.set(minute(20));
+    node.set_policy(Some((policy(), b"two"))).unwrap();
+    scene.clock.set(minute(30));
+    assert_eq!(at(&node, 25), "two");
+    drop(node);
+    scene.restore_store_from("backup");
+    scene.clock.set(minute(40));
+    let node = scene.open();
+    node.set_policy(Some((policy(), b"one"))).unwrap();
+    scene.clock.set(minute(50));
+    let told: Vec<String> = [5, 10, 15, 25, 39, 40, 50].map(|n| at(&node, n)).into();
+    let expected = ["one", "one", "between", "between", "between", "one", "one"];
+    assert_eq!(told, expected);
+    // The same policy again is no other.
+    node.set_policy(Some((policy(), b"one"))).unwrap();
+    assert_eq!(at(&node, 45), "one");
 }

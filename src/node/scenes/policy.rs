@@ -441,3 +441,23 @@ fn a_comparison_counts_what_would_change_by_set_and_verdict() {
     assert!(same.shifts.is_empty());
     assert_eq!(same.same.values().sum::<u64>(), 10);
 }
+
+#[test]
+fn an_export_has_the_verdict_of_each_entry_where_it_is_asked_for() {
+    let (_scene, node) = scene();
+    let mut verdicts = BTreeMap::new();
+    let mut sink = |page: Vec<crate::model::ExportedEntry>| {
+        for entry in page {
+            verdicts.insert(entry.entry.to_string(), entry.verdict);
+        }
+        true
+    };
+    node.export(None, (false, true), &mut sink).unwrap();
+    assert_eq!(verdicts["north/confirmed#1"], Some(Enforce));
+    assert_eq!(verdicts["north/other#5"], Some(Review));
+    let mut none = |page: Vec<crate::model::ExportedEntry>| {
+        assert!(page.iter().all(|entry| entry.verdict.is_none()));
+        true
+    };
+    node.export(None, (false, false), &mut none).unwrap();
+}

@@ -104,6 +104,31 @@ impl Store {
         said_at(&self.inner, &prefix, &about_entry(*feed, first), &then)
     }
 
+    /// Whether, of all that was ever said of a signal, dead or alive, in the feeds held
+    /// here, there is a leaf that `is_meant`.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn any_opinion_on_signal(
+        &self,
+        signal: &Signal,
+        is_meant: impl Fn(FeedNo, u64) -> bool,
+    ) -> Result<bool> {
+        let prefix = prefix_of(&Subject::OwnSignal(signal.clone()));
+        if !self.inner.opinions.may_have(&prefix) {
+            return Ok(false);
+        }
+        let (table, end) = (self.inner.feeds(), after_all(&prefix));
+        let mut found = false;
+        self.inner.scan(Family::Opinions, &prefix, &end, |key, _| {
+            let by = rows::read_key(key)?;
+            let no = table.by_id.get(&by.feed);
+            found = no.is_some_and(|no| is_meant(*no, by.index));
+            Ok(!found)
+        })?;
+        Ok(found)
+    }
+
     /// The live opinions about a signal. One counts only where its writer publishes the
     /// signal itself, in a set that is held here and answers: else it would be a word
     /// about somebody else's.

@@ -118,22 +118,27 @@ impl FeedWriter {
         let mut batch = WriteBatch::default();
         self.state.put_row(&self.inner, &mut batch, &row)?;
         self.inner.write_synced(batch, "noting what was erased")?;
-        let no = self.state.no;
-        let rebuilt = dropped.then(|| killers::rebuild(&self.inner, no, row.indexed));
-        {
-            let mut live = self.state.live_mut();
-            live.row = row;
-            if let Some(liveness) = rebuilt {
-                live.liveness = liveness?;
-            }
-            live.recount();
-        }
+        self.state.live_mut().row = row;
         if dropped {
-            self.pending.reload(&self.inner)?;
+            self.forget_dropped()?;
             // Whoever keeps values in memory forgets those that went.
             self.inner.tell_dropped();
+            return Ok(());
         }
+        self.state.live_mut().recount();
         Ok(())
+    }
+
+    /// Takes from memory what payloads that were dropped had said.
+    pub(super) fn forget_dropped(&mut self) -> Result<()> {
+        let indexed = read(&self.state.live).row.indexed;
+        let liveness = killers::rebuild(&self.inner, self.state.no, indexed)?;
+        {
+            let mut live = self.state.live_mut();
+            live.liveness = liveness;
+            live.recount();
+        }
+        self.pending.reload(&self.inner)
     }
 
     /// What the erase leaves of a range of indexes name.
@@ -167,16 +172,25 @@ impl FeedWriter {
         let (mut at, end) = (range.first, range.end().min(end));
         while let Some(next) = first_from(left, at).filter(|next| *next < end) {
             let to = page_end(next).min(end);
-            gone = gone.saturating_add(self.drop_within(next, to, without)?);
+            let is_dead = |index| match without {
+                Some(without) => without.is_retracted(index),
+                None => read(&self.state.live).liveness.is_dead(index),
+            };
+            gone = gone.saturating_add(self.drop_within(next, to, &is_dead)?);
             left.remove_range(next..to);
             at = to;
         }
         Ok(gone)
     }
 
-    /// Drops the payloads of `[from, to)`, all of one page, as far as they are dead,
-    /// and with `without` as far as a retraction says so that is not held.
-    fn drop_within(&self, from: u64, to: u64, without: Option<&Liveness>) -> Result<u64> {
+    /// Drops the payloads of `[from, to)`, all of one page, as far as they are dead by
+    /// what the caller says.
+    pub(super) fn drop_within(
+        &self,
+        from: u64,
+        to: u64,
+        is_dead: &dyn Fn(u64) -> bool,
+    ) -> Result<u64> {
         let no = self.state.no;
         let mut row = read(&self.state.live).row.clone();
         let start = page_start(from);
@@ -200,11 +214,7 @@ impl FeedWriter {
             frames: 0,
         };
         for (index, leaf) in (start..).zip(&leaves) {
-            let dead = match without {
-                Some(without) => without.is_retracted(index),
-                None => read(&self.state.live).liveness.is_dead(index),
-            };
-            if (from..to).contains(&index) && dead && !leaf.is_elided() {
+            if (from..to).contains(&index) && !leaf.is_elided() && is_dead(index) {
                 going.indexes.insert(index);
             }
         }

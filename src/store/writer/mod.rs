@@ -17,6 +17,7 @@ mod pending;
 mod quarantine;
 mod records;
 mod refill;
+mod retain;
 mod truncate;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use rocksdb::WriteBatch;
 use self::pending::Pending;
 use self::quarantine::Beside;
 pub use self::refill::{RefillTerms, Refilled};
+pub use self::retain::DroppedDead;
 use crate::counts::FeedCounts;
 use crate::error::{Result, StoreError};
 use crate::feeds::{FeedInfo, FeedState};

@@ -59,7 +59,7 @@ async fn what_is_over_the_growth_limit_waits_and_the_rest_counts() {
             count += entries.len();
             true
         };
-        victim.node.export(None, false, &mut sink).unwrap();
+        victim.node.export(None, (false, false), &mut sink).unwrap();
         count
     };
     assert_eq!(exported(), 149, "and is exported to nobody");
