@@ -122,8 +122,20 @@ fn rotated(north: &Member, south: &Member, neutral: &Member) {
         list(&list(&card, "nodes")[0], "witness_keys").to_vec()
     };
     let before = keys();
-    let rotated = neutral.json(&["keys", "rotate", "witness"]);
-    assert_eq!(rotated["done"], true, "{rotated}");
+    let stands = |said: usize| {
+        let feed = south.feed("north/confirmed").unwrap();
+        let head = number(&feed, "head");
+        head > said as u64 && number(&feed, "witness_quorum") == head
+    };
+    let rotating = neutral
+        .call()
+        .begin(&["keys", "rotate", "witness", "--json"]);
+    for said in [65, 70, 75, 80] {
+        north.import("confirmed", &entries("witnessed", said - 5..said));
+        until_true("each head to be cosigned meanwhile", || stands(said));
+    }
+    let outcome = rotating.wait().expect(&[0]);
+    assert_eq!(outcome.object()["done"], true, "{outcome}");
     let after = keys();
     assert_eq!((before.len(), after.len()), (1, 1));
     assert_ne!(before, after);
@@ -133,14 +145,10 @@ fn rotated(north: &Member, south: &Member, neutral: &Member) {
     assert!(!neutral.folder().join("keys/witness.key.next").exists());
     let used = ["audit", "--act", "keys.use", "--json"];
     assert_eq!(neutral.run(&used).expect(&[0]).objects().len(), 1);
-    let stands = || {
-        let feed = south.feed("north/confirmed").unwrap();
-        number(&feed, "witness_quorum") == number(&feed, "head")
-    };
-    assert!(stands(), "the quorum of before");
-    north.import("confirmed", &entries("witnessed", 60..80));
-    until_true("the newer head to be cosigned with the next key", || {
-        number(&south.feed("north/confirmed").unwrap(), "head") > 80 && stands()
+    assert!(stands(80), "the quorum of before");
+    north.import("confirmed", &entries("witnessed", 80..85));
+    until_true("a newer head to be cosigned with the next key", || {
+        stands(85)
     });
     let line = ["proof", "verify", "witnessed.proof"];
     let shown = south.run(&line).expect(&[0]).stdout;
@@ -148,10 +156,8 @@ fn rotated(north: &Member, south: &Member, neutral: &Member) {
     // The key in the file is the one in use after a restart, too.
     assert!(neutral.stop().success());
     neutral.start();
-    north.import("confirmed", &entries("witnessed", 80..90));
-    until_true("the newest head to be cosigned", || {
-        number(&south.feed("north/confirmed").unwrap(), "head") > 90 && stands()
-    });
+    north.import("confirmed", &entries("witnessed", 85..90));
+    until_true("the newest head to be cosigned", || stands(90));
     let refused = south.run(&["keys", "rotate", "witness"]).expect(&[2]);
     assert!(
         refused.stderr.contains("keys.witness"),
