@@ -15,6 +15,7 @@ use super::client::connect_or_embed;
 use super::error::{CliError, Exit};
 use super::output::{note, table};
 use super::proof::file::{self, field};
+use super::proof::summary::replaced;
 
 /// List, export and verify evidence of forks and of documents of one version
 ///
@@ -101,6 +102,8 @@ struct ShownObject {
     sizes: Option<[u64; 2]>,
     roots: Option<[String; 2]>,
     version: Option<u64>,
+    /// The roster that replaced the identity key which signed the cards.
+    identity_replaced_in: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -204,6 +207,9 @@ fn export(
     let file = out.display().to_string();
     context.output.line(format_args!("{file}: written"))?;
     field(&context.output, "shows", &sentence(&guilt))?;
+    if let Some(roster) = ShownObject::of(&guilt, &genesis).identity_replaced_in {
+        field(&context.output, "", &replaced(roster))?;
+    }
     context.output.json(&Exported {
         file,
         shown: ShownObject::of(&guilt, &genesis),
@@ -235,6 +241,9 @@ fn verify(
         file::called(path)
     ))?;
     field(out, "shows", &sentence(&guilt))?;
+    if let Some(roster) = shown.identity_replaced_in {
+        field(out, "", &replaced(roster))?;
+    }
     if let (Some([one, other]), Some([m, n])) = (&shown.roots, shown.sizes) {
         field(out, "heads", &format!("{m} leaves with root {one}"))?;
         field(out, "", &format!("{n} leaves with root {other}"))?;
@@ -311,6 +320,7 @@ impl ShownObject {
             sizes: None,
             roots: None,
             version: None,
+            identity_replaced_in: None,
         };
         match &guilt.proven {
             ProvenEvidence::Fork {
@@ -318,8 +328,10 @@ impl ShownObject {
                 feed,
                 set,
                 fork,
+                replaced_in,
                 ..
             } => {
+                shown.identity_replaced_in = *replaced_in;
                 let both = [&fork.smaller, &fork.larger];
                 shown.kind = "fork";
                 shown.member = Some(slug.to_string());
@@ -329,7 +341,13 @@ impl ShownObject {
                 shown.sizes = Some(both.map(hashpact_core::checkpoint::SignedCheckpoint::size));
                 shown.roots = Some(both.map(|head| head.root().to_string()));
             }
-            ProvenEvidence::NodeCards { slug, version, .. } => {
+            ProvenEvidence::NodeCards {
+                slug,
+                version,
+                replaced_in,
+                ..
+            } => {
+                shown.identity_replaced_in = *replaced_in;
                 shown.kind = "node-cards";
                 shown.member = Some(slug.to_string());
                 shown.version = Some(*version);

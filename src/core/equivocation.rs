@@ -43,6 +43,9 @@ pub enum Equivocation {
         member: MemberNumber,
         /// The version.
         version: u64,
+        /// The roster that replaced the identity key which signed both. ⚠ Whoever finds
+        /// a key that was replaced can make such a pair: it blames nobody.
+        replaced_in: Option<u64>,
     },
 }
 
@@ -133,17 +136,35 @@ impl DocumentEvidence {
         Ok(Equivocation::NodeCard {
             member: first.member(),
             version: first.card().version,
+            replaced_in: chain.replaced_in(first.member(), first.signer()),
         })
     }
 }
 
 impl Equivocation {
-    /// A stable short name of what it is about, under which one piece is kept.
+    /// A stable short name of what it is about, under which one piece is kept: another
+    /// for a member's present identity key than for those that were replaced.
     #[must_use]
     pub fn subject(&self) -> Vec<u8> {
         match self {
             Self::Roster { version } => [&b"r"[..], &version.to_be_bytes()].concat(),
-            Self::NodeCard { member, .. } => [&b"c"[..], &member.value().to_be_bytes()].concat(),
+            Self::NodeCard {
+                member,
+                replaced_in,
+                ..
+            } => {
+                let sort = if replaced_in.is_some() { b"f" } else { b"c" };
+                [&sort[..], &member.value().to_be_bytes()].concat()
+            }
+        }
+    }
+
+    /// Whether it is about nobody any more: an identity key that was replaced signed it.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        match self {
+            Self::Roster { .. } => false,
+            Self::NodeCard { replaced_in, .. } => replaced_in.is_some(),
         }
     }
 }

@@ -51,6 +51,37 @@ fn two_cards_of_one_version_are_proof_for_anybody() {
     };
 }
 
+// ⚠ Whoever finds a key that was replaced signs what it likes, for ever.
+#[test]
+fn two_cards_of_a_replaced_identity_key_are_closed_and_take_no_place_of_the_present_ones() {
+    let (mut chain, evidence) = two_cards();
+    let before = evidence.verify(&chain).unwrap();
+    assert!(!before.is_closed());
+    let rotated = rosters::change(&mut chain, |roster| {
+        let key = rosters::identity(111);
+        roster.rotate_identity(rosters::number(1), key).unwrap();
+    });
+    rotated.unwrap();
+    let version = chain.version();
+    let closed = evidence.verify(&chain).unwrap();
+    let Equivocation::NodeCard { replaced_in, .. } = *closed else {
+        panic!("two cards")
+    };
+    assert_eq!(replaced_in, Some(version));
+    assert!(closed.is_closed());
+    assert_ne!(closed.subject(), before.subject());
+    let keys = cards::Keys::of(12);
+    let card = |contact: &str| {
+        let mut card = cards::card(&chain, "north", 3, &keys);
+        contact.clone_into(&mut card.contact.name);
+        cards::signed(&card, 111, &[&keys])
+    };
+    let present = DocumentEvidence::new(card("one"), card("other"));
+    let present = present.verify(&chain).unwrap();
+    assert!(!present.is_closed());
+    assert_eq!(present.subject(), before.subject());
+}
+
 #[test]
 fn one_pair_has_one_encoding_whoever_met_which_first() {
     let (_, evidence) = two_cards();

@@ -86,6 +86,8 @@ pub enum ProvenEvidence {
         set: Option<SetName>,
         /// The two heads.
         fork: Box<Fork>,
+        /// As of [`Self::NodeCards`], where such a key signed a card that the keys are of.
+        replaced_in: Option<u64>,
     },
     /// A member, two node cards.
     NodeCards {
@@ -95,6 +97,9 @@ pub enum ProvenEvidence {
         slug: Slug,
         /// The version of both.
         version: u64,
+        /// The roster that replaced the identity key which signed: whoever found the old
+        /// key could have made this.
+        replaced_in: Option<u64>,
     },
     /// A threshold of administrators, two rosters.
     Rosters {
@@ -193,10 +198,15 @@ impl EvidenceFile {
             } => forked(&known, fork, first_payload.as_ref())?,
             Evidence::Documents(documents) => match documents.verify(&known.chain)?.into_inner() {
                 Equivocation::Roster { version } => ProvenEvidence::Rosters { version },
-                Equivocation::NodeCard { member, version } => ProvenEvidence::NodeCards {
+                Equivocation::NodeCard {
+                    member,
+                    version,
+                    replaced_in,
+                } => ProvenEvidence::NodeCards {
                     slug: slug(roster, member)?,
                     member,
                     version,
+                    replaced_in,
                 },
             },
         };
@@ -269,6 +279,11 @@ fn forked(
         feed: evidence.feed,
         set,
         fork: Box::new(fork.into_inner()),
+        replaced_in: known
+            .cards
+            .all()
+            .filter_map(|card| known.replaced_in(card))
+            .max(),
     })
 }
 

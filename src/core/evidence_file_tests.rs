@@ -145,6 +145,7 @@ fn evidence_of_two_documents_names_who_signed_both() {
         member: number(1),
         slug: slug("north"),
         version: 3,
+        replaced_in: None,
     };
     assert_eq!(proven, expected);
 }

@@ -28,7 +28,8 @@ pub struct EvidenceView {
     pub digest: Digest,
     /// What it shows.
     pub about: EvidenceAbout,
-    /// Whether the roster has closed what it is about.
+    /// Whether the roster has closed what it is about: the epoch of the heads, or it
+    /// replaced the identity key that signed the cards.
     pub closed: bool,
 }
 
@@ -87,16 +88,17 @@ impl Node {
             let proven = DocumentEvidence::decode(&bytes)?
                 .verify(chain)?
                 .into_inner();
+            let closed = proven.is_closed();
             let about = match proven {
                 Equivocation::Roster { version } => EvidenceAbout::Rosters { version },
-                Equivocation::NodeCard { member, version } => {
-                    EvidenceAbout::NodeCards { member, version }
-                }
+                Equivocation::NodeCard {
+                    member, version, ..
+                } => EvidenceAbout::NodeCards { member, version },
             };
             views.push(EvidenceView {
                 digest: Digest::of(&bytes),
                 about,
-                closed: false,
+                closed,
             });
         }
         Ok(views)

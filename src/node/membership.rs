@@ -275,10 +275,16 @@ impl Membership {
     ) -> Result<bool, NodeError> {
         let chain = state.chain.as_ref().ok_or_else(no_roster)?;
         let proven = evidence.verify(chain)?;
+        self.make_room(&proven, chain)?;
         let new = self
             .store
             .put_equivocation(&proven.subject(), &evidence.encode())?;
-        if new {
+        if new && proven.is_closed() {
+            tracing::info!(
+                "two node cards of one version by an identity key that was replaced: whoever \
+                 found it could have made them"
+            );
+        } else if new {
             metrics::counter!("hashpact_equivocations_total").increment(1);
             match &*proven {
                 Equivocation::Roster { version } => tracing::error!(
@@ -286,7 +292,9 @@ impl Membership {
                     "administrators approved two rosters of one version: the first one met stays \
                      in force; ask them which one the others have"
                 ),
-                Equivocation::NodeCard { member, version } => tracing::error!(
+                Equivocation::NodeCard {
+                    member, version, ..
+                } => tracing::error!(
                     member = member.value(),
                     version,
                     "a member signed two node cards of one version: the first one met stays in force"
@@ -295,6 +303,21 @@ impl Membership {
             self.hub.tell(Change::Equivocation);
         }
         Ok(new)
+    }
+
+    /// Evidence that was kept before its identity key was replaced has not the place of
+    /// the present key's.
+    fn make_room(&self, new: &Equivocation, chain: &RosterChain) -> Result<(), NodeError> {
+        let subject = new.subject();
+        let Some(bytes) = self.store.equivocation(&subject)? else {
+            return Ok(());
+        };
+        let kept = DocumentEvidence::decode(&bytes)?.verify(chain)?;
+        if kept.subject() != subject {
+            self.store
+                .move_equivocation(&subject, &kept.subject(), &bytes)?;
+        }
+        Ok(())
     }
 
     fn put_card(&self, card: &CardVersion) -> Result<(), NodeError> {

@@ -87,17 +87,40 @@ impl Store {
     }
 
     /// Keeps evidence of two documents of one version, the first about a subject, and
-    /// of at most 64 subjects; answers whether it was kept.
+    /// of at most 64 subjects that begin with the same byte; answers whether it was kept.
     ///
     /// # Errors
     /// What RocksDB answers.
     pub fn put_equivocation(&self, subject: &[u8], evidence: &[u8]) -> Result<bool> {
-        let known = self.inner.get(Family::Evidence, subject)?.is_some();
-        if known || self.equivocations()?.len() >= EQUIVOCATIONS_MAX {
+        let known = self.equivocation(subject)?.is_some();
+        let same = |key: &[u8]| key.first() == subject.first();
+        if known || self.evidence_where(same)?.len() >= EQUIVOCATIONS_MAX {
             return Ok(false);
         }
         self.put_document(Family::Evidence, subject, evidence)?;
         Ok(true)
+    }
+
+    /// What is kept of two documents about a subject.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn equivocation(&self, subject: &[u8]) -> Result<Option<Bytes>> {
+        let kept = self.inner.get(Family::Evidence, subject)?;
+        Ok(kept.map(Bytes::from))
+    }
+
+    /// Keeps a piece under another subject than it was.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn move_equivocation(&self, from: &[u8], to: &[u8], evidence: &[u8]) -> Result<()> {
+        let family = self.inner.cf(Family::Evidence)?;
+        let mut batch = WriteBatch::default();
+        batch.delete_cf(family, from);
+        batch.put_cf(family, to, evidence);
+        // Crash: before, it is as it was, and moved another time; after, it has moved.
+        self.inner.write_synced(batch, "moving evidence")
     }
 
     /// All evidence of two documents of one version.
@@ -105,10 +128,23 @@ impl Store {
     /// # Errors
     /// What RocksDB answers.
     pub fn equivocations(&self) -> Result<Vec<Bytes>> {
+        self.evidence_where(|_| true)
+    }
+
+    /// Those that others are told: not what an identity key signed that was replaced by
+    /// the time this node met it. Subjects of these begin with `f`.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn open_equivocations(&self) -> Result<Vec<Bytes>> {
+        self.evidence_where(|key| key.first() != Some(&b'f'))
+    }
+
+    fn evidence_where(&self, which: impl Fn(&[u8]) -> bool) -> Result<Vec<Bytes>> {
         let mut evidence = Vec::new();
         self.inner
             .scan(Family::Evidence, SUBJECTS.0, SUBJECTS.1, |key, document| {
-                if key.len() <= SUBJECT_MAX_BYTES {
+                if key.len() <= SUBJECT_MAX_BYTES && which(key) {
                     evidence.push(Bytes::copy_from_slice(document));
                 }
                 Ok(true)
@@ -158,8 +194,12 @@ mod tests {
         }
         assert!(store.put_equivocation(b"c1", b"two cards").unwrap());
         assert!(!store.put_equivocation(b"c1", b"two others").unwrap());
+        assert!(store.put_equivocation(b"f1", b"of a former key").unwrap());
+        store.move_equivocation(b"f1", b"f2", b"moved").unwrap();
+        assert_eq!(store.equivocation(b"f1").unwrap(), None);
+        assert_eq!(store.equivocation(b"f2").unwrap().unwrap(), b"moved"[..]);
         for n in 2..200_u32 {
-            let subject = [&b"r"[..], &n.to_be_bytes()].concat();
+            let subject = [&b"c"[..], &n.to_be_bytes()].concat();
             let kept = store.put_equivocation(&subject, b"more").unwrap();
             let room = usize::try_from(n).unwrap() <= EQUIVOCATIONS_MAX;
             assert_eq!(kept, room, "{n}");
@@ -170,6 +210,9 @@ mod tests {
         let versions: Vec<u8> = store.rosters().unwrap().iter().map(|r| r[7]).collect();
         assert_eq!(versions, [1, 2, 44]);
         assert_eq!(store.cards().unwrap().len(), 2);
-        assert_eq!(store.equivocations().unwrap().len(), EQUIVOCATIONS_MAX);
+        assert_eq!(store.equivocations().unwrap().len(), EQUIVOCATIONS_MAX + 1);
+        let told = store.open_equivocations().unwrap();
+        assert_eq!(told.len(), EQUIVOCATIONS_MAX);
+        assert!(!told.contains(&bytes::Bytes::from_static(b"moved")));
     }
 }

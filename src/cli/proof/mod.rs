@@ -3,7 +3,7 @@
 
 pub(super) mod file;
 pub mod make;
-mod summary;
+pub(super) mod summary;
 mod verify;
 
 use clap::{Args, Subcommand};

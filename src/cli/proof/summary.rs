@@ -48,6 +48,8 @@ struct PublisherObject {
     status: String,
     node: String,
     card_version: u64,
+    /// The roster that replaced the identity key of that card.
+    identity_replaced_in: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -132,6 +134,7 @@ impl Summary {
                 status: publisher.status.to_string(),
                 node: publisher.node.to_string(),
                 card_version: publisher.card_version,
+                identity_replaced_in: publisher.replaced_in,
             },
             title: plain(&proven.title),
             feed: proven.feed.to_string(),
@@ -282,6 +285,7 @@ fn lines(proven: &Proven, scheme: Option<&str>, values: bool) -> Vec<(&'static s
             head.checkpoint.origin.epoch, publisher.node, publisher.card_version,
         ),
     ));
+    lines.extend(publisher.replaced_in.map(|roster| ("", replaced(roster))));
     lines.push(("cosigned", cosigned(proven)));
     let state = match proven.state {
         Shown::Published => "published; nothing in this file withdraws or replaces it".to_owned(),
@@ -299,6 +303,14 @@ fn lines(proven: &Proven, scheme: Option<&str>, values: bool) -> Vec<(&'static s
         ),
     ));
     lines
+}
+
+/// That a card is of an identity key that is not its member's any more.
+pub(crate) fn replaced(roster: u64) -> String {
+    format!(
+        "⚠ the identity key that signed the node card was replaced in roster {roster}: whoever \
+         found the old one could have made this"
+    )
 }
 
 fn says(said: &Publish, scheme: Option<&str>) -> String {

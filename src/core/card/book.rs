@@ -12,7 +12,7 @@ use crate::limits::{CARDS_KEPT_MAX, CLOCK_SKEW_MS};
 use crate::reject::Rejection;
 use crate::roster::{MemberStatus, Roster, RosterChain};
 
-/// Pieces of evidence that a book keeps: one per member shows what happened.
+/// Pieces of evidence that a book keeps: one per identity key shows what happened.
 const EVIDENCE_MAX: usize = 64;
 
 /// What became of an offered card.
@@ -152,7 +152,11 @@ impl CardBook {
                 held: twin.envelope.clone(),
                 other: new.envelope.clone(),
             };
-            let seen = self.evidence.iter().any(|e| e.member == new.member);
+            // What a key that was replaced signed takes no place of the present one's.
+            let seen = |e: &CardEvidence| {
+                e.member == new.member && e.held.require_signature(new.signer).is_ok()
+            };
+            let seen = self.evidence.iter().any(seen);
             if self.evidence.len() < EVIDENCE_MAX && !seen {
                 self.evidence.push(evidence);
             }

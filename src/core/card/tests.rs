@@ -219,6 +219,28 @@ fn two_cards_of_one_version_leave_evidence_and_the_first_stays() {
 }
 
 #[test]
+fn evidence_of_a_replaced_key_keeps_none_of_the_present_one_out() {
+    let (mut chain, mut book) = (with_members(), CardBook::default());
+    offer(&mut book, &chain, 5, |_| ()).unwrap();
+    let twin = offer(&mut book, &chain, 5, |c| c.contact.name = "x".to_owned());
+    assert_eq!(code(twin), "equivocation");
+    let rotated = change(&mut chain, |roster| {
+        roster.rotate_identity(number(1), identity(111)).unwrap();
+    });
+    rotated.unwrap();
+    let keys = Keys::of(11);
+    let mut offer = |name: &str| {
+        let mut card = card(&chain, "north", 5, &keys);
+        name.clone_into(&mut card.contact.name);
+        book.accept(signed(&card, 111, &[&keys]), &chain, NOW)
+    };
+    offer("y").unwrap();
+    assert_eq!(code(offer("z")), "equivocation");
+    assert_eq!(code(offer("w")), "equivocation");
+    assert_eq!(book.evidence().len(), 2, "one a key");
+}
+
+#[test]
 fn a_key_that_two_members_claim_is_refused() {
     let (chain, mut book) = (with_members(), CardBook::default());
     offer(&mut book, &chain, 1, |_| ()).unwrap();

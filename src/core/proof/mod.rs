@@ -149,6 +149,9 @@ pub struct Publisher {
     pub node: Slug,
     /// The version of the card that says so.
     pub card_version: u64,
+    /// The roster that replaced the identity key which signed that card: whoever found
+    /// the old key could have made the card since.
+    pub replaced_in: Option<u64>,
 }
 
 /// What the leaves in a proof make of an entry's version. None of them says that

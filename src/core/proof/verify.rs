@@ -47,7 +47,7 @@ impl Proof {
         let named_by = self.namings(publisher)?;
         let (cosigned, quorum) = cosigned(&known, &self.cosignatures, &head, publisher.number)?;
         known.check_cards_are_needed(&head.key, &cosigned)?;
-        let (node, card_version) = known.signer(publisher, &head.key)?;
+        let (node, card_version, replaced_in) = known.signer(publisher, &head.key)?;
         let first = said
             .as_ref()
             .map_or(self.index, |said| said.first_index(self.index));
@@ -65,6 +65,7 @@ impl Proof {
                 status: publisher.status,
                 node,
                 card_version,
+                replaced_in,
             },
             entry: EntryName {
                 set: describe.name,
@@ -300,19 +301,28 @@ impl Known {
         Ok((member, genesis))
     }
 
-    /// The node and the version of the card by which a key may sign.
-    fn signer(&self, member: &Member, key: &PublicKey<Feed>) -> Result<(Slug, u64), Rejection> {
+    /// The roster that replaced the identity key which signed a card.
+    pub(crate) fn replaced_in(&self, card: &CardVersion) -> Option<u64> {
+        self.chain.replaced_in(card.member(), card.signer())
+    }
+
+    /// The node and the version of the card by which a key may sign, and what replaced
+    /// the identity key that signed the card.
+    fn signer(
+        &self,
+        member: &Member,
+        key: &PublicKey<Feed>,
+    ) -> Result<(Slug, u64, Option<u64>), Rejection> {
         let of_member = self
             .cards
             .all()
             .filter(|card| card.member() == member.number);
-        let mut nodes = of_member.flat_map(|card| {
-            let version = card.card().version;
-            card.card().nodes.iter().map(move |node| (node, version))
-        });
+        let mut nodes =
+            of_member.flat_map(|card| card.card().nodes.iter().map(move |node| (node, card)));
         let named = nodes.find(|(node, _)| node.feed_keys.iter().any(|named| named.key == *key));
-        let (node, version) = named.ok_or_else(|| invalid("no card names the key"))?;
-        Ok((node.name.clone(), version))
+        let (node, card) = named.ok_or_else(|| invalid("no card names the key"))?;
+        let version = card.card().version;
+        Ok((node.name.clone(), version, self.replaced_in(card)))
     }
 
     /// Each card names a key that signed here and that no card before it names: so none

@@ -11,6 +11,7 @@ use super::read::Place;
 use super::{Member, MemberStatus, Roster, RosterState, RosterVersion};
 use crate::envelope::{Envelope, PayloadType, ed25519_digest};
 use crate::id::{Digest, MemberNumber, UnixMillis};
+use crate::keys::{Identity, PublicKey};
 use crate::limits::CLOCK_SKEW_MS;
 use crate::reject::Rejection;
 
@@ -322,6 +323,18 @@ impl RosterChain {
     pub fn from_version(&self, version: u64) -> impl Iterator<Item = &Arc<RosterVersion>> {
         let from = index_of(version.max(1)).unwrap_or(usize::MAX);
         self.versions.iter().skip(from)
+    }
+
+    /// The version that replaced an identity key of a member; `None` for its present
+    /// one. Of a chain that succeeds another, 1 is said for what was replaced before it.
+    #[must_use]
+    pub fn replaced_in(&self, member: MemberNumber, key: &PublicKey<Identity>) -> Option<u64> {
+        let is_former = |roster: &Roster| {
+            let member = roster.member(member);
+            member.is_some_and(|member| member.former_identities.contains(key))
+        };
+        let replaced = self.versions.iter().find(|one| is_former(&one.roster));
+        replaced.map(|one| one.roster.version)
     }
 
     /// How the newest version stands at `now`.

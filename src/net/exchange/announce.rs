@@ -547,7 +547,7 @@ impl Teller {
 
     /// Rosters and cards are everybody's, and so is what contradicts itself in them.
     fn equivocations(&mut self) -> Result<Vec<Announcement>, StoreError> {
-        let mut all = self.node.store().equivocations()?;
+        let mut all = self.node.store().open_equivocations()?;
         all.retain(|evidence| self.told.equivocations.insert(Digest::of(evidence)));
         let said = all.into_iter().map(Announcement::DocumentEvidence);
         Ok(said.collect())

@@ -297,7 +297,7 @@ impl Exporting {
         if reader == Reader::Authority {
             return Ok(all);
         }
-        let equivocations = self.node.store().equivocations()?;
+        let equivocations = self.node.store().open_equivocations()?;
         all.extend(
             equivocations
                 .into_iter()

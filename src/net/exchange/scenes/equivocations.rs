@@ -1,6 +1,7 @@
 //! Two documents of one version: kept, shown to everybody, and checked by each.
 
 use hashpact_core::equivocation::DocumentEvidence;
+use hashpact_core::keys::Identity;
 
 use super::hostile::{Hostile, Script, Victim, ticking, until};
 use super::*;
@@ -91,4 +92,60 @@ async fn evidence_of_two_cards_is_taken_from_a_peer_and_forged_evidence_is_refus
     })
     .await;
     victim.stop(&coalition).await;
+}
+
+/// Another identity key for west, and the roster that brings it.
+fn rotated(node: &Node) -> (SecretKey<Identity>, Bytes) {
+    let key = SecretKey::<Identity>::from_seed(&key_seed(WEST, 77));
+    let chain = node.membership().roster().unwrap();
+    let now = node.clock().now();
+    let mut roster = Roster::after(chain.current(), chain.genesis(), now, 365 * DAY_MS);
+    roster.rotate_identity(number(WEST), key.public()).unwrap();
+    (key, signed(&roster))
+}
+
+fn pair(cards: [Bytes; 2]) -> Bytes {
+    let [one, other] = cards.map(|card| Envelope::decode(card, PayloadType::NodeCard).unwrap());
+    DocumentEvidence::new(one, other).encode().into()
+}
+
+// ⚠ Whoever finds a key that was replaced signs what it likes with it.
+#[tokio::test]
+async fn two_cards_of_a_replaced_identity_key_are_closed_told_to_nobody_and_in_nobodys_way() {
+    let coalition = Coalition::new();
+    for found_before in [true, false] {
+        let folder = if found_before { "before" } else { "after" };
+        let north = coalition.open_in(folder, NORTH, &[]);
+        let membership = north.membership();
+        let framed = pair(two_cards(&coalition));
+        let (key, roster) = rotated(&north);
+        if found_before {
+            assert!(membership.accept_equivocation(&framed).unwrap());
+            assert!(!north.evidence().unwrap()[0].closed);
+        }
+        assert!(membership.accept_roster(roster).unwrap());
+        if !found_before {
+            assert!(membership.accept_equivocation(&framed).unwrap());
+            let said = snapshot_of(&mut told_to(Arc::clone(&north), number(SOUTH))).await;
+            assert!(evidence_of(&said).is_empty());
+        }
+        assert!(north.evidence().unwrap()[0].closed);
+        // What its present key signed is kept all the same, and told.
+        let present = pair(["one", "other"].map(|name| {
+            coalition.card_signed(
+                WEST,
+                7,
+                |draft| {
+                    draft.sign(&key);
+                },
+                |card| name.clone_into(&mut card.contact.name),
+            )
+        }));
+        assert!(membership.accept_equivocation(&present).unwrap());
+        let views = north.evidence().unwrap();
+        assert_eq!(views.iter().filter(|view| view.closed).count(), 1);
+        assert_eq!(views.len(), 2);
+        let said = snapshot_of(&mut told_to(Arc::clone(&north), number(SOUTH))).await;
+        assert_eq!(evidence_of(&said), [present]);
+    }
 }
