@@ -206,7 +206,8 @@ class Roster:
             self.members[one(member, 2).decode()] = {
                 "number": one(member, 1, 0),
                 "active": one(member, 5, 0) == ACTIVE,
-                "identities": [one(member, 6)] + many(member, 8),
+                "identities": [one(member, 6)] + many(member, 8)[::-1],
+                "former": many(member, 8),
                 "witness": WITNESS in roles,
             }
         self.revocations = [fields_of(r) for r in many(fields, 11)]
@@ -256,7 +257,9 @@ class Card:
         member = roster.members.get(self.slug)
         need(member, "a card of nobody")
         need(one(fields, 2, 0) in (0, member["number"]), "number and slug do not belong together")
-        need(any(envelope.has(key) for key in member["identities"]), "the identity key did not sign the card")
+        signers = [key for key in member["identities"] if envelope.has(key)]
+        need(signers, "the identity key did not sign the card")
+        self.signer = signers[0]
         self.feed_keys, self.witness_keys, self.counted = [], [], []
         for node in many(fields, 7):
             node = fields_of(node)
@@ -289,6 +292,23 @@ def check_needed(cards, keys):
     for card in cards:
         need(card.keys() & open_keys, "a card that it does not need")
         open_keys -= card.keys()
+
+
+def replaced_in(chain, card):
+    """The roster that replaced the identity key which signed a card; None for the present one."""
+    former = (roster.version for roster in chain if card.signer in roster.members.get(card.slug, {}).get("former", []))
+    return next(former, None)
+
+
+def key_replaced_in(chain, slug, key, cards):
+    """The same of the cards of a member that name a key; of one on several cards, the present one says whose it is."""
+    named = [replaced_in(chain, card) for card in cards if card.slug == slug and key in card.keys()]
+    return None if None in named else min(named)
+
+
+def replaced(shows, version):
+    """Says it where it is so: whoever found the old key could have made the file."""
+    return shows | {"identity_replaced_in": version} if version else shows
 
 
 def by_member(cards, roster):
@@ -432,8 +452,9 @@ def check_proof(body, genesis):
     need(all(names(leaves[at], index) for at in named_by), "a leaf that does not name the entry")
     cosigned = check_cosignatures(many(fields, 7), one(fields, 6).decode(), roster, cards)
     check_needed(by_member(cards, roster), [key] + [k for _, k, _, _ in cosigned])
-    count, threshold = quorum(roster, slug, cosigned)
-    return {
+    by_present = [said for said in cosigned if key_replaced_in(chain, said[0], said[1], cards) is None]
+    count, threshold = quorum(roster, slug, by_present)
+    shows = {
         "kind": "proof",
         "entry": f"{slug}/{name.decode()}#{index}",
         "size": size,
@@ -443,6 +464,7 @@ def check_proof(body, genesis):
         "threshold": threshold,
         "roster": roster.version,
     }
+    return replaced(shows, key_replaced_in(chain, slug, key, cards))
 
 
 def check_cosignatures(lines, note, roster, cards):
@@ -507,7 +529,8 @@ def check_fork(fork, payload, chain, genesis):
     need(base.root_of(before + between) == large, "ranges that do not lead to the larger root")
     need(base.root_of(before) != small, "the two agree")
     check_needed(cards, {key, other})
-    return {"kind": "fork", "member": slug, "set": name.decode() if name else None, "sizes": [m, n], "epoch": epoch}
+    shows = {"kind": "fork", "member": slug, "set": name.decode() if name else None, "sizes": [m, n], "epoch": epoch}
+    return replaced(shows, max((replaced_in(chain, card) or 0 for card in cards), default=0))
 
 
 def check_documents(documents, chain, genesis):
@@ -523,7 +546,8 @@ def check_documents(documents, chain, genesis):
     need(one_card.slug == other.slug and one(said[0], 4, 0) == one(said[1], 4, 0), "cards of two versions or members")
     identities = chain[-1].members[other.slug]["identities"]
     need(any(first.has(key) and second.has(key) for key in identities), "cards of two identity keys")
-    return {"kind": "node-cards", "member": other.slug, "version": one(said[0], 4, 0)}
+    shows = {"kind": "node-cards", "member": other.slug, "version": one(said[0], 4, 0)}
+    return replaced(shows, replaced_in(chain, one_card))
 
 
 def check_rosters(pair, chain, genesis):

@@ -9,7 +9,7 @@ use crate::leaf::PUBLISH;
 use crate::merkle::CompactRange;
 use crate::proof::tests::{describe, note, publisher_card, range};
 use crate::roster::RosterChain;
-use crate::roster::tests::{NOW, code, next, number, signed, slug, with_members};
+use crate::roster::tests::{NOW, change, code, identity, next, number, signed, slug, with_members};
 
 fn history(fork: u8, first: &Bytes, size: u8) -> Vec<RawLeaf> {
     let leaf = |n| {
@@ -93,6 +93,17 @@ pub(crate) fn two_cards() -> (Digest, EvidenceFile) {
     (chain.genesis(), file)
 }
 
+/// The same under a roster that replaced north's identity key.
+pub(crate) fn rotated((_, mut file): (Digest, EvidenceFile)) -> (Digest, EvidenceFile) {
+    let mut chain = with_members();
+    let accepted = change(&mut chain, |roster| {
+        roster.rotate_identity(number(1), identity(111)).unwrap();
+    });
+    accepted.unwrap();
+    (file.roster_version, file.rosters) = (chain.version(), rosters(&chain));
+    (chain.genesis(), file)
+}
+
 fn verify(genesis: &Digest, body: Vec<u8>) -> Result<Guilt, Rejection> {
     let file = EvidenceFile::from_body(&body.into())?;
     file.verify(genesis).map(Verified::into_inner)
@@ -148,6 +159,24 @@ fn evidence_of_two_documents_names_who_signed_both() {
         replaced_in: None,
     };
     assert_eq!(proven, expected);
+}
+
+// ⚠ PROTOCOL 14.14: whoever finds a replaced identity key can make such a file.
+#[test]
+fn evidence_by_a_replaced_identity_key_says_which_roster_replaced_it() {
+    let replaced = |proven: ProvenEvidence| match proven {
+        ProvenEvidence::Fork { replaced_in, .. }
+        | ProvenEvidence::NodeCards { replaced_in, .. } => replaced_in,
+        ProvenEvidence::Rosters { .. } => unreachable!("of a member"),
+    };
+    for before in [forked(), two_cards()] {
+        let proven = before.1.verify(&before.0).unwrap().into_inner().proven;
+        assert_eq!(replaced(proven), None);
+        let (genesis, file) = rotated(before);
+        let read = EvidenceFile::decode(&file.encode().into()).unwrap();
+        let after = read.verify(&genesis).unwrap().into_inner().proven;
+        assert_eq!(replaced(after), Some(3));
+    }
 }
 
 #[test]

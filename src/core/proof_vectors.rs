@@ -26,12 +26,23 @@ fn cases() -> (Digest, Vec<Case>) {
         proof_case("published", &published, "[]", 4),
         proof_case("erased", &erased, "[4, 7, 8]", 9),
     ];
+    // Of two cosignatures one is by a replaced identity key, as the head is.
+    let replaced = r#"{"kind": "proof", "entry": "north/confirmed#2", "size": 9, "epoch": 0, "named_by": [4], "cosigned": 1, "threshold": 3, "roster": 4, "identity_replaced_in": 4}"#;
+    let file = proof::replaced::sample().encode().unwrap();
+    cases.push(("by a replaced identity key", file, replaced.to_owned()));
     let fork = r#"{"kind": "fork", "member": "north", "set": "confirmed", "sizes": [60, 100], "epoch": 0}"#;
     let cards = r#"{"kind": "node-cards", "member": "north", "version": 3}"#;
     let rosters = r#"{"kind": "rosters", "version": 3}"#;
-    let evidence: [(&str, (Digest, EvidenceFile), &str); 3] = [
+    let closed =
+        r#"{"kind": "node-cards", "member": "north", "version": 3, "identity_replaced_in": 3}"#;
+    let evidence: [(&str, (Digest, EvidenceFile), &str); 4] = [
         ("fork", evidence::forked(), fork),
         ("two cards", evidence::two_cards(), cards),
+        (
+            "two cards of a replaced identity key",
+            evidence::rotated(evidence::two_cards()),
+            closed,
+        ),
         ("two rosters", evidence::two_rosters(), rosters),
     ];
     for (name, (of, file), shows) in evidence {

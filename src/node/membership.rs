@@ -64,6 +64,9 @@ impl Membership {
         denied: BTreeSet<MemberNumber>,
     ) -> Result<Self, NodeError> {
         let state = restore(&store, &genesis, policy, denied)?;
+        if let Some(chain) = &state.chain {
+            close_former(&store, chain)?;
+        }
         Ok(Self {
             store,
             hub,
@@ -159,6 +162,9 @@ impl Membership {
                 },
             };
             self.store.put_roster(version, &raw)?;
+            if let Some(chain) = &state.chain {
+                close_former(&self.store, chain)?;
+            }
             Ok(Some(Change::Roster))
         })
     }
@@ -275,7 +281,6 @@ impl Membership {
     ) -> Result<bool, NodeError> {
         let chain = state.chain.as_ref().ok_or_else(no_roster)?;
         let proven = evidence.verify(chain)?;
-        self.make_room(&proven, chain)?;
         let new = self
             .store
             .put_equivocation(&proven.subject(), &evidence.encode())?;
@@ -303,21 +308,6 @@ impl Membership {
             self.hub.tell(Change::Equivocation);
         }
         Ok(new)
-    }
-
-    /// Evidence that was kept before its identity key was replaced has not the place of
-    /// the present key's.
-    fn make_room(&self, new: &Equivocation, chain: &RosterChain) -> Result<(), NodeError> {
-        let subject = new.subject();
-        let Some(bytes) = self.store.equivocation(&subject)? else {
-            return Ok(());
-        };
-        let kept = DocumentEvidence::decode(&bytes)?.verify(chain)?;
-        if kept.subject() != subject {
-            self.store
-                .move_equivocation(&subject, &kept.subject(), &bytes)?;
-        }
-        Ok(())
     }
 
     fn put_card(&self, card: &CardVersion) -> Result<(), NodeError> {
@@ -413,6 +403,31 @@ impl Membership {
             .filter(|key| !roster.is_revoked(feed, key, epoch))
             .collect()
     }
+}
+
+/// PROTOCOL 5.24: evidence by an identity key that was replaced since it was kept is told
+/// to nobody any more, and has not the place of the present key's.
+fn close_former(store: &Store, chain: &RosterChain) -> Result<(), NodeError> {
+    let members = chain.roster().members.iter();
+    for member in members.filter(|member| !member.former_identities.is_empty()) {
+        let present = Equivocation::NodeCard {
+            member: member.number,
+            version: 0,
+            replaced_in: None,
+        };
+        let subject = present.subject();
+        let Some(bytes) = store.equivocation(&subject)? else {
+            continue;
+        };
+        // What does not verify by this chain stays where it is.
+        let Ok(kept) = DocumentEvidence::decode(&bytes).and_then(|kept| kept.verify(chain)) else {
+            continue;
+        };
+        if kept.subject() != subject {
+            store.move_equivocation(&subject, &kept.subject(), &bytes)?;
+        }
+    }
+    Ok(())
 }
 
 fn no_roster() -> NodeError {

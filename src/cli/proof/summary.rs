@@ -92,6 +92,8 @@ struct WitnessObject {
     slug: String,
     /// By its own clock.
     at: Option<String>,
+    /// The roster that replaced the identity key of its card.
+    identity_replaced_in: Option<u64>,
     counts: bool,
 }
 
@@ -155,6 +157,7 @@ impl Summary {
                 .map(|by| WitnessObject {
                     slug: by.slug.to_string(),
                     at: stamp(by.time_s.saturating_mul(1_000)),
+                    identity_replaced_in: by.replaced_in,
                     counts: by.counts,
                 })
                 .collect(),
@@ -360,6 +363,8 @@ fn cosigned(proven: &Proven) -> String {
             ""
         } else if by.member == proven.publisher.number {
             " (its own: does not count)"
+        } else if by.replaced_in.is_some() {
+            " (by a replaced identity key: does not count)"
         } else {
             " (no witness by this roster: does not count)"
         };

@@ -226,8 +226,11 @@ pub struct CosignedBy {
     pub key: PublicKey<Witness>,
     /// Seconds since 1970-01-01T00:00:00Z, by its own word: nothing here binds it.
     pub time_s: u64,
-    /// Whether it is a witness of this feed by the newest roster in the proof: never the
-    /// publisher, nor who left since.
+    /// The roster that replaced the identity key which signed the card with its key: as
+    /// of [`Publisher`].
+    pub replaced_in: Option<u64>,
+    /// Whether it is a witness of this feed by the newest roster in the proof, with a key
+    /// of its present identity: never the publisher, nor who left since.
     pub counts: bool,
 }
 

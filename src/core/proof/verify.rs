@@ -1,13 +1,13 @@
 //! What a proof shows, from the genesis digest on. No clock decides: what was proved
 //! when the proof was made is proved for ever.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use super::{CosignedBy, How, Naming, Proof, ProofLeaf, Proven, Publisher, Quorum, RosterShown};
 use super::{Shown, WHAT};
-use crate::card::{CardBook, CardVersion, EndpointPolicy};
+use crate::card::{CardBook, CardVersion, EndpointPolicy, Node};
 use crate::checkpoint::{self, SignedCheckpoint};
 use crate::envelope::{Envelope, PayloadType};
 use crate::id::{Digest, EntryName, FeedId, MemberNumber, Slug};
@@ -313,13 +313,13 @@ impl Known {
         member: &Member,
         key: &PublicKey<Feed>,
     ) -> Result<(Slug, u64, Option<u64>), Rejection> {
-        let of_member = self
-            .cards
-            .all()
-            .filter(|card| card.member() == member.number);
-        let mut nodes =
-            of_member.flat_map(|card| card.card().nodes.iter().map(move |node| (node, card)));
-        let named = nodes.find(|(node, _)| node.feed_keys.iter().any(|named| named.key == *key));
+        let of_member = self.cards.all().filter(|c| c.member() == member.number);
+        let nodes = of_member.flat_map(|card| card.card().nodes.iter().map(move |n| (n, card)));
+        let has = |node: &Node| node.feed_keys.iter().any(|named| named.key == *key);
+        // Where the present identity key names it as well, it is the member's.
+        let named = nodes
+            .filter(|(node, _)| has(node))
+            .min_by_key(|(_, card)| self.replaced_in(card));
         let (node, card) = named.ok_or_else(|| invalid("no card names the key"))?;
         let version = card.card().version;
         Ok((node.name.clone(), version, self.replaced_in(card)))
@@ -379,7 +379,9 @@ fn cosigned(
     let roster = known.chain.roster();
     let bench: BTreeSet<MemberNumber> = judge::bench(roster, publisher).collect();
     for by in &mut all {
-        by.counts &= bench.contains(&by.member);
+        // ⚠ PROTOCOL 14.14: else whoever finds the old identity keys of enough witnesses
+        // makes cards for keys of its own, and a quorum with them.
+        by.counts &= bench.contains(&by.member) && by.replaced_in.is_none();
     }
     let counted = all.iter().filter(|by| by.counts).map(|by| by.member);
     let threshold = judge::threshold(bench.len(), roster.witness_threshold);
@@ -401,19 +403,25 @@ fn cosigner(known: &Known, line: &Bytes, body: &str) -> Result<CosignedBy, Rejec
         what: "witness",
         why: "a cosignature by no member of the roster".to_owned(),
     })?;
+    // Of a key on several cards that of the present identity key says whose it is.
+    let mut keys: BTreeMap<PublicKey<Witness>, Option<u64>> = BTreeMap::new();
     let cards = || {
         let all = known.cards.all();
         all.filter(|card| card.member() == member.number)
     };
-    let keys: BTreeSet<PublicKey<Witness>> = cards()
-        .flat_map(|card| card.card().nodes.iter())
-        .flat_map(|node| node.witness_keys.iter().copied())
-        .collect();
+    for card in cards() {
+        let replaced_in = known.replaced_in(card);
+        let named = card.card().nodes.iter().flat_map(|node| &node.witness_keys);
+        for key in named {
+            let said = keys.entry(*key).or_insert(replaced_in);
+            *said = said.and(replaced_in);
+        }
+    }
     let mut refused = Rejection::BadSignature {
         what: "cosignature",
         why: "no card in the proof names the key".to_owned(),
     };
-    for key in keys {
+    for (key, replaced_in) in keys {
         match checkpoint::verify_cosignature(body, line, &parsed.name, &key) {
             Ok(verified) => {
                 return Ok(CosignedBy {
@@ -421,6 +429,7 @@ fn cosigner(known: &Known, line: &Bytes, body: &str) -> Result<CosignedBy, Rejec
                     slug: member.slug.clone(),
                     key,
                     time_s: verified.time_s,
+                    replaced_in,
                     // PROTOCOL 11.15a: one node of a member counts.
                     counts: cards().any(|card| card.card().witness_keys().contains(&key)),
                 });

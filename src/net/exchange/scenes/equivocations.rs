@@ -1,6 +1,7 @@
 //! Two documents of one version: kept, shown to everybody, and checked by each.
 
 use hashpact_core::equivocation::DocumentEvidence;
+use hashpact_core::evidence_file::{EvidenceFile, ProvenEvidence};
 use hashpact_core::keys::Identity;
 
 use super::hostile::{Hostile, Script, Victim, ticking, until};
@@ -126,9 +127,9 @@ async fn two_cards_of_a_replaced_identity_key_are_closed_told_to_nobody_and_in_n
         assert!(membership.accept_roster(roster).unwrap());
         if !found_before {
             assert!(membership.accept_equivocation(&framed).unwrap());
-            let said = snapshot_of(&mut told_to(Arc::clone(&north), number(SOUTH))).await;
-            assert!(evidence_of(&said).is_empty());
         }
+        let said = snapshot_of(&mut told_to(Arc::clone(&north), number(SOUTH))).await;
+        assert!(evidence_of(&said).is_empty());
         assert!(north.evidence().unwrap()[0].closed);
         // What its present key signed is kept all the same, and told.
         let present = pair(["one", "other"].map(|name| {
@@ -148,4 +149,51 @@ async fn two_cards_of_a_replaced_identity_key_are_closed_told_to_nobody_and_in_n
         let said = snapshot_of(&mut told_to(Arc::clone(&north), number(SOUTH))).await;
         assert_eq!(evidence_of(&said), [present]);
     }
+}
+
+// ⚠ A hostile member found west's old identity key, and says all that it makes with it to a
+// node that runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_holds_a_replaced_identity_key_moves_and_frames_nobody_at_a_live_node() {
+    let coalition = ticking();
+    let hostile = Hostile::start(&coalition, NORTH, Script::default()).await;
+    let victim = Victim::start(&coalition).await;
+    let membership = victim.node.membership();
+    let (_, roster) = rotated(&victim.node);
+    assert!(membership.accept_roster(roster).unwrap());
+    let newest = || {
+        let state = membership.state();
+        let card = state.cards.newest(number(WEST)).map(|card| card.digest());
+        card.unwrap()
+    };
+    let before = newest();
+    victim.meet(&coalition, &hostile);
+    until("the watch runs", || {
+        let peers = victim.node.exchange().unwrap().peers();
+        peers.iter().any(|peer| peer.state == "connected")
+    })
+    .await;
+    let card = coalition.card_with(WEST, 900, |card| "found".clone_into(&mut card.contact.name));
+    hostile.says(Announcement::NodeCard(card));
+    victim
+        .refuses("a card by the old key", &hostile, &["bad_signature"])
+        .await;
+    assert_eq!(newest(), before);
+    let framed = pair(two_cards(&coalition));
+    hostile.says(Announcement::DocumentEvidence(framed.clone()));
+    let kept = || victim.node.evidence().unwrap();
+    until("it is kept", || !kept().is_empty()).await;
+    assert!(kept()[0].closed);
+    let said = snapshot_of(&mut told_to(Arc::clone(&victim.node), number(NORTH))).await;
+    assert!(evidence_of(&said).is_empty());
+    // As a file it says by which roster the key was replaced.
+    let digest = Digest::of(&framed).to_string();
+    let (file, _) = victim.node.evidence_file(&digest, false).unwrap();
+    let file = EvidenceFile::decode(&file).unwrap();
+    let shown = file.verify(&coalition.genesis).unwrap().into_inner().proven;
+    let ProvenEvidence::NodeCards { replaced_in, .. } = shown else {
+        panic!("two cards")
+    };
+    assert_eq!(replaced_in, Some(membership.roster().unwrap().version()));
+    victim.stop(&coalition).await;
 }
