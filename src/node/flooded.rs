@@ -114,6 +114,7 @@ impl Node {
                         held: u64::try_from(held).unwrap_or(u64::MAX),
                         released: 0,
                         dropped: 0,
+                        conflicts_with: Vec::new(),
                     });
                 }
             }
@@ -146,6 +147,7 @@ impl Node {
                     reasons: vec![Reason::Flood],
                     kinds: kind_of(&key).into_iter().collect(),
                     published: posting.published,
+                    conflicts_with: None,
                 });
             }
         }

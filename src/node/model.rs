@@ -487,6 +487,8 @@ pub struct QuarantineLot {
     pub released: u64,
     /// Entries that the operator dropped.
     pub dropped: u64,
+    /// Of a conflict of digests, the first few of the entries that it is with.
+    pub conflicts_with: Vec<EntryName>,
 }
 
 /// An entry that is held back.
@@ -504,6 +506,8 @@ pub struct QuarantinedEntry {
     pub kinds: Vec<SignalKind>,
     /// When it was published, by the publisher's clock.
     pub published: UnixMillis,
+    /// Of a conflict of digests, a counted entry that says another SHA-256.
+    pub conflicts_with: Option<EntryName>,
 }
 
 /// What recomputing everything came to.

@@ -1,9 +1,9 @@
 //! What is held back of what members publish, and the operator's word on it.
 //!
 //! The store keeps it; here stand names, the rule of the roster's age, and the audit
-//! lines. Nothing of it is told to anybody else.
+//! lines. Publishers are told what of theirs waits ([`crate::reported`]), nobody else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use hashpact_core::id::{EntryName, SetName, UnixMillis};
 use hashpact_core::leaf::{self, Leaf};
 use hashpact_core::roster::RosterState;
 use hashpact_core::signal::SignalKind;
-use hashpact_store::quarantine::{Chosen, Decision, LotName, Reason};
+use hashpact_store::quarantine::{Chosen, Decision, LotName, QuarantinedLeaf, Reason};
 use hashpact_store::{FeedInfo, FeedNo, RecheckBudget};
 use tracing::{error, info, warn};
 
@@ -35,6 +35,10 @@ pub const RECHECK: RecheckBudget = RecheckBudget {
 };
 /// Entries in one answer.
 pub const ENTRIES_MAX: usize = 10_000;
+/// Entries that a lot names as those it conflicts with.
+const CONFLICTS_NAMED: usize = 3;
+/// Leaves that are looked at for them.
+const CONFLICTS_LOOKED: usize = 16;
 
 impl Node {
     /// Whether new publish leaves count, by the roster's age.
@@ -207,14 +211,22 @@ impl Node {
         for feed in feeds {
             let of = self.store().quarantine(feed.no)?.into_iter();
             let of = of.filter(|lot| reason.is_none_or(|reason| reason == lot.name.reason));
-            lots.extend(of.map(|lot| QuarantineLot {
-                set: name_of(&feed),
-                reason: lot.name.reason,
-                kind: kind_of(lot.name),
-                held: lot.held,
-                released: lot.released,
-                dropped: lot.dropped,
-            }));
+            for lot in of {
+                let waits = lot.name.reason == Reason::DigestConflict && lot.held > 0;
+                lots.push(QuarantineLot {
+                    set: name_of(&feed),
+                    reason: lot.name.reason,
+                    kind: kind_of(lot.name),
+                    held: lot.held,
+                    released: lot.released,
+                    dropped: lot.dropped,
+                    conflicts_with: if waits {
+                        self.conflicts_of(feed.no, lot.name)?
+                    } else {
+                        Vec::new()
+                    },
+                });
+            }
         }
         Ok(lots)
     }
@@ -239,10 +251,11 @@ impl Node {
         }
         for feed in feeds {
             let rest = limit.saturating_sub(entries.len());
-            for leaf in self
+            let leaves = self
                 .store()
-                .quarantined(feed.no, reason, dropped, 0, rest)?
-            {
+                .quarantined(feed.no, reason, dropped, 0, rest)?;
+            let mut conflicts = self.conflicts(feed.no, &leaves)?;
+            for leaf in leaves {
                 let (first, published) = self.named(&feed, leaf.index)?;
                 entries.push(QuarantinedEntry {
                     entry: views::describe_of(&feed).map(|describe| EntryName {
@@ -254,10 +267,50 @@ impl Node {
                     reasons: leaf.lots.iter().map(|lot| lot.reason).collect(),
                     kinds: leaf.lots.iter().filter_map(|lot| kind_of(*lot)).collect(),
                     published,
+                    conflicts_with: conflicts.remove(&leaf.index),
                 });
             }
         }
         Ok(entries)
+    }
+
+    /// The first few entries with which one lot of a feed conflicts.
+    fn conflicts_of(&self, no: FeedNo, lot: LotName) -> Result<Vec<EntryName>, NodeError> {
+        let reason = Some(lot.reason);
+        let mut leaves = self
+            .store()
+            .quarantined(no, reason, false, 0, CONFLICTS_LOOKED)?;
+        leaves.retain(|leaf| leaf.lots.contains(&lot));
+        let mut others: Vec<EntryName> = Vec::new();
+        for other in self.conflicts(no, &leaves)?.into_values() {
+            if others.len() < CONFLICTS_NAMED && !others.contains(&other) {
+                others.push(other);
+            }
+        }
+        Ok(others)
+    }
+
+    /// Of leaves that wait for a conflict of digests, by index, the entry that each is with.
+    fn conflicts(
+        &self,
+        no: FeedNo,
+        leaves: &[QuarantinedLeaf],
+    ) -> Result<BTreeMap<u64, EntryName>, NodeError> {
+        let waits = |leaf: &&QuarantinedLeaf| {
+            let mut lots = leaf.lots.iter();
+            lots.any(|lot| lot.reason == Reason::DigestConflict)
+        };
+        let waiting: Vec<_> = leaves.iter().filter(waits).map(|l| (no, l.index)).collect();
+        let mut named = BTreeMap::new();
+        for ((_, index), by) in waiting.iter().zip(self.store().disputed_by(&waiting)?) {
+            let other = by.and_then(|(no, first)| {
+                let describe = views::describe_of(&self.store().feed(no).ok()?)?;
+                let set = describe.name;
+                Some(EntryName { set, first })
+            });
+            named.extend(other.map(|other| (*index, other)));
+        }
+        Ok(named)
     }
 
     /// Carries out what the operator decides on entries of a set: of all that wait,

@@ -35,8 +35,8 @@ const PER_FEED: usize = 8;
 pub(crate) const ENTRIES_MAX: usize = 32;
 /// Postings of one feed passed by for one value since they say nothing: below 1 ms.
 const PASSED_MAX: usize = 256;
-/// Leaves of others read for one commit: some 0.5 s.
-const LEAVES_MAX: usize = 8_192;
+/// Leaves of others read for one commit, or one answer: some 0.5 s.
+pub(crate) const LEAVES_MAX: usize = 8_192;
 /// Pairs of one commit that are remembered: some 20 MB.
 const PAIRS_MAX: usize = 1 << 19;
 /// Decoded pages that are remembered: 8 MB at most.
@@ -152,7 +152,7 @@ impl Pairs {
         for key in &said.weak {
             let known = known(inner, &said, key, &mut self.pages)?;
             let conflict = match known {
-                Known::Conflict => true,
+                Known::Conflict(..) => true,
                 Known::Pair => false,
                 Known::Nothing => self.conflicts_here(&said, key),
             };
@@ -194,8 +194,8 @@ pub(crate) enum Known {
     Nothing,
     /// The same, or the entry itself said the value before.
     Pair,
-    /// Another one, and none the same.
-    Conflict,
+    /// Another one, and none the same: an entry that says so, by its first index.
+    Conflict(FeedNo, u64),
 }
 
 /// Reads at most [`ENTRIES_MAX`] leaves of others.
@@ -233,7 +233,7 @@ pub(crate) fn known(
         let signals = pages.publish(inner, posting.feed, posting.index)?;
         let has = |signals: Vec<Signal>| signals.iter().any(|s| s.kind() == SignalKind::Sha256);
         if signals.is_some_and(has) {
-            return Ok(Known::Conflict);
+            return Ok(Known::Conflict(posting.feed, posting.first));
         }
     }
     Ok(Known::Nothing)

@@ -161,6 +161,27 @@ fn who_publishes_first_disarms_nobody_and_the_newcomer_is_let_in_when_it_goes() 
 }
 
 #[test]
+fn a_digest_that_waits_names_the_entry_that_it_conflicts_with() {
+    let two = Two::new();
+    let (one, other) = (two.one, two.other);
+    two.say(one, &[entry(&[md5(1), sha(1)], &[])]);
+    // Its next version is named by its first.
+    two.say(one, &[entry(&[md5(1), sha(1)], &[0])]);
+    let leaves = [
+        entry(&[md5(1), sha(9)], &[]),
+        entry(&[md5(2), sha(2)], &[]),
+        // One of the same commit.
+        entry(&[md5(2), sha(3)], &[]),
+    ];
+    two.say(other, &leaves);
+    let asked = [(other, 0), (other, 1), (other, 2)];
+    let named = || two.store.disputed_by(&asked).unwrap();
+    assert_eq!(named(), [Some((one, 0)), None, Some((other, 1))]);
+    two.say(one, &[take_back(1), take_back(0)]);
+    assert_eq!(named()[0], None, "it is over, and let in soon");
+}
+
+#[test]
 fn what_counts_already_never_waits_in_its_next_version_either() {
     let two = Two::new();
     two.say(

@@ -17,7 +17,7 @@ use roaring::RoaringTreemap;
 use crate::error::Result;
 use crate::families::Family;
 use crate::keys::{self, FeedNo, IndexKey};
-use crate::pairs::{ENTRIES_MAX, Known, Pages, Said, known};
+use crate::pairs::{ENTRIES_MAX, Known, LEAVES_MAX, Pages, Said, known};
 use crate::quarantine::{Lot, LotName, Reason, WHOLE_LEAF};
 use crate::record::PostingRecord;
 use crate::store::{Inner, Store, read};
@@ -151,6 +151,20 @@ impl Store {
         }
         failed.map_or(Ok(done), Err)
     }
+
+    /// Of leaves that wait for a conflict of digests, each a counted entry that says
+    /// another SHA-256: its feed and first index. `None` where there is none any more, and
+    /// where finding it would take more than one answer may.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn disputed_by(&self, leaves: &[(FeedNo, u64)]) -> Result<Vec<Option<(FeedNo, u64)>>> {
+        let inner = &*self.inner;
+        let mut pages = Pages::new(LEAVES_MAX);
+        let each = leaves.iter();
+        each.map(|(no, index)| inner.disputed(*no, *index, &mut pages))
+            .collect()
+    }
 }
 
 impl Recheck {
@@ -200,7 +214,7 @@ impl Inner {
                     round.looks = round.looks.saturating_sub(1);
                     match self.look(no, place, &mut round.pages)? {
                         Look::Undisputed => place.value = place.value.saturating_add(1),
-                        Look::Conflict => break,
+                        Look::Conflict(..) => break,
                         Look::Over => {
                             let reason = Reason::DigestConflict;
                             let over = round.over.entry(no).or_default();
@@ -252,6 +266,32 @@ impl Inner {
         Ok((found, next))
     }
 
+    fn disputed(&self, no: FeedNo, index: u64, pages: &mut Pages) -> Result<Option<(FeedNo, u64)>> {
+        let kinds: Vec<u8> = {
+            let state = self.feed(no)?;
+            let live = read(&state.live);
+            let lots = live.quarantine.lots.iter();
+            lots.filter(|(name, lot)| name.reason == Reason::DigestConflict && lot.withholds(index))
+                .map(|(name, _)| name.kind)
+                .collect()
+        };
+        for kind in kinds {
+            let mut place = Place {
+                index,
+                kind,
+                ..Place::default()
+            };
+            while pages.left() > 0 {
+                match self.look(no, &place, pages)? {
+                    Look::Undisputed => place.value = place.value.saturating_add(1),
+                    Look::Conflict(no, first) => return Ok(Some((no, first))),
+                    Look::Over => break,
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// Looks at one value: whether counted entries still say another SHA-256 of it.
     fn look(&self, no: FeedNo, place: &Place, pages: &mut Pages) -> Result<Look> {
         let index = place.index;
@@ -281,7 +321,7 @@ impl Inner {
             strong,
         };
         Ok(match known(self, &said, key, pages)? {
-            Known::Conflict => Look::Conflict,
+            Known::Conflict(no, first) => Look::Conflict(no, first),
             Known::Pair | Known::Nothing => Look::Undisputed,
         })
     }
@@ -313,8 +353,8 @@ impl Place {
 enum Look {
     /// Nobody disputes this value; the next one is to be looked at.
     Undisputed,
-    /// Somebody does: the signal waits.
-    Conflict,
+    /// This entry does, by its first index: the signal waits.
+    Conflict(FeedNo, u64),
     /// No value is left, and none was disputed.
     Over,
 }
