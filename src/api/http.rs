@@ -206,6 +206,11 @@ fn refresh(node: &Node, about: &About) -> Result<(), NodeError> {
     for (reason, held) in reasons {
         gauge!("hashpact_quarantine_held", "reason" => reason.code()).set(held as f64);
     }
+    let reported = node.reported_by_reason();
+    for reason in Reason::ALL {
+        let held = reported.get(reason.code()).copied().unwrap_or_default();
+        gauge!("hashpact_reported_quarantined", "reason" => reason.code()).set(held as f64);
+    }
     for state in ["fresh", "grace", "stale"] {
         let here = if status.roster_state == state {
             1.0
@@ -389,6 +394,10 @@ const GAUGES: &[(&str, &str)] = &[
     (
         "hashpact_quarantine_held",
         "Entries that wait in quarantine, by reason; one may have several",
+    ),
+    (
+        "hashpact_reported_quarantined",
+        "Own entries that a peer says it holds back, by reason; the most that one node says",
     ),
     (
         "hashpact_roster_state",

@@ -142,6 +142,7 @@ fn hygiene(config: &Config) -> HygieneOptions {
         flood_min_values: hygiene.flood_min_values,
         flood_hold_ms: hygiene.flood_hold_h.saturating_mul(3_600_000),
         class_conflicts_review: hygiene.class_conflicts == ClassConflicts::Review,
+        tell_publishers: hygiene.tell_publishers,
     }
 }
 

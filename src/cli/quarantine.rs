@@ -1,5 +1,7 @@
 //! `hashpact quarantine`: what is held back of what members publish.
 
+use std::fmt::Write as _;
+
 use clap::{Args, Subcommand};
 use hashpact_api::wire;
 use hashpact_api::wire::decide_quarantine_request::Decision;
@@ -26,6 +28,11 @@ pub struct QuarantineArgs {
 pub enum QuarantineCommand {
     /// List what waits, by set, reason and kind of signal
     List(ListArgs),
+    /// List what peers say that they hold back of this node's own sets
+    ///
+    /// Each node's word about itself, told again whenever it connects;
+    /// with --json also whom to ask there.
+    Reported(ReportedArgs),
     /// Let entries count
     Release(DecideArgs),
     /// Keep entries from ever counting, and list them no longer as waiting
@@ -48,6 +55,21 @@ pub struct ListArgs {
     /// With --entries: those that were dropped in place of those that wait
     #[arg(long)]
     pub dropped: bool,
+}
+
+/// Of which sets, and why.
+#[derive(Debug, Args)]
+pub struct ReportedArgs {
+    /// Only this set of this member
+    #[arg(value_name = "SET")]
+    pub set: Option<SetReference>,
+    /// Only what is held back for this reason, such as `low_quality`
+    #[arg(long, value_name = "REASON", default_value = "")]
+    pub reason: String,
+    /// Also the entries one by one, at most so many of up to 10,000
+    #[arg(long, value_name = "COUNT", default_value_t = 0,
+          value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub entries: u32,
 }
 
 /// What to decide on.
@@ -85,6 +107,7 @@ struct LotObject {
     held: u64,
     released: u64,
     dropped: u64,
+    conflicts_with: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -95,6 +118,50 @@ struct EntryObject {
     reasons: Vec<String>,
     kinds: Vec<String>,
     published: Option<String>,
+    conflicts_with: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ReportedList {
+    reported: Vec<ReportedObject>,
+    entries: Vec<ReportedEntryObject>,
+}
+
+#[derive(Serialize)]
+struct ReportedEntryObject {
+    set: String,
+    entry: String,
+    index: u64,
+    published: Option<String>,
+    by: Vec<ByObject>,
+}
+
+#[derive(Serialize)]
+struct ByObject {
+    member: String,
+    node: String,
+    reason: String,
+    kind: String,
+}
+
+#[derive(Serialize)]
+struct ReportedObject {
+    set: String,
+    member: String,
+    node: String,
+    reason: String,
+    kind: String,
+    held: u64,
+    ranges: Vec<RangeObject>,
+    heard: Option<String>,
+    contact_name: String,
+    contact_email: String,
+}
+
+#[derive(Serialize)]
+struct RangeObject {
+    first: u64,
+    count: u64,
 }
 
 #[derive(Serialize)]
@@ -112,6 +179,7 @@ struct Decided {
 pub fn run(args: &QuarantineArgs, context: &Context) -> Result<(), CliError> {
     match &args.command {
         QuarantineCommand::List(args) => list(args, context),
+        QuarantineCommand::Reported(args) => reported(args, context),
         QuarantineCommand::Release(args) => decide(args, Decision::Release, context),
         QuarantineCommand::Drop(args) => decide(args, Decision::Drop, context),
     }
@@ -127,6 +195,7 @@ fn list(args: &ListArgs, context: &Context) -> Result<(), CliError> {
         reason: args.reason.clone(),
         dropped: args.dropped,
         entries: args.entries,
+        reported: false,
     };
     let answer = client.call(client.node().quarantine(request))?;
     print(&answer, context)?;
@@ -160,19 +229,131 @@ fn print(answer: &wire::QuarantineResponse, context: &Context) -> Result<(), Cli
     }
     context.output.table(&shown)?;
     if answer.entries.is_empty() {
-        return Ok(());
+        return print_conflicts(&answer.lots, context);
     }
     let mut shown = table(&["ENTRY", "LEAF", "REASON", "PUBLISHED"], &[1]);
     for entry in &answer.entries {
+        let mut reason = entry.reasons.join(", ");
+        if !entry.conflicts_with.is_empty() {
+            // Writing to a String cannot fail.
+            let _ = write!(reason, " with {}", entry.conflicts_with);
+        }
         shown.add_row([
             entry.entry.clone(),
             entry.index.to_string(),
-            entry.reasons.join(", "),
+            reason,
             time(entry.published_ms),
         ]);
     }
     context.output.line("")?;
     context.output.table(&shown)
+}
+
+/// Whom to ask beside the set's publisher.
+fn print_conflicts(lots: &[wire::QuarantineLot], context: &Context) -> Result<(), CliError> {
+    for lot in lots.iter().filter(|lot| !lot.conflicts_with.is_empty()) {
+        let with = lot.conflicts_with.join(", ");
+        let (set, kind) = (&lot.set, what(&lot.kind));
+        context
+            .output
+            .line(format_args!("{set}, {kind}: in conflict with {with}"))?;
+    }
+    Ok(())
+}
+
+fn reported(args: &ReportedArgs, context: &Context) -> Result<(), CliError> {
+    let client = connect_or_embed(context)?;
+    if client.is_embedded() {
+        let why = "no node runs: peers tell one that does";
+        return Err(CliError::failed(why).next("hashpact run starts it"));
+    }
+    let own = &client.config().member.slug;
+    let set = args.set.as_ref().map(|set| set.resolve(own).to_string());
+    let request = wire::QuarantineRequest {
+        set: set.unwrap_or_default(),
+        reason: args.reason.clone(),
+        entries: args.entries,
+        reported: true,
+        ..wire::QuarantineRequest::default()
+    };
+    let answer = client.call(client.node().quarantine(request))?;
+    let list = ReportedList {
+        reported: answer.reported.into_iter().map(of_peer).collect(),
+        entries: answer.reported_entries.into_iter().map(entry_of).collect(),
+    };
+    print_reported(&list, context)?;
+    context.output.json(&list)
+}
+
+fn print_reported(list: &ReportedList, context: &Context) -> Result<(), CliError> {
+    if list.reported.is_empty() {
+        let none = "no peer says that it holds anything back";
+        return context.output.line(none);
+    }
+    let columns = ["SET", "MEMBER", "NODE", "REASON", "HELD BACK", "LEAVES"];
+    let mut shown = table(&columns, &[5]);
+    for lot in &list.reported {
+        shown.add_row([
+            lot.set.clone(),
+            lot.member.clone(),
+            lot.node.clone(),
+            lot.reason.clone(),
+            what(&lot.kind).to_owned(),
+            count(lot.held),
+        ]);
+    }
+    context.output.table(&shown)?;
+    if list.entries.is_empty() {
+        return Ok(());
+    }
+    let mut shown = table(&["ENTRY", "LEAF", "HELD BACK BY"], &[1]);
+    for entry in &list.entries {
+        let by = entry.by.iter();
+        let by = by.map(|by| format!("{}: {}", by.member, by.reason));
+        let by: std::collections::BTreeSet<String> = by.collect();
+        let by: Vec<String> = by.into_iter().collect();
+        shown.add_row([entry.entry.clone(), entry.index.to_string(), by.join(", ")]);
+    }
+    context.output.line("")?;
+    context.output.table(&shown)
+}
+
+fn entry_of(entry: wire::ReportedEntry) -> ReportedEntryObject {
+    let by = |by: wire::ReportedBy| ByObject {
+        member: by.member,
+        node: by.node,
+        reason: by.reason,
+        kind: by.kind,
+    };
+    ReportedEntryObject {
+        set: entry.set,
+        entry: entry.entry,
+        index: entry.index,
+        published: stamp(entry.published_ms),
+        by: entry.by.into_iter().map(by).collect(),
+    }
+}
+
+fn of_peer(lot: wire::ReportedQuarantine) -> ReportedObject {
+    let range = |pair: &[u64]| match pair {
+        [first, count] => Some(RangeObject {
+            first: *first,
+            count: *count,
+        }),
+        _ => None,
+    };
+    ReportedObject {
+        ranges: lot.ranges.chunks(2).filter_map(range).collect(),
+        set: lot.set,
+        member: lot.member,
+        node: lot.node,
+        reason: lot.reason,
+        kind: lot.kind,
+        held: lot.held,
+        heard: stamp(lot.heard_ms),
+        contact_name: lot.contact_name,
+        contact_email: lot.contact_email,
+    }
 }
 
 fn what(kind: &str) -> &str {
@@ -191,6 +372,7 @@ fn object(answer: wire::QuarantineResponse) -> Listed {
                 held: lot.held,
                 released: lot.released,
                 dropped: lot.dropped,
+                conflicts_with: lot.conflicts_with,
             })
             .collect(),
         entries: answer
@@ -203,6 +385,7 @@ fn object(answer: wire::QuarantineResponse) -> Listed {
                 reasons: entry.reasons,
                 kinds: entry.kinds,
                 published: stamp(entry.published_ms),
+                conflicts_with: (!entry.conflicts_with.is_empty()).then_some(entry.conflicts_with),
             })
             .collect(),
     }

@@ -38,6 +38,8 @@ pub struct Hygiene {
     pub flood_hold_h: u64,
     /// What becomes of entries of one signal whose classifications exclude each other.
     pub class_conflicts: ClassConflicts,
+    /// Whether publishers are told what of their sets is held back here.
+    pub tell_publishers: bool,
 }
 
 /// What becomes of entries of one signal whose classifications exclude each other.
@@ -83,6 +85,7 @@ pub(super) fn read(section: Section<'_, '_>) -> Option<Hygiene> {
         flood_min_values: section.whole("flood_min_values", 200, 10..=65_536),
         flood_hold_h: section.whole("flood_hold_h", 24, 1..=8_760),
         class_conflicts: class_conflicts?,
+        tell_publishers: section.flag("tell_publishers", true),
     };
     section.finish();
     Some(hygiene)

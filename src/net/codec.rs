@@ -16,6 +16,7 @@ use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 use crate::convert::{PAGES_MAX, PROOF_MAX_HASHES};
+use crate::reported::REPORT_MAX_BYTES;
 use crate::{status, wire};
 
 /// A hello: a few numbers and digests and 100 bytes of text.
@@ -151,8 +152,11 @@ impl Capped for wire::Announcement {
         const GRANT_ENDED: u64 = 8;
         const GRANT_ENDED_HEAD: u64 = 1;
         const OVERDUE: u64 = 10;
+        const QUARANTINED: u64 = 12;
+        const QUARANTINED_LOT: u64 = 3;
         const LIMIT: usize = COSIGNATURES_MAX + RECEIPTS_MAX + PROOF_MAX_HASHES + PLAIN_FIELDS_MAX;
         let budget = Budget::new("announcement", LIMIT);
+        let reports = Cell::new(0_usize);
         budget.walk(message, |number, content| match number {
             HEAD => budget.walk(content, |_, _| Ok(())),
             GRANT_ENDED => budget.walk(content, |number, content| match number {
@@ -160,6 +164,15 @@ impl Capped for wire::Announcement {
                 _ => Ok(()),
             }),
             OVERDUE => budget.walk(content, |_, member| budget.walk(member, |_, _| Ok(()))),
+            QUARANTINED => {
+                // A byte of a packed list becomes eight, and pieces are put together.
+                reports.set(reports.get().saturating_add(content.len()));
+                Rejection::cap("report", reports.get(), REPORT_MAX_BYTES)?;
+                budget.walk(content, |number, content| match number {
+                    QUARANTINED_LOT => budget.walk(content, |_, _| Ok(())),
+                    _ => Ok(()),
+                })
+            }
             _ => Ok(()),
         })
     }
@@ -252,6 +265,32 @@ mod tests {
         };
         assert!(wire::Announcement::check(&head(RECEIPTS_MAX)).is_ok());
         assert!(wire::Announcement::check(&head(3_000)).is_err());
+    }
+
+    #[test]
+    fn a_report_that_does_not_end_is_refused_before_it_is_built() {
+        let report = |lots: usize, ranges: usize| {
+            let lot = wire::QuarantinedLot {
+                reason: "low_quality".to_owned(),
+                ranges: vec![1; ranges],
+                ..wire::QuarantinedLot::default()
+            };
+            let report = wire::Quarantined {
+                feed_id: vec![7; 32].into(),
+                size: 99,
+                epoch: 1,
+                lots: vec![lot; lots],
+            };
+            let item = wire::announcement::Item::Quarantined(report);
+            wire::Announcement { item: Some(item) }.encode_to_vec()
+        };
+        assert!(wire::Announcement::check(&report(64, 32)).is_ok());
+        for (lots, ranges) in [(1, 4_000_000), (100_000, 0), (2_000, 2_000)] {
+            let refused = wire::Announcement::check(&report(lots, ranges));
+            assert!(matches!(refused, Err(Rejection::TooLarge { .. })));
+        }
+        // Nor in pieces, which protobuf puts together.
+        assert!(wire::Announcement::check(&report(64, 32).repeat(100)).is_err());
     }
 
     #[test]

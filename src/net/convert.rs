@@ -13,6 +13,7 @@ use hashpact_core::limits::{
 };
 use hashpact_core::reject::Rejection;
 
+use crate::reported;
 use crate::types::{
     Announcement, BundleFeed, ChunkParts, GrantEnded, Head, NodeInfo, ProofParts, PullPart,
     PullRequest, RosterItem,
@@ -182,6 +183,7 @@ fn announced(item: wire::announcement::Item) -> Result<Announcement, Rejection> 
             inclusion: hashes(&ended.inclusion, "inclusion proof")?,
         })),
         Item::Overdue(overdue) => Announcement::Overdue(overdue_of(overdue)?),
+        Item::Quarantined(said) => reported::read(said)?,
     })
 }
 
@@ -239,6 +241,7 @@ impl From<Announcement> for wire::Announcement {
                 index: ended.index,
                 leaf: ended.leaf,
             }),
+            Announcement::Quarantined(feed, report) => reported::write(feed, report),
             Announcement::Overdue(overdue) => Item::Overdue(wire::Overdue {
                 members: overdue
                     .into_iter()

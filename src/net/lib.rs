@@ -24,6 +24,7 @@ pub mod exchange;
 mod io;
 pub mod peer;
 mod proxy;
+mod reported;
 pub mod server;
 pub mod service;
 pub mod settings;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 pub use hashpact_core::chunk::{ChunkParts, ProofParts};
 use hashpact_core::id::{Digest, FeedId, MemberNumber, UnixMillis};
+use hashpact_node::reported::Report;
 
 use crate::error::NetError;
 use crate::service::ServiceError;
@@ -76,6 +77,8 @@ pub enum Announcement {
     GrantEnded(Box<GrantEnded>),
     /// To observers: on how many of the sender's sets each member's receipts are overdue.
     Overdue(Vec<(MemberNumber, u64)>),
+    /// To a feed's publisher: what the sender holds back of it.
+    Quarantined(FeedId, Report),
 }
 
 /// The newest state of a feed and what stands beside it.

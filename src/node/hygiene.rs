@@ -15,6 +15,8 @@ pub struct HygieneOptions {
     /// Whether entries of one signal whose classifications exclude each other are at most
     /// review; they are told in any case.
     pub class_conflicts_review: bool,
+    /// Whether publishers are told what of their sets is held back here.
+    pub tell_publishers: bool,
 }
 
 impl Default for HygieneOptions {
@@ -24,6 +26,7 @@ impl Default for HygieneOptions {
             flood_min_values: 200,
             flood_hold_ms: 24 * HOUR_MS,
             class_conflicts_review: true,
+            tell_publishers: true,
         }
     }
 }

@@ -38,6 +38,7 @@ pub mod publish;
 pub mod quarantine;
 pub mod receipts;
 pub mod removed;
+pub mod reported;
 pub mod restored;
 pub mod roster_words;
 pub mod witnessing;

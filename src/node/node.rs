@@ -34,6 +34,7 @@ use crate::policy::Desk;
 use crate::publish::{Import, Publisher, PublisherParts};
 use crate::quarantine::SaidState;
 use crate::receipts::Receipts;
+use crate::reported::Reported;
 use crate::retention::Retention;
 use crate::witnessing::{WitnessOptions, Witnessing};
 use crate::{export, matching, removed, sign_state, views};
@@ -120,6 +121,7 @@ pub struct Node {
     pub(crate) retention: Retention,
     pub(crate) witnessing: (Option<Arc<Witnessing>>, Judging),
     pub(crate) journal: std::sync::OnceLock<Journal>,
+    pub(crate) reported: Reported,
 }
 
 impl Node {
@@ -194,6 +196,7 @@ impl Node {
             retention: Retention::default(),
             witnessing: (witnessing, Judging::default()),
             journal: std::sync::OnceLock::new(),
+            reported: Reported::default(),
         });
         let of = Arc::downgrade(&node);
         let disputes = move |no| of.upgrade().is_none_or(|node| node.may_dispute(no));

@@ -77,6 +77,7 @@ impl Node {
             status.notices.extend(said);
         }
         status.notices.extend(self.lost_notice()?);
+        status.notices.extend(self.reported_notice());
         status.notices.extend(self.notices());
         if !self.only_witnesses() {
             status.notices.push(

@@ -135,6 +135,33 @@ fn a_release_lets_leaves_count_and_a_drop_never_does() {
 }
 
 #[test]
+fn what_waits_is_named_in_few_ranges_without_what_is_dead_or_decided() {
+    let held = feed_with(&plain(40), 10..40, Reason::OverGrowth);
+    held.decide(&[12], Decision::Release);
+    held.decide(&[20, 21], Decision::Drop);
+    let mut writer = held.store.writer(held.no).unwrap();
+    let ranges = vec![IndexRange {
+        first: 30,
+        count: 2,
+    }];
+    writer.append(&[retract(ranges)]).unwrap();
+    commit_signed(&mut writer);
+    drop(writer);
+    let waiting = |asked: bool, limit| {
+        let lots = held.store.waiting_ranges(held.no, |_| asked, limit);
+        lots.unwrap()
+    };
+    let name = lot(Reason::OverGrowth, WHOLE_LEAF);
+    let all = vec![(10, 2), (13, 7), (22, 8), (32, 8)];
+    assert_eq!(waiting(true, 100), [(name, 25, all.clone())]);
+    assert_eq!(waiting(true, 2), [(name, 25, all[..2].to_vec())]);
+    assert_eq!(waiting(true, 0), [(name, 25, Vec::new())]);
+    assert_eq!(waiting(false, 100), []);
+    held.decide(&(10..40).collect::<Vec<_>>(), Decision::Release);
+    assert_eq!(waiting(true, 100), []);
+}
+
+#[test]
 fn what_was_released_is_not_held_again_for_the_same_reason() {
     let held = feed_with(&plain(20), 10..20, Reason::StaleRoster);
     held.decide(&[10], Decision::Release);

@@ -38,6 +38,7 @@ mod partition;
 mod policy;
 mod proofs;
 mod proving;
+mod quarantine;
 mod receipts;
 mod recheck;
 mod restore;

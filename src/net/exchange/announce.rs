@@ -32,6 +32,7 @@ use super::directory::Snapshots;
 use super::documents;
 use super::reach::{self, Reach};
 use super::receipts::ToldReceipts;
+use super::reports::ToldReports;
 use crate::convert::OVERDUE_MAX;
 use crate::service::ServiceError;
 use crate::types::{Announcement, Answers, GrantEnded, Head, Outgoing};
@@ -171,8 +172,10 @@ impl Announcer {
     }
 
     async fn wait(&mut self) -> Result<(), ServiceError> {
-        match timeout(LOOK_AGAIN, self.changes.recv()).await {
+        let telling = self.telling.as_mut().ok_or(ServiceError::Internal)?;
+        match timeout(telling.patience(), self.changes.recv()).await {
             Ok(Ok(change)) => self.queue(Some(change)),
+            Err(_) if telling.queue_late() => Ok(()),
             Ok(Err(RecvError::Lagged(_))) | Err(_) => self.queue(None),
             Ok(Err(RecvError::Closed)) => Err(ServiceError::Unavailable),
         }
@@ -219,6 +222,7 @@ impl Telling {
 
     /// Something changed in the node; `None` where it is not known what.
     pub(crate) fn changed(&mut self, change: Option<Change>) {
+        self.queue_late();
         match change {
             Some(Change::Roster | Change::RosterWord) => self.work.push(Work::Roster),
             Some(Change::Card(member)) => self.work.push(Work::Card(member)),
@@ -235,6 +239,23 @@ impl Telling {
             Some(Change::Access) => self.queue_feeds(),
             None => self.queue_all(),
         }
+    }
+
+    /// Queues what is told with a pause, where that is over; answers whether any is.
+    fn queue_late(&mut self) -> bool {
+        let due = self.teller.told.reports.due(self.teller.node.clock().now());
+        for feed in &due {
+            self.work.push(Work::Feed(*feed));
+        }
+        !due.is_empty()
+    }
+
+    /// How long to wait for a change before all is looked at again, or what is late.
+    fn patience(&self) -> Duration {
+        let late = &self.teller.told.reports;
+        let now = self.teller.node.clock().now();
+        late.due_in(now)
+            .map_or(LOOK_AGAIN, |wait| wait.min(LOOK_AGAIN))
     }
 
     /// What is told next; `None` until something changes. Blocking.
@@ -284,6 +305,9 @@ impl Telling {
         for feed in self.teller.cosigned_feeds() {
             self.work.push(Work::Feed(feed));
         }
+        for feed in self.teller.told.reports.feeds() {
+            self.work.push(Work::Feed(feed));
+        }
         self.work.push(Work::Evidence(None));
     }
 }
@@ -325,6 +349,7 @@ pub(super) struct Told {
     suspensions: HashSet<Digest>,
     pub(super) heads: HashMap<FeedId, Digest>,
     receipts: ToldReceipts,
+    reports: ToldReports,
     overdue: Option<Vec<(MemberNumber, u64)>>,
     forks: HashSet<ForkName>,
     equivocations: HashSet<Digest>,
@@ -401,12 +426,17 @@ impl Teller {
         feed: &FeedId,
     ) -> Result<Vec<Announcement>, StoreError> {
         let Ok(reach) = Reach::of(self.node.store(), Arc::clone(&snapshot), feed) else {
-            return Ok(self.cosigned(&snapshot, feed).into_iter().collect());
+            let over = self.told.reports.over(feed);
+            let cosigned = self.cosigned(&snapshot, feed);
+            return Ok(cosigned.into_iter().chain(over).collect());
         };
         let ended = self.grant_ended(&reach)?;
         let own = self.cosigned_by_watcher(&reach)?;
         let head = self.head(&reach)?;
-        Ok(ended.into_iter().chain(own).chain(head).collect())
+        let told = &mut self.told.reports;
+        let report = told.new_of(&self.node, &reach, self.to)?;
+        let said = ended.into_iter().chain(own).chain(head);
+        Ok(said.chain(report).collect())
     }
 
     /// The head that this node has applied, if the member hears of the feed and did

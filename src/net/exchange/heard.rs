@@ -45,7 +45,10 @@ impl Driver {
         let id = self.peer_id(&peer);
         let watches = metrics::gauge!("hashpact_watches");
         match said {
-            Said::Began => watches.increment(1),
+            Said::Began => {
+                watches.increment(1);
+                self.node.reports_begin((peer.member, &peer.node));
+            }
             Said::Ended => watches.decrement(1),
             Said::Refused(rejection) => {
                 let feed = None;
@@ -88,6 +91,7 @@ impl Driver {
             Announcement::Head(head) => return self.head(peer, *head),
             Announcement::SnapshotEnd => {
                 self.said_all(peer);
+                self.reports_said(peer);
                 Ok(())
             }
             Announcement::Alive { .. } => Ok(()),
@@ -97,6 +101,7 @@ impl Driver {
                 membership.accept_equivocation(&bytes).map(drop)
             }
             Announcement::GrantEnded(ended) => self.grant_ended(&ended),
+            Announcement::Quarantined(feed, report) => self.report(peer, feed, report),
             Announcement::Overdue(overdue) => {
                 if let Some(known) = self.peers.get(&peer) {
                     self.board

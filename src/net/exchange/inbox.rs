@@ -100,6 +100,7 @@ impl<C: Clock + Clone> Rates<C> {
             | Announcement::Roster { .. }
             | Announcement::SnapshotEnd
             | Announcement::Overdue(_)
+            | Announcement::Quarantined(..)
             | Announcement::Alive { .. } => (
                 &self.heads,
                 self.bursts.0,
@@ -131,6 +132,11 @@ fn units(announcement: &Announcement) -> u32 {
         Announcement::GrantEnded(ended) => weight(&ended.head).saturating_add(ended.leaf.len()),
         Announcement::Head(head) => weight(head),
         Announcement::Overdue(counts) => counts.len().saturating_mul(16),
+        Announcement::Quarantined(_, report) => {
+            let ranges = report.lots.iter().map(|lot| lot.ranges.len());
+            let ranges = ranges.fold(report.lots.len(), usize::saturating_add);
+            ranges.saturating_mul(16)
+        }
         Announcement::Roster { cosignatures, .. } => long(cosignatures),
         Announcement::SnapshotEnd | Announcement::Alive { .. } => 0,
     };

@@ -37,6 +37,7 @@ mod reach;
 mod receipts;
 mod rechecking;
 mod rejections;
+mod reports;
 mod resigned;
 mod reverse;
 mod room;

@@ -189,7 +189,7 @@ impl Driver {
 
     /// A receipt of a member that may not read the feed says nothing. Before the feed's
     /// grants are known here, any active member's is taken.
-    fn check_reader(&self, feed: FeedId, member: MemberNumber) -> Result<(), Rejection> {
+    pub(super) fn check_reader(&self, feed: FeedId, member: MemberNumber) -> Result<(), Rejection> {
         let no_reader = || Rejection::Unknown {
             what: "reader",
             why: "the member may not read the feed".to_owned(),
@@ -212,6 +212,7 @@ impl Driver {
         let Some(snapshot) = self.snapshot() else {
             return;
         };
+        let mut own = HashMap::new();
         for feed in self.node.store().feeds() {
             let reach = Reach::of(self.node.store(), Arc::clone(&snapshot), &feed.id);
             let Some(reach) = reach.ok().filter(|reach| reach.feed.describe.is_some()) else {
@@ -221,7 +222,11 @@ impl Driver {
             if let Err(error) = self.node.store().forget_receipts(feed.no, &reads) {
                 tracing::error!(%error, code = error.code(), "forgetting receipts");
             }
+            if feed.own {
+                own.insert(feed.id, reach);
+            }
         }
+        self.forget_reports(&own);
     }
 
     fn forget_strangers(&self, held: &FeedInfo) -> Result<(), NodeError> {

@@ -52,6 +52,28 @@ pub struct Chosen {
     pub leaves: Option<BTreeSet<u64>>,
 }
 
+/// A lot with the number of its leaves, and where they lie: first indexes and counts.
+pub type WaitingLot = (LotName, u64, Vec<(u64, u64)>);
+
+/// Leaves of all lots that are looked at for where they lie: some 1 ms.
+const SCANNED_MAX: usize = 65_536;
+
+/// The first ranges of ascending indexes.
+fn ranges(indexes: impl Iterator<Item = u64>, limit: usize) -> Vec<(u64, u64)> {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for index in indexes {
+        let full = ranges.len() >= limit;
+        match ranges.last_mut() {
+            Some((first, count)) if first.saturating_add(*count) == index => {
+                *count = count.saturating_add(1);
+            }
+            Some(_) | None if full => break,
+            Some(_) | None => ranges.push((index, 1)),
+        }
+    }
+    ranges
+}
+
 impl Store {
     /// The lots of a feed.
     ///
@@ -135,6 +157,35 @@ impl Store {
             dropped,
         };
         Ok(found.into_iter().take(limit).map(leaf).collect())
+    }
+
+    /// What of a feed waits, of the lots that are asked for: how many leaves, and where
+    /// the first of them lie, as first index and count, in at most `limit` ranges over
+    /// all lots; dead ones are left out.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownFeed`].
+    pub fn waiting_ranges(
+        &self,
+        no: FeedNo,
+        asked: impl Fn(&LotName) -> bool,
+        limit: usize,
+    ) -> Result<Vec<WaitingLot>> {
+        let state = self.inner.feed(no)?;
+        let live = read(&state.live);
+        let lots = live.quarantine.lots.iter();
+        let counted = lots
+            .filter(|(name, _)| asked(name))
+            .map(|(name, lot)| (*name, live.liveness.count_living(&lot.held), &lot.held));
+        let waiting: Vec<_> = counted.filter(|(_, count, _)| *count > 0).collect();
+        let each = limit.checked_div(waiting.len()).unwrap_or(0);
+        let scanned = SCANNED_MAX.checked_div(waiting.len()).unwrap_or(0);
+        let told = waiting.into_iter().map(|(name, count, held)| {
+            let living = held.iter().take(scanned);
+            let living = living.filter(|index| !live.liveness.is_dead(*index));
+            (name, count, ranges(living, each))
+        });
+        Ok(told.collect())
     }
 
     /// Which lots withhold a leaf.

@@ -29,7 +29,7 @@ use crate::keys::{self, FeedNo};
 use crate::record::{QuarantineRecord, seal, unseal};
 use crate::store::{Inner, hold, read};
 
-pub use self::lots::{Chosen, LotInfo, QuarantinedLeaf};
+pub use self::lots::{Chosen, LotInfo, QuarantinedLeaf, WaitingLot};
 
 /// Leaves of one row: a container of a bitmap.
 pub(crate) const ROW_LEAVES: u64 = 1 << 16;

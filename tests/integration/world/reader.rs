@@ -80,6 +80,7 @@ impl Reader {
                     | Announcement::Suspension(_)
                     | Announcement::Alive { .. }
                     | Announcement::Overdue(_)
+                    | Announcement::Quarantined(..)
                     | Announcement::Evidence(_)
                     | Announcement::DocumentEvidence(_)
                     | Announcement::GrantEnded(_) => {}
@@ -109,6 +110,7 @@ impl Reader {
                     | Announcement::Suspension(_)
                     | Announcement::Alive { .. }
                     | Announcement::Overdue(_)
+                    | Announcement::Quarantined(..)
                     | Announcement::Evidence(_)
                     | Announcement::DocumentEvidence(_)
                     | Announcement::GrantEnded(_) => {}

@@ -205,6 +205,7 @@ impl Driver {
             | Announcement::SnapshotEnd
             | Announcement::Alive { .. }
             | Announcement::Overdue(_)
+            | Announcement::Quarantined(..)
             | Announcement::GrantEnded(_) => Ok(()),
         }
     }

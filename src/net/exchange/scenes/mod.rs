@@ -29,6 +29,7 @@ mod receipts;
 mod rechecking;
 mod rekeyed;
 mod renewal;
+mod reports;
 mod reverse;
 mod room;
 mod roster_witnesses;
@@ -59,6 +60,7 @@ use hashpact_core::roster::{MemberStatus, NewMember, Role, Roster, RosterAdmin, 
 use hashpact_core::signal::{Signal, SignalKind};
 use hashpact_core::suspension::Suspension;
 use hashpact_node::clock::Clock;
+use hashpact_node::hygiene::HygieneOptions;
 use hashpact_node::model::{
     Grantee, MatchStanding, NewEntry, NewSet, Retraction, Selector, SetSource,
 };
@@ -133,6 +135,8 @@ pub(crate) struct Coalition {
     cards: Vec<Bytes>,
     /// Witnesses have keys on their cards, and their nodes do nothing else.
     witnessed: bool,
+    /// What all nodes do about doubts.
+    hygiene: HygieneOptions,
 }
 
 impl Coalition {
@@ -179,6 +183,7 @@ impl Coalition {
             rosters: vec![first, signed(&second)],
             cards: Vec::new(),
             witnessed,
+            hygiene: HygieneOptions::default(),
         };
         for (member, _) in (1..).zip(SLUGS).take(members) {
             made.add_card(member);
@@ -340,7 +345,7 @@ impl Coalition {
             }),
             near_index: false,
             audit: hashpact_node::audit::AuditSettings::default(),
-            hygiene: hashpact_node::hygiene::HygieneOptions::default(),
+            hygiene: self.hygiene,
         })
         .unwrap();
         node.use_receipt_keys(vec![receipt_key(member)]);

@@ -257,6 +257,7 @@ impl Ear {
                 Announcement::Alive { .. }
                 | Announcement::SnapshotEnd
                 | Announcement::Overdue(_)
+                | Announcement::Quarantined(..)
                 // Its effect has a scene of its own, below.
                 | Announcement::GrantEnded(_),
             ) => return Ok(None),
@@ -298,6 +299,7 @@ impl Ear {
             | Announcement::Alive { .. }
             | Announcement::SnapshotEnd
             | Announcement::Overdue(_)
+            | Announcement::Quarantined(..)
             | Announcement::GrantEnded(_) => {}
         }
         Ok(Some(taken))

@@ -244,6 +244,7 @@ async fn an_observer_is_told_of_no_feed_even_of_one_that_is_granted_to_it_or_to_
         | Announcement::SnapshotEnd
         | Announcement::Alive { .. }
         | Announcement::Overdue(_)
+        | Announcement::Quarantined(..)
         | Announcement::DocumentEvidence(_) => false,
     };
     let said = snapshot_of(&mut live).await;
