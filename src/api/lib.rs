@@ -48,6 +48,7 @@ mod recheck;
 mod recorded;
 mod refusals;
 mod retract;
+mod serves;
 mod service;
 mod serving;
 mod sets;

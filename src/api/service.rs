@@ -1,4 +1,4 @@
-//! The service `hashpact.node.v1.Node` over a [`Node`].
+//! The service `hashpact.node.v1.Node` over a [`Node`](hashpact_node::Node).
 //!
 //! Each method: convert → call the node, on a thread that may wait → convert →
 //! audit. Who calls, and that it may, was decided at the door ([`crate::access`]); the
@@ -9,85 +9,19 @@ use std::sync::Arc;
 use futures_util::TryFutureExt as _;
 use hashpact_core::id::Slug;
 use hashpact_core::leaf::audit::Act;
-use hashpact_node::bundle::Bundles;
 use hashpact_node::caller::Caller;
 use hashpact_node::{Node, RosterDocuments};
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
-use crate::about::About;
-use crate::asking::Asking;
-use crate::changes::Watchers;
 use crate::error::{lost, misuse, nobody, refused};
-use crate::export::Exports;
 use crate::recorded::{self, Asked};
+pub use crate::serves::NodeService;
 use crate::{
     audit, bundle, convert, erase, export, import, looking, opinions, past, policy, proving,
     receipts, recheck, retract, sets, wire,
 };
-
-/// Serves one node to the member's own systems and people.
-#[derive(Clone)]
-pub struct NodeService {
-    node: Arc<Node>,
-    asking: Asking,
-    exports: Exports,
-    watchers: Watchers,
-    about: Arc<About>,
-    bundles: Option<Arc<dyn Bundles>>,
-}
-
-impl NodeService {
-    /// Serves `node`.
-    #[must_use]
-    pub fn new(node: Arc<Node>, about: About) -> Self {
-        Self::until(node, about, CancellationToken::new())
-    }
-
-    /// As [`NodeService::new`]; streams that have no end of their own end with `stop`.
-    #[must_use]
-    pub fn until(node: Arc<Node>, about: About, stop: CancellationToken) -> Self {
-        Self {
-            asking: Asking::new(Arc::clone(&node)),
-            exports: Exports::default(),
-            watchers: Watchers::new(stop),
-            node,
-            about: Arc::new(about),
-            bundles: None,
-        }
-    }
-
-    /// The node that is served.
-    pub(crate) fn node(&self) -> Arc<Node> {
-        Arc::clone(&self.node)
-    }
-
-    /// Makes bundles and takes them in as well.
-    #[must_use]
-    pub fn with_bundles(mut self, bundles: Arc<dyn Bundles>) -> Self {
-        self.bundles = Some(bundles);
-        self
-    }
-
-    fn bundles(&self) -> Result<&Arc<dyn Bundles>, Status> {
-        let bundles = self.bundles.as_ref();
-        bundles.ok_or_else(|| misuse("bundles are not made here"))
-    }
-
-    /// Whoever answers questions, for another door.
-    pub(crate) fn asking(&self) -> Asking {
-        self.asking.clone()
-    }
-
-    /// The gRPC server over it, with the limits of the local socket.
-    pub(crate) fn server(self) -> wire::node_server::NodeServer<Self> {
-        wire::node_server::NodeServer::new(self)
-            .max_decoding_message_size(crate::MESSAGE_MAX_BYTES)
-            .max_encoding_message_size(crate::MESSAGE_MAX_BYTES)
-    }
-}
 
 #[tonic::async_trait]
 impl wire::node_server::Node for NodeService {

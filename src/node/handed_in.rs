@@ -6,9 +6,10 @@ use hashpact_core::envelope::{Envelope, PayloadType};
 use hashpact_core::id::MemberNumber;
 use hashpact_core::roster::RosterChain;
 
+use crate::coalition::RosterDocuments;
 use crate::error::NodeError;
 use crate::model::RosterImport;
-use crate::node::{Node, RosterDocuments};
+use crate::node::Node;
 
 impl Node {
     /// Hands documents to the node, which verifies each. Blocking.

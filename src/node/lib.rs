@@ -43,6 +43,7 @@ pub mod restored;
 pub mod roster_words;
 pub mod witnessing;
 
+mod coalition;
 mod export;
 mod flooded;
 mod handed_in;
@@ -60,9 +61,10 @@ mod words;
 #[cfg(test)]
 mod scenes;
 
+pub use self::coalition::{MemberView, RosterDocuments};
 pub use self::error::NodeError;
 pub use self::model::ExchangeView;
-pub use self::node::{MemberView, Node, NodeOptions, RosterDocuments};
+pub use self::node::{Node, NodeOptions};
 pub use self::re_anchor::ReAnchoring;
 pub use self::retention::Retired;
 pub use hashpact_store::LostSet;

@@ -4,9 +4,8 @@ use hashpact_core::id::{Digest, EntryName, FeedId, MemberNumber, SetName, Slug, 
 use hashpact_core::leaf::{
     Basis, MediaKind, Publish, Reason as OpinionReason, RetractReason, Stance,
 };
-use hashpact_core::policy::Verdict;
 use hashpact_core::signal::{Signal, SignalKind};
-use hashpact_core::witness::judge::Judged;
+use hashpact_core::{policy::Verdict, witness::judge::Judged};
 pub use hashpact_store::quarantine::{Decision, Reason};
 pub use hashpact_store::{IndexKey, JournalEntry, Room, Space};
 

@@ -8,8 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-use hashpact_core::card::{Contact, EndpointPolicy};
+use hashpact_core::card::EndpointPolicy;
 use hashpact_core::id::{Digest, MemberNumber, SetName, Slug, UnixMillis};
 use hashpact_core::keys::{Feed, Identity, SecretKey};
 use hashpact_core::roster::RosterChain;
@@ -75,19 +74,6 @@ pub struct NodeOptions {
     pub witness: Option<WitnessOptions>,
     /// What becomes of doubts that it has by itself.
     pub hygiene: HygieneOptions,
-}
-
-/// A member as answers name it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemberView {
-    /// The permanent number.
-    pub number: MemberNumber,
-    /// The slug.
-    pub slug: Slug,
-    /// For people.
-    pub display_name: String,
-    /// Who answers around the clock, by the member's newest card.
-    pub contact: Option<Contact>,
 }
 
 /// A node that is open.
@@ -551,48 +537,6 @@ impl Node {
         member.map_or_else(|| self.slug.clone(), |member| member.slug)
     }
 
-    /// A member as answers name it.
-    #[must_use]
-    pub fn member(&self, number: MemberNumber) -> Option<MemberView> {
-        let state = self.membership.state();
-        let member = state.chain.as_ref()?.roster().member(number)?;
-        Some(MemberView {
-            number,
-            slug: member.slug.clone(),
-            display_name: member.display_name.clone(),
-            contact: state
-                .cards
-                .newest(number)
-                .map(|card| card.card().contact.clone()),
-        })
-    }
-
-    /// The roster chain, the newest cards and the suspensions, as received.
-    #[must_use]
-    pub fn roster_documents(&self) -> RosterDocuments {
-        let state = self.membership.state();
-        let Some(chain) = state.chain.as_ref() else {
-            return RosterDocuments::default();
-        };
-        RosterDocuments {
-            rosters: chain
-                .from_version(1)
-                .map(|v| v.as_bytes().clone())
-                .collect(),
-            node_cards: state
-                .cards
-                .newest_of_all()
-                .map(|card| card.as_bytes().clone())
-                .collect(),
-            suspensions: state
-                .suspensions
-                .all()
-                .iter()
-                .map(|s| s.as_bytes().clone())
-                .collect(),
-        }
-    }
-
     pub(crate) fn info_of(&self, feed: &FeedInfo) -> Result<SetInfo, NodeError> {
         let state = self.membership.state();
         let closed = if feed.own {
@@ -617,15 +561,4 @@ impl Drop for Node {
         drop(self.journal.take());
         self.audit.close();
     }
-}
-
-/// Envelopes as received: rosters from version 1 on, then cards, then suspensions.
-#[derive(Debug, Clone, Default)]
-pub struct RosterDocuments {
-    /// The roster chain.
-    pub rosters: Vec<Bytes>,
-    /// Node cards.
-    pub node_cards: Vec<Bytes>,
-    /// Suspensions.
-    pub suspensions: Vec<Bytes>,
 }

@@ -15,8 +15,8 @@ use hashpact_core::reject::Rejection;
 use hashpact_core::roster::{RosterChain, RosterFile};
 use hashpact_store::{Store, StoreOptions, StoredDocument};
 
+use crate::coalition::RosterDocuments;
 use crate::error::NodeError;
-use crate::node::RosterDocuments;
 use crate::publish::Salts;
 
 /// The store of a node at rest, with the chain that it goes by.

@@ -1,9 +1,8 @@
 //! Recomputing everything from the leaves.
 //!
-//! Leaves give the tree, the heads' roots and every derived row. Rows that are too
-//! many to look up one by one are compared as multisets: the sum of a digest of
-//! each row that should be there against the sum over those that are. Memory is
-//! bounded by one page and a handful of sums per feed.
+//! Leaves give the tree, the heads' roots and every derived row. Rows that are too many to
+//! look up one by one are compared as multisets: the sum of a digest of each row that should
+//! be there against the sum over those that are. Memory: one page and some sums per feed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,16 +19,15 @@ use crate::counts::FeedCounts;
 use crate::error::{Result, StoreError};
 use crate::families::Family;
 use crate::feeds::{FeedInfo, FeedState};
-use crate::frame_room;
 use crate::heads::Head;
 use crate::index::derive::{Derived, derive, is_frame};
 use crate::keys::{self, FRAME_KIND, FeedNo};
 use crate::leaves::{PAGE_LEVEL, page_end};
 use crate::quarantine::{Lot, LotName, Marks, Quarantine};
 use crate::record::{seal, unseal_index, unseal_reference};
-use crate::retractions;
 use crate::store::{Inner, Store, read};
 use crate::sums::Sum;
+use crate::{frame_room, retractions};
 
 /// What is wrong somewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -33,6 +33,7 @@ use super::documents;
 use super::reach::{self, Reach};
 use super::receipts::ToldReceipts;
 use super::reports::ToldReports;
+use super::telling_work::{Queue, Work};
 use crate::convert::OVERDUE_MAX;
 use crate::service::ServiceError;
 use crate::types::{Announcement, Answers, GrantEnded, Head, Outgoing};
@@ -84,49 +85,6 @@ pub(crate) fn told_with(
     }))
 }
 
-/// One thing to look at, and to tell of if the member may hear it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Work {
-    Roster,
-    Card(MemberNumber),
-    Suspensions,
-    Feed(FeedId),
-    /// Evidence of forks, from after one of them on.
-    Evidence(Option<ForkName>),
-    EvidenceOf(FeedId),
-    Equivocations,
-    Overdue,
-    SnapshotEnd,
-}
-
-/// Work in order, each once.
-#[derive(Debug, Default)]
-struct Queue {
-    order: VecDeque<Work>,
-    waiting: HashSet<Work>,
-}
-
-impl Queue {
-    fn push(&mut self, work: Work) {
-        if self.waiting.insert(work) {
-            self.order.push_back(work);
-        }
-    }
-
-    /// What is to be told before all that waits.
-    fn push_first(&mut self, work: Work) {
-        if self.waiting.insert(work) {
-            self.order.push_front(work);
-        }
-    }
-
-    fn pop(&mut self) -> Option<Work> {
-        let work = self.order.pop_front()?;
-        self.waiting.remove(&work);
-        Some(work)
-    }
-}
-
 struct Announcer {
     changes: Receiver<Change>,
     /// Absent while a blocking thread has it.
@@ -158,7 +116,7 @@ impl Announcer {
     /// Looks at what waits, on a blocking thread: the database is read.
     async fn look(&mut self) -> Result<bool, ServiceError> {
         let mut telling = self.telling.take().ok_or(ServiceError::Internal)?;
-        if telling.work.order.is_empty() {
+        if telling.work.is_empty() {
             self.telling = Some(telling);
             return Ok(false);
         }

@@ -50,6 +50,7 @@ mod standing;
 mod start;
 mod storing;
 mod targets;
+mod telling_work;
 mod turns;
 mod view;
 mod vouched;

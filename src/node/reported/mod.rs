@@ -67,6 +67,7 @@ const fn is_told(reason: Reason) -> bool {
         | Reason::LowQuality
         | Reason::AllowList
         | Reason::NoRoom
+        | Reason::Frames
         | Reason::NearAllowed => true,
         Reason::StaleRoster | Reason::DigestConflict | Reason::Flood => false,
     }

@@ -257,12 +257,16 @@ proptest! {
         live.restart();
         live.agrees(&all, &policies, "after a start");
         // Replayed: whole, one after another.
-        let replayed = Reader::new();
+        let mut replayed = Reader::new();
         // Elided: what a head that is asked for makes dead may be left out.
-        let elided = Reader::new();
+        let mut elided = Reader::new();
+        let starts = |at: usize| taken >> (at % 64) & 1 == 1;
         for (feed, history) in all.iter().enumerate() {
             let size = history.leaves.len();
             replayed.bring(feed, history, size, |_| false);
+            if starts(feed) {
+                replayed.restart();
+            }
             for to in [cut.clamp(1, size), size] {
                 let dead = dead(&history.says, to);
                 let leaves_out = |at: u64| {
@@ -273,11 +277,18 @@ proptest! {
                     dead.contains(&at) && !kills && taken >> (at % 64) & 1 == 1
                 };
                 elided.bring(feed, history, to, leaves_out);
+                if starts(feed + to) {
+                    elided.restart();
+                }
             }
         }
         replayed.agrees(&all, &policies, "replayed");
         replayed.retire();
         replayed.agrees(&all, &policies, "with what is dead dropped");
         elided.agrees(&all, &policies, "elided");
+        for (mut reader, how) in [(replayed, "replayed"), (elided, "elided")] {
+            reader.restart();
+            reader.agrees(&all, &policies, &format!("{how}, after a start"));
+        }
     }
 }
