@@ -1,5 +1,11 @@
 //! Hostile members, seed after seed. `HASHPACT_SIM_SEED` plays one of them again.
 
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::sync::Mutex;
+use std::thread::{self, available_parallelism};
+
 use super::super::tests::{folder, number, seeds};
 use super::broken::Broken;
 use super::cast::Habit;
@@ -21,6 +27,20 @@ fn played(of: &Play) -> Played {
         }
         Err(error) => panic!("{error}; HASHPACT_SIM_SEED={} plays it again", of.seed),
     }
+}
+
+/// Plays seeds, as many at one time as there are processors.
+fn all_played(seeds: std::ops::Range<u64>) -> Vec<Played> {
+    let threads = available_parallelism().map_or(2, NonZero::get);
+    let next = Mutex::new(seeds);
+    let one = || next.lock().unwrap().next();
+    let work = || std::iter::from_fn(|| Some(played(&Play::of(one()?)))).collect::<Vec<_>>();
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let all = threads.into_iter().map(thread::ScopedJoinHandle::join);
+        let all = all.map(|done| done.unwrap_or_else(|failed| resume_unwind(failed)));
+        all.flatten().collect()
+    })
 }
 
 /// Sees that a broken world is found to be, by one of its invariants.
@@ -58,10 +78,8 @@ fn the_same_seed_gives_the_same_trace_with_hostile_members_as_well() {
 
 #[test]
 fn no_hostile_member_gets_anything_forged_enforced_or_anybody_framed() {
-    let mut did = std::collections::BTreeMap::new();
-    let mut proven = 0;
-    for seed in seeds(1_000, SEEDS) {
-        let played = played(&Play::of(seed));
+    let (mut did, mut proven) = (BTreeMap::new(), 0);
+    for played in all_played(seeds(1_000, SEEDS)) {
         proven += played.proven;
         for (habit, count) in played.did {
             *did.entry(habit).or_insert(0) += count;
