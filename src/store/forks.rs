@@ -156,6 +156,15 @@ impl Store {
         Ok(self.inner.get(Family::Evidence, fork.key())?.is_some())
     }
 
+    /// The evidence of a fork, where it is kept.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn evidence_of(&self, fork: &ForkName) -> Result<Option<Bytes>> {
+        let kept = self.inner.get(Family::Evidence, fork.key())?;
+        Ok(kept.map(Bytes::from))
+    }
+
     /// Whether a fork is known, with evidence or without.
     ///
     /// # Errors

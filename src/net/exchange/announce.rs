@@ -340,8 +340,11 @@ impl Teller {
             Work::Feed(feed) => self.feed(snapshot, &feed),
             Work::Evidence(after) => self.evidence_after(&snapshot, after),
             Work::EvidenceOf(feed) => {
-                let about = self.node.store().evidence_about(&feed);
-                about.map(|pieces| self.evidence(&snapshot, pieces))
+                let epoch = snapshot.roster().roster().epoch(feed);
+                let name = ForkName { feed, epoch };
+                let piece = self.node.store().evidence_of(&name);
+                let pieces = piece.map(|piece| piece.map(|piece| (name, piece)));
+                pieces.map(|pieces| self.evidence(&snapshot, pieces.into_iter().collect()))
             }
             Work::Equivocations => self.equivocations(),
             Work::Overdue => Ok(self.overdue(&snapshot)),

@@ -63,7 +63,9 @@ impl Driver {
         }
         for fork in self.node.store().forks().unwrap_or_default() {
             let (feed, epoch) = (fork.feed, fork.epoch);
-            self.tell_witness(Event::Forked { feed, epoch });
+            if epoch <= self.node.membership().epoch(feed) {
+                self.tell_witness(Event::Forked { feed, epoch });
+            }
         }
     }
 
@@ -223,7 +225,7 @@ impl Driver {
                     node_cards: fork::cards(&self.node, publisher),
                 };
                 tracing::error!(feed = %feed.0.short(), "the publisher forked a feed: not cosigned");
-                if let Err(error) = self.evidence(&evidence.encode().into()) {
+                if let Err(error) = self.evidence(None, &evidence.encode().into()) {
                     tracing::error!(%error, code = error.code(), "keeping evidence of a fork");
                 }
             }

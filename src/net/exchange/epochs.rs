@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use bytes::Bytes;
 use hashpact_core::checkpoint::SignedCheckpoint;
 use hashpact_core::id::FeedId;
 use hashpact_core::puller::{Event, Head, PeerId};
@@ -27,11 +28,20 @@ const LATER_PER_PEER: usize = 256;
 /// Heads of all peers that do.
 const LATER_MAX: usize = 4_096;
 
+/// Pieces of evidence of one peer that wait for a roster.
+const PROOFS_PER_PEER: usize = 16;
+/// Pieces of all peers that do.
+const PROOFS_MAX: usize = 256;
+/// Bytes of a piece that waits: two notes, a proof and some cards.
+const PROOF_MAX_BYTES: usize = 64 * 1024;
+
 /// What new epochs wait for.
 #[derive(Default)]
 pub(super) struct Epochs {
     /// Heads of epochs that are not open here yet, without what stood beside them.
     later: BTreeMap<(PeerId, FeedId), types::Head>,
+    /// Evidence of forks in such epochs.
+    proofs: BTreeMap<(PeerId, FeedId), Bytes>,
     /// Feeds that a desk is moving to another epoch.
     opening: HashSet<FeedId>,
 }
@@ -59,6 +69,17 @@ impl Epochs {
     /// Forgets the heads of a peer that is gone for ever.
     pub(super) fn forget(&mut self, peer: PeerId) {
         self.later.retain(|(of, _), _| *of != peer);
+        self.proofs.retain(|(of, _), _| *of != peer);
+    }
+
+    /// Keeps evidence until its epoch is open here, the newest piece for each feed.
+    pub(super) fn prove_later(&mut self, peer: PeerId, feed: FeedId, evidence: &Bytes) {
+        let of_peer = self.proofs.keys().filter(|(of, _)| *of == peer).count();
+        let is_room = of_peer < PROOFS_PER_PEER && self.proofs.len() < PROOFS_MAX;
+        let fits = evidence.len() <= PROOF_MAX_BYTES;
+        if fits && (is_room || self.proofs.contains_key(&(peer, feed))) {
+            self.proofs.insert((peer, feed), evidence.clone());
+        }
     }
 }
 
@@ -74,7 +95,18 @@ impl Driver {
             }
         }
         self.unheld_epochs();
+        self.prove_again();
         self.hear_again(|_| true);
+    }
+
+    /// What waited is looked at again; what must wait on does.
+    fn prove_again(&mut self) {
+        for ((peer, feed), evidence) in std::mem::take(&mut self.epochs.proofs) {
+            if let Err(error) = self.evidence(Some(peer), &evidence) {
+                let feed = feed.0.short();
+                tracing::debug!(%feed, %error, code = error.code(), "evidence that waited");
+            }
+        }
     }
 
     /// Whether a verified head has to wait until its feed has been moved to its

@@ -223,6 +223,8 @@ pub(crate) fn check(
         .and_then(describe_of)
         .map(|describe| describe.name.set);
     let keys = |epoch| match &set {
+        // ⚠ No key signs for an epoch that the roster has not opened.
+        Some(_) if epoch > roster.epoch(evidence.feed) => Vec::new(),
         Some(set) => state
             .cards
             .feed_keys(publisher, set, evidence.feed, epoch, roster),

@@ -34,7 +34,7 @@ impl Driver {
     pub(super) fn remember_forks(&mut self) {
         for fork in self.node.store().forks().unwrap_or_default() {
             let (feed, epoch) = (fork.feed, fork.epoch);
-            let is_open = epoch >= self.node.membership().epoch(feed);
+            let is_open = epoch == self.node.membership().epoch(feed);
             if is_open && self.node.store().feed_no(&feed).is_none() {
                 let told = false;
                 self.unheld.0.insert(feed, Found { epoch, told });

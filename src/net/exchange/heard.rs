@@ -95,7 +95,7 @@ impl Driver {
                 Ok(())
             }
             Announcement::Alive { .. } => Ok(()),
-            Announcement::Evidence(bytes) => self.evidence(&bytes),
+            Announcement::Evidence(bytes) => self.evidence(Some(peer), &bytes),
             Announcement::DocumentEvidence(bytes) => {
                 let membership = self.node.membership();
                 membership.accept_equivocation(&bytes).map(drop)
@@ -325,15 +325,30 @@ impl Driver {
 
     /// Evidence of a fork from elsewhere: checked as strictly as a chunk, kept, and
     /// the feed freezes.
-    pub(super) fn evidence(&mut self, bytes: &Bytes) -> Result<(), NodeError> {
+    ///
+    /// ⚠ What is about an epoch that the roster has not opened waits for a roster that does,
+    /// a piece of a peer for each feed: whoever has a feed key can sign as many epochs as
+    /// there are numbers, also such that a revocation opens later.
+    pub(super) fn evidence(
+        &mut self,
+        peer: Option<PeerId>,
+        bytes: &Bytes,
+    ) -> Result<(), NodeError> {
         let evidence = ForkEvidence::decode(bytes)?;
         let feed = evidence.feed;
         let Some(publisher) = self.publishers.get(&feed).copied() else {
             return Ok(()); // nothing of the feed is known here
         };
         let epoch = evidence.epoch()?;
-        if epoch < self.node.membership().epoch(feed) {
+        let open = self.node.membership().epoch(feed);
+        if epoch < open {
             return Ok(()); // the roster has closed that epoch, and what it says of it
+        }
+        if epoch > open {
+            if let Some(peer) = peer {
+                self.epochs.prove_later(peer, feed, bytes);
+            }
+            return Ok(());
         }
         // One piece shows what happened. ⚠ Whoever has one makes any number of others of it.
         if fork::is_known(&self.node, publisher, &ForkName { feed, epoch })? {

@@ -196,7 +196,7 @@ impl Driver {
 
     fn evidence_of_bundle(&mut self, said: &Announcement) -> Result<(), NodeError> {
         match said {
-            Announcement::Evidence(bytes) => self.evidence(bytes),
+            Announcement::Evidence(bytes) => self.evidence(None, bytes),
             Announcement::DocumentEvidence(bytes) => self.equivocation(bytes),
             Announcement::Roster { .. }
             | Announcement::NodeCard(_)

@@ -1,5 +1,6 @@
 //! Readers that were shown different histories find out by talking to each other.
 
+use hashpact_core::checkpoint::{Checkpoint, Origin};
 use hashpact_core::evidence::ForkEvidence;
 use hashpact_core::evidence_file::{EvidenceFile, ProvenEvidence};
 use hashpact_node::Node;
@@ -108,6 +109,57 @@ fn evidence_of(smaller: &Forged, larger: &Forged) -> ForkEvidence {
         between: larger.range(m, n).hashes().to_vec(),
         node_cards: Vec::new(),
     }
+}
+
+/// The same in an epoch that no roster has opened, as whoever has a feed key makes it.
+fn unopened(feed: FeedId, epoch: u32) -> ForkEvidence {
+    let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
+    let noted = |root| {
+        let origin = Origin {
+            coalition: coalition_name(),
+            feed,
+            epoch,
+        };
+        let size = 1;
+        checkpoint::sign(&Checkpoint { origin, size, root }, &feed_key(NORTH)).into()
+    };
+    ForkEvidence {
+        feed,
+        smaller: noted(one),
+        larger: noted(two),
+        before: vec![one],
+        between: Vec::new(),
+        node_cards: Vec::new(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn evidence_in_epochs_that_nobody_opened_is_not_kept_and_freezes_nothing() {
+    let coalition = ticking();
+    let held = Forged::new(&coalition, NORTH, "held", 40);
+    let marker = Forged::new(&coalition, NORTH, "marker", 40);
+    let teller = Hostile::start(&coalition, WEST, held.script()).await;
+    let victim = Victim::start(&coalition).await;
+    victim.meet(&coalition, &teller);
+    until("one is held", || victim.applied(&held.feed) == 40).await;
+    for epoch in [1, 2, 3, u32::MAX] {
+        let evidence = unopened(held.feed, epoch).encode();
+        teller.says(Announcement::Evidence(evidence.into()));
+    }
+    teller.says(marker.head(40));
+    let known = evidence_of(&marker, &forked(&marker, 20, 45)).encode();
+    teller.says(Announcement::Evidence(known.into()));
+    let store = || victim.node.store();
+    until("all was heard", || !store().forks().unwrap().is_empty()).await;
+    let forks = store().forks().unwrap();
+    assert_eq!((forks.len(), forks[0].feed), (1, marker.feed));
+    let status = store().feed(store().feed_no(&held.feed).unwrap());
+    assert_eq!(status.unwrap().status, FeedStatus::Active);
+    // In the epoch that is open the same freezes it.
+    let open = unopened(held.feed, 0).encode();
+    teller.says(Announcement::Evidence(open.into()));
+    until("it is believed", || store().forks().unwrap().len() == 2).await;
+    victim.stop(&coalition).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
