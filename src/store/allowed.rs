@@ -66,6 +66,12 @@ pub(crate) fn load(inner: &Inner) -> Result<()> {
 }
 
 impl Store {
+    /// Whether sets are on the allow list, of which not everybody may know what is in them.
+    #[must_use]
+    pub fn has_allow_sets(&self) -> bool {
+        !self.inner.options.allow_sets.is_empty()
+    }
+
     /// Whether any of the sets that the operator named changed since they were looked at.
     #[must_use]
     pub fn allow_sets_changed(&self) -> bool {
