@@ -231,7 +231,7 @@ fn print(feeds: &[wire::Feed], context: &Context) -> Result<(), CliError> {
 /// Who stands at which size since when, and when each said so last.
 fn print_witnesses(feed: &wire::Feed, context: &Context) -> Result<(), CliError> {
     if feed.witnesses.is_empty() {
-        let line = "  no witnesses: forks are found by readers that compare heads";
+        let line = "  no witnesses: detection only; forks are found by readers that compare heads";
         return context.output.line(line);
     }
     context.output.line("")?;

@@ -71,7 +71,7 @@ fn a_neutral_witness_cosigns_what_others_publish_and_holds_no_hashes() {
     assert_eq!(of_neutral[0]["state"], "cosigned");
     assert_eq!(number(&of_neutral[0], "stored"), 0);
     assert_eq!(of_neutral[0]["feed"], feed["feed"]);
-    assert!(!of_neutral[0].to_string().contains("north/confirmed"));
+    assert!(!text(&of_neutral[0], "name").contains("confirmed"));
     let refused = neutral.run(&["lookup", &said[0].spec()]).expect(&[1]);
     assert!(
         refused.stderr.contains("only witnesses"),

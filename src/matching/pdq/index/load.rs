@@ -48,8 +48,8 @@ impl PdqIndex {
         let new = Arc::new(new);
         let parts: Vec<_> = chosen.iter().chain([&new]).cloned().collect();
         let merged = Segment::build(merge_live(&parts), threads);
+        self.install_load(&parts, &new, merged, &mut held);
         drop(parts);
-        self.install_load(&chosen, &new, merged, &mut held);
         for (words, count) in held {
             self.add(&words, count);
         }
@@ -58,7 +58,7 @@ impl PdqIndex {
     /// Replaces the segments that were merged; notes in `held` what somebody else inserted meanwhile.
     fn install_load(
         &self,
-        chosen: &[Arc<Segment>],
+        parts: &[Arc<Segment>],
         new: &Segment,
         merged: Segment,
         held: &mut Vec<(Words, u64)>,
@@ -67,7 +67,7 @@ impl PdqIndex {
         let Some(merge) = writer.merge.take() else {
             return;
         };
-        merge.carry_over(chosen, &merged);
+        merge.carry_over(parts, &merged);
         let state = self.state.load();
         let mut added = new.len();
         let later = state.segments.iter().skip(merge.to);
