@@ -127,7 +127,7 @@ fn unopened(feed: FeedId, epoch: u32) -> ForkEvidence {
         feed,
         smaller: noted(one),
         larger: noted(two),
-        before: vec![one],
+        before: vec![two],
         between: Vec::new(),
         node_cards: Vec::new(),
     }
