@@ -57,18 +57,18 @@ pub struct Report {
 
 /// Whether a publisher is told of it. ⚠ Not that another entry disputes a digest: who
 /// publishes a guess beside a made-up SHA-256 would learn what is in sets that it may not
-/// read. Nor how old this node's roster is, nor what is asked of it.
-const fn is_told(reason: Reason) -> bool {
+/// read. For the same reason not what sets are on the allow list for, where any are. Nor how
+/// old this node's roster is, nor what is asked of it.
+const fn is_told(reason: Reason, allow_sets: bool) -> bool {
     match reason {
+        Reason::AllowList | Reason::NearAllowed => !allow_sets,
         Reason::OverGrowth
         | Reason::EmptyInput
         | Reason::UniformValue
         | Reason::UnbalancedPdq
         | Reason::LowQuality
-        | Reason::AllowList
         | Reason::NoRoom
-        | Reason::Frames
-        | Reason::NearAllowed => true,
+        | Reason::Frames => true,
         Reason::StaleRoster | Reason::DigestConflict | Reason::Flood => false,
     }
 }

@@ -99,6 +99,17 @@ fn a_report_names_leaves_of_the_feed_in_order_and_no_more_than_it_counts() {
     assert!(report(9_999, lots(1, RANGES_MAX + 1)).check().is_err());
 }
 
+// ⚠ Else whoever publishes guesses learns what is in sets that it may not read.
+#[test]
+fn nothing_is_told_of_what_is_in_sets_on_the_allow_list() {
+    for reason in [Reason::AllowList, Reason::NearAllowed] {
+        assert!(is_told(reason, false), "{reason:?} by files alone");
+        assert!(!is_told(reason, true), "{reason:?}");
+    }
+    assert!(is_told(Reason::LowQuality, true));
+    assert!(!is_told(Reason::DigestConflict, false));
+}
+
 // ⚠ A member has as many nodes and reads as many sets as it likes.
 #[test]
 fn what_one_member_says_is_bounded_over_all_its_nodes_and_takes_no_room_of_others() {
@@ -187,7 +198,9 @@ fn who_may_not_read_a_set_any_more_has_said_nothing_of_it() {
 // ⚠ PROTOCOL 16.13b.
 #[test]
 fn a_publisher_is_not_told_what_others_say_nor_what_is_asked() {
-    let silent = Reason::ALL.into_iter().filter(|reason| !is_told(*reason));
+    let silent = Reason::ALL
+        .into_iter()
+        .filter(|reason| !is_told(*reason, false));
     let silent: Vec<_> = silent.map(Reason::code).collect();
     assert_eq!(silent, ["stale_roster", "digest_conflict", "flood"]);
 }

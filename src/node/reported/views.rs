@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hashpact_core::id::{EntryName, FeedId, MemberNumber, SetName, Slug, UnixMillis};
 use hashpact_core::leaf::{self, IndexRange, Leaf};
 use hashpact_core::reject::Rejection;
-use hashpact_store::quarantine::{LotName, Reason};
+use hashpact_store::quarantine::LotName;
 use hashpact_store::{FeedInfo, StoreError};
 
 use super::{LOTS_MAX, RANGES_MAX, Report, ReportedLot, is_told};
@@ -73,10 +73,8 @@ impl Node {
         if !self.desk().floods().options().tell_publishers || feed.own {
             return Ok(None);
         }
-        // ⚠ Of sets on the allow list the publisher would learn what is in them.
-        let sets = self.store().has_allow_sets();
-        let listed = |reason| matches!(reason, Reason::AllowList | Reason::NearAllowed);
-        let told = |name: &LotName| is_told(name.reason) && !(sets && listed(name.reason));
+        let allow_sets = self.store().has_allow_sets();
+        let told = |name: &LotName| is_told(name.reason, allow_sets);
         let lots = self.store().waiting_ranges(feed.no, told, RANGES_MAX)?;
         let lot = |(name, leaves, ranges): (LotName, u64, Vec<(u64, u64)>)| ReportedLot {
             reason: name.reason.code().to_owned(),
