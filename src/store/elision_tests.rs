@@ -22,7 +22,7 @@ fn one(first: u64) -> Vec<IndexRange> {
 
 /// The leaves of a feed from `from` to its end, as a chunk, those that `elide` names
 /// as records.
-fn chunk_of(
+pub(super) fn chunk_of(
     store: &Store,
     no: FeedNo,
     from: u64,

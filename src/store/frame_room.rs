@@ -1,7 +1,7 @@
 //! Frames of videos: how many those of one publisher may have in memory.
 //!
 //! Whoever keeps an index of near frames holds each of them, some 360 bytes, while a frame
-//! is 34 bytes of a leaf: what bounds the disk bounds no memory. So of entries beyond
+//! is 37 bytes of a leaf: what bounds the disk bounds no memory. So of entries beyond
 //! [`publisher_frames_max`](crate::StoreOptions::publisher_frames_max) no frame gets a
 //! posting, and their vPDQ waits in quarantine ([`Reason::Frames`]); their other signals
 //! count. When there is room again, or an operator says so, they get them
@@ -40,7 +40,7 @@ pub(crate) const LOT: LotName = LotName {
     reason: Reason::Frames,
     kind: SignalKind::Vpdq.number_byte(),
 };
-/// Leaves of one batch, and of one round: 8,000 bytes hold some 230 frames.
+/// Leaves of one batch, and of one round: each has 200 frames at most.
 const BATCH_LEAVES: usize = 64;
 /// Video entries after which it is looked anew which feeds a publisher has.
 const LOOK_EVERY: u32 = 256;
@@ -76,7 +76,8 @@ impl FrameClaim {
             Some(Decided::Released) => {
                 self.state.frames.fetch_add(more, Ordering::AcqRel);
                 self.claimed = self.claimed.saturating_add(more);
-                derived.frames = 0;
+                // They get postings, and stand in no count: see `uncounted`.
+                (derived.frames, derived.frames_uncounted) = (0, more);
                 return;
             }
             Some(Decided::Withheld) => false,

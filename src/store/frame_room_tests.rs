@@ -176,3 +176,38 @@ fn a_commit_that_fails_takes_no_room() {
     drop(writer);
     assert_eq!(store.frames(no).unwrap(), 0);
 }
+
+#[test]
+fn a_released_videos_frames_are_in_no_count_when_its_payload_comes_back() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let full = open_with(dirs[0].path(), 100);
+    let store = open_with(dirs[1].path(), FRAMES);
+    let no = full.create_feed(&new_feed(false, b"feed")).unwrap();
+    assert_eq!(store.create_feed(&new_feed(false, b"feed")).unwrap(), no);
+    let mut leaves = videos(0..3);
+    leaves.push(erase(1, 1));
+    let mut writer = full.writer(no).unwrap();
+    writer.append(&leaves).unwrap();
+    commit_signed(&mut writer);
+    drop(writer);
+    let size = full.feed(no).unwrap().stored;
+
+    say(&store, no, &leaves[..3]);
+    let waiting = size - 3;
+    assert_eq!(release(&store, no, &[waiting]), 1);
+    assert_eq!(store.frames(no).unwrap(), 2 * FRAMES);
+    sound(&store);
+    // It goes, and what took it away is held: so it is wanted again.
+    say(&store, no, &leaves[3..]);
+    assert_eq!(store.frames(no).unwrap(), FRAMES);
+    store.hold_retractions(no, [size - 1].into()).unwrap();
+    let mut writer = store.writer(no).unwrap();
+    let whole = super::elisions::chunk_of(&full, no, 0, size, |_| false);
+    let refilled = writer
+        .refill(&whole, &crate::RefillTerms::default())
+        .unwrap();
+    assert_eq!(refilled.leaves, 1);
+    drop(writer);
+    assert_eq!(store.frames(no).unwrap(), 2 * FRAMES);
+    sound(&store);
+}
