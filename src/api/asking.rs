@@ -3,11 +3,11 @@
 //!
 //! A turn is one call's work on a thread. Twice as many run as there are processors, since
 //! some wait for the disk, on as many threads of their own: with more, those that are woken
-//! for nothing keep a processor from those that have work. Some more single calls wait, half of them of one client at most; what comes beyond that is
-//! refused at once with how long to wait. Of streams no more than two calls for each
-//! turn run or wait at one time, the rest is read later: however many streams there are,
-//! a single call stands behind so many of theirs. So the time of an accepted call has a
-//! bound.
+//! for nothing keep a processor from those that have work. Some more single calls wait,
+//! half of them of one client at most; what comes beyond that is refused at once with how
+//! long to wait. Of streams no more than two calls for each turn run or wait at one time,
+//! the rest is read later: however many streams there are, a single call stands behind so
+//! many of theirs. So the time of an accepted call has a bound.
 
 use std::collections::HashMap;
 use std::num::NonZero;

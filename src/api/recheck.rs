@@ -8,7 +8,6 @@ use hashpact_core::signal::Signal;
 use hashpact_node::journal::{Answered, REFERENCE_MAX_BYTES, RecheckOf, RecheckRequest, Rechecked};
 use hashpact_node::model::JournalEntry;
 use hashpact_node::{Node, NodeError};
-
 use tonic::Status;
 
 use crate::convert::{self, set_name};

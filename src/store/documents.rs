@@ -17,7 +17,7 @@ pub(crate) const END: [u8; 64] = [0xff; 64];
 /// Evidence of two documents stands under its subject, which is shorter than what other
 /// evidence stands under.
 const SUBJECT_MAX_BYTES: usize = 31;
-/// What subjects begin with: `c` or `r`.
+/// What subjects begin with: `c`, `f` or `r`.
 const SUBJECTS: (&[u8], &[u8]) = (b"c", b"s");
 /// Subjects of which two documents of one version are kept: two rosters of 1 MiB at
 /// most, and more than a few are one story told again.

@@ -4,8 +4,8 @@
 //! None of it keeps waiting who asks this node: with nothing else to do it has the whole
 //! machine, beside look-ups it gives way. What is large is verified and read by threads
 //! that do so wholly; what is small, a retraction of today say, and all that writes, still
-//! gets a tenth of a busy core, so that no crowd of callers keeps it out. As many work at once as there are cores, and a
-//! few more may wait for the disk.
+//! gets a tenth of a busy core, so that no crowd of callers keeps it out. As many work at
+//! once as there are cores, and a few more may wait for the disk.
 
 use std::sync::Arc;
 

@@ -198,7 +198,8 @@ pub(crate) async fn prove(node: &Arc<Node>, case: Case, links: Vec<Source>) -> b
     finished.await.unwrap_or(false)
 }
 
-/// Checks evidence with all keys that the publisher ever had.
+/// Checks evidence with all keys that the publisher ever had in an epoch of the feed that
+/// the roster has opened.
 ///
 /// # Errors
 /// As [`ForkEvidence::verify`].

@@ -1,6 +1,6 @@
 //! Looks again at what waits for a conflict of digests, or for room for frames of videos,
-//! and at what allow lists name that changed, beside everything else: members decide how much that is, and what letting a leaf in
-//! costs.
+//! and at what allow lists name that changed, beside everything else: members decide how
+//! much that is, and what letting a leaf in costs.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
