@@ -32,7 +32,6 @@ pub mod near;
 pub mod opinions;
 pub mod past;
 pub mod policy;
-pub mod priority;
 pub mod proving;
 pub mod publish;
 pub mod quarantine;

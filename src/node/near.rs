@@ -23,7 +23,7 @@ use hashpact_store::{FeedNo, SignalWatch, Store, ToldOf};
 
 use crate::error::NodeError;
 use crate::matching::{NearValues, Nearest};
-use crate::priority::give_way_wholly;
+use hashpact_priority::give_way_wholly;
 
 /// Values of one commit that go in before look-ups see them: some 10 ms of work.
 const AT_ONCE: usize = 8_192;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use hashpact_core::card::EndpointPolicy;
 use hashpact_net::exchange::{Exchange, ExchangeOptions};
 use hashpact_node::Node;
-use hashpact_node::priority::give_way_wholly;
+use hashpact_priority::give_way_wholly;
 use hashpact_store::StoreOptions;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;

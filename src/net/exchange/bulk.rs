@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use hashpact_node::priority::{give_way, give_way_wholly};
+use hashpact_priority::{give_way, give_way_wholly};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -135,7 +135,7 @@ impl Drop for Threads {
 
 #[cfg(test)]
 mod tests {
-    use hashpact_node::priority::NICENESS;
+    use hashpact_priority::NICENESS;
 
     use super::*;
 

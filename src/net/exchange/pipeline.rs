@@ -15,6 +15,7 @@ use hashpact_core::leaf::{self, DESCRIBE, Describe, Leaf, RawLeaf};
 use hashpact_core::puller::{ChunkFacts, Head, JobId, Span};
 use hashpact_core::reject::Rejection;
 use hashpact_node::Node;
+use hashpact_priority::let_others;
 use tokio::sync::mpsc;
 
 use super::bulk::{Bulk, Size};
@@ -151,7 +152,7 @@ pub(crate) fn verify(node: &Node, part: PullPart, order: &Order) -> Result<Pulle
         size: order.head.size(),
         root: order.head.root(),
     };
-    let checked = chunk::verify(&parts, &head);
+    let checked = chunk::verify_by_pages(&parts, &head, let_others);
     if checked.is_err() {
         metrics::counter!("hashpact_verify_failures_total").increment(1);
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hashpact_priority::let_others;
 use rocksdb::{IngestExternalFileOptions, Options, SstFileWriter};
 
 use crate::error::{Result, StoreError};
@@ -39,6 +40,7 @@ impl SortedFile {
         let options = self.family.options(&inner.cache);
         write_file(&options, &self.path, |writer| {
             for (key, value) in &self.records {
+                let_others();
                 writer
                     .put(key, value)
                     .map_err(StoreError::engine("writing a file to ingest"))?;

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use hashpact_priority::{give_way_wholly, let_others_at_times};
 use rocksdb::{Options, SstFileWriter};
 
 use super::file::{ingest, new_path, write_file};
@@ -49,6 +50,8 @@ fn write_all(
     file: Option<&File>,
 ) -> Result<Vec<Written>> {
     let work = || -> Result<Vec<Written>> {
+        // Nobody waits for a file but the load: it holds no lock.
+        give_way_wholly();
         let signals = Family::Signals.options(&inner.cache);
         let refs = Family::Refs.options(&inner.cache);
         let mut written = Vec::new();
@@ -133,6 +136,7 @@ fn write_sorted(writer: &mut SstFileWriter<'_>, bytes: &[u8]) -> Result<()> {
     let skip = common_front(bytes);
     let mut order: Vec<(u64, u32)> = Vec::with_capacity(bytes.len() / 48);
     for (offset, key, _) in records(bytes) {
+        let_others_at_times();
         let offset = u32::try_from(offset).map_err(|_| damaged())?;
         order.push((eight(key, skip), offset));
     }
@@ -143,12 +147,14 @@ fn write_sorted(writer: &mut SstFileWriter<'_>, bytes: &[u8]) -> Result<()> {
             .map(|(key, _)| key)
     };
     order.sort_unstable_by(|a, b| {
+        let_others_at_times();
         a.0.cmp(&b.0)
             .then_with(|| key_of(a.1).cmp(&key_of(b.1)))
             .then_with(|| b.1.cmp(&a.1))
     });
     let mut last: Option<&[u8]> = None;
     for (_, offset) in order {
+        let_others_at_times();
         let offset = usize::try_from(offset).map_err(|_| damaged())?;
         let (key, value) = record_at(bytes, offset).ok_or_else(damaged)?;
         if last == Some(key) {

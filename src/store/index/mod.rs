@@ -14,6 +14,7 @@ use bytes::Bytes;
 use hashpact_core::leaf::{Leaf, RawLeaf};
 use hashpact_core::liveness::Liveness;
 use hashpact_core::merkle::CompactRange;
+use hashpact_priority::let_others;
 use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
 
@@ -134,6 +135,7 @@ impl Indexer {
             return Ok(());
         }
         for (index, leaf) in (first..).zip(leaves) {
+            let_others();
             self.take(inner, index, leaf)?;
         }
         Ok(())
@@ -143,6 +145,7 @@ impl Indexer {
     /// left.
     pub(crate) fn finish(&mut self, inner: &Inner, batch: &mut WriteBatch) -> Result<Outcome> {
         for (index, leaf) in std::mem::take(&mut self.waiting) {
+            let_others();
             let mut derived = derive(inner, &self.state, index, &leaf)?;
             self.pairs.check(inner, self.state.no, &mut derived)?;
             self.frames.check(inner, &mut derived);

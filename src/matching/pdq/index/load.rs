@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
+use hashpact_priority::let_others_at_times;
+
 use super::segment::{MANY, MAX_LEN, Segment};
 use super::writer::{Merge, merge_from, merge_live};
 use super::{PdqIndex, State};
@@ -17,7 +19,10 @@ impl PdqIndex {
     /// are seen at once, except for those held already.
     pub fn load(&self, values: impl IntoIterator<Item = [u8; 32]>, threads: usize) {
         let mut all: Vec<Words> = values.into_iter().map(|value| to_words(&value)).collect();
-        all.sort_unstable();
+        all.sort_unstable_by(|a, b| {
+            let_others_at_times();
+            a.cmp(b)
+        });
         // A merge under way ends first: its segment is one that this may take in.
         let _alone = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
         let (state, from) = {
@@ -32,6 +37,7 @@ impl PdqIndex {
         // What is held somewhere is counted where it lies, once the rest is in.
         let mut held = Vec::new();
         let new = all.chunk_by(|a, b| a == b).filter_map(|run| {
+            let_others_at_times();
             let (words, count) = (*run.first()?, run.len() as u64);
             if state.find(&words).is_some() {
                 held.push((words, count));

@@ -8,6 +8,8 @@
 //! Most buckets hold one value, so that a look-up waits for memory twice, then for the value. A head has three bytes
 //! while three suffice: a slot of 23 bits costs 1.1 MiB, and three to six bytes for each value.
 
+use hashpact_priority::let_others;
+
 use super::layout::{BALLS, Flips, Shape, WORD_BITS};
 use crate::pdq::value::Words;
 
@@ -49,6 +51,9 @@ pub(super) enum Bucket {
     /// Where their numbers start and how many there are.
     Many(u32, u32),
 }
+
+/// Values after which a build lets others have the core: some 20 µs.
+const STRETCH: usize = 4_096;
 
 /// Buffers of a build, used again for each slot.
 #[derive(Default)]
@@ -99,7 +104,10 @@ impl Slot {
     fn fill(&mut self, pairs: &[u64]) {
         let mut heads = Vec::new();
         let mut shared = Vec::new();
-        for bucket in pairs.chunk_by(|a, b| a >> 32 == b >> 32) {
+        for (n, bucket) in pairs.chunk_by(|a, b| a >> 32 == b >> 32).enumerate() {
+            if n.is_multiple_of(STRETCH) {
+                let_others();
+            }
             let Some(first) = bucket.first() else {
                 continue;
             };
@@ -296,11 +304,14 @@ fn number(n: usize) -> u32 {
 /// Leaves (key, value number) in `buffers.pairs`, sorted by key, then number: by radix, eight bits a pass.
 fn sort_by_key(shape: Shape, values: &[Words], buffers: &mut BuildBuffers) {
     buffers.pairs.clear();
-    let pairs = values
-        .iter()
-        .enumerate()
-        .map(|(id, value)| (u64::from(shape.key(value)) << 32) | id as u64);
-    buffers.pairs.extend(pairs);
+    buffers.pairs.reserve(values.len());
+    let mut numbered = values.iter().enumerate();
+    while buffers.pairs.len() < values.len() {
+        let_others();
+        let some = numbered.by_ref().take(STRETCH);
+        let pairs = some.map(|(id, value)| (u64::from(shape.key(value)) << 32) | id as u64);
+        buffers.pairs.extend(pairs);
+    }
     if shape.offset == 0 {
         return;
     }
@@ -308,21 +319,27 @@ fn sort_by_key(shape: Shape, values: &[Words], buffers: &mut BuildBuffers) {
     for pass in 0..shape.bits.div_ceil(8) {
         let digit = |pair: u64| ((pair >> (32 + 8 * pass)) & 0xff) as usize;
         let mut next = [0_usize; 256];
-        for &pair in &buffers.pairs {
-            if let Some(count) = next.get_mut(digit(pair)) {
-                *count += 1;
+        for pairs in buffers.pairs.chunks(STRETCH) {
+            let_others();
+            for &pair in pairs {
+                if let Some(count) = next.get_mut(digit(pair)) {
+                    *count += 1;
+                }
             }
         }
         let mut start = 0;
         for count in &mut next {
             start += std::mem::replace(count, start);
         }
-        for &pair in &buffers.pairs {
-            if let Some(at) = next.get_mut(digit(pair)) {
-                if let Some(place) = buffers.other.get_mut(*at) {
-                    *place = pair;
+        for pairs in buffers.pairs.chunks(STRETCH) {
+            let_others();
+            for &pair in pairs {
+                if let Some(at) = next.get_mut(digit(pair)) {
+                    if let Some(place) = buffers.other.get_mut(*at) {
+                        *place = pair;
+                    }
+                    *at += 1;
                 }
-                *at += 1;
             }
         }
         std::mem::swap(&mut buffers.pairs, &mut buffers.other);

@@ -4,12 +4,53 @@
 //! On Linux each thread has its own priority; elsewhere nothing here has an effect. Where
 //! the system refuses, that is said once and the work goes on.
 
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
 #[cfg(target_os = "linux")]
 use std::sync::Once;
+use std::time::{Duration, Instant};
 
 /// How much less than others threads that give way get of a busy core: at 10, about a
 /// tenth of what a thread of normal priority gets.
 pub const NICENESS: i32 = 10;
+
+/// How long a thread works on before it lets others have its core.
+const STRETCH: Duration = Duration::from_micros(200);
+
+/// Lets those that wait for the core have it, if this thread had it for long. ⚠ Not while a
+/// lock is held that they may wait for.
+///
+/// A system that favours throughput (`PREEMPT_NONE`, say) lets a thread finish its slice, 4 ms
+/// often, whoever wakes meanwhile and however low the thread's own priority is: only where a
+/// thread enters the system by itself does it look who else is there. So whatever works for
+/// long calls this every few dozen microseconds; a call costs some 30 ns.
+pub fn let_others() {
+    thread_local! {
+        static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    let now = Instant::now();
+    SINCE.with(|since| match since.get() {
+        Some(begun) if now.saturating_duration_since(begun) < STRETCH => {}
+        Some(_) => {
+            std::thread::yield_now();
+            since.set(Some(Instant::now()));
+        }
+        None => since.set(Some(now)),
+    });
+}
+
+/// As [`let_others`], for what is called for each of millions of small things: only one call
+/// of 256 looks at the clock.
+pub fn let_others_at_times() {
+    thread_local! {
+        static CALLS: Cell<u8> = const { Cell::new(0) };
+    }
+    let calls = CALLS.with(|calls| calls.replace(calls.get().wrapping_add(1)));
+    if calls == u8::MAX {
+        let_others();
+    }
+}
 
 /// Lowers the priority of the thread that calls, for good, and of those that it starts
 /// from now on: it gets about a tenth of a busy core, and is let finish what it began.
