@@ -113,3 +113,27 @@ fn readers_are_asked_to_recheck_and_find_what_they_answered_then() {
         member.assert_sound();
     }
 }
+
+#[test]
+fn a_reader_that_was_restarted_after_an_erasure_is_asked_all_the_same() {
+    let world = World::new(&["northstar", "tidepool"]);
+    let (north, tide) = (world.member("northstar"), world.member("tidepool"));
+    world.start_all();
+    north.create_set("confirmed", &["all"]);
+    let said = entries("recheck", 0..20);
+    north.import("confirmed", &said);
+    tide.wait_hits(&said, 20);
+    let why = ["--basis", "a court order", "--yes"];
+    north.json(&[&["erase", "confirmed#8"], &why[..]].concat());
+    tide.wait_hits(&said, 19);
+    // What it holds without a payload makes it check a head before it applies it.
+    assert!(tide.stop().success());
+    tide.start();
+    let why = ["--reason", "wrong", "--recheck", "--yes"];
+    for (entry, left) in [("confirmed#9", 18), ("confirmed#10", 17)] {
+        north.json(&[&["retract", entry], &why[..]].concat());
+        tide.wait_hits(&said, left);
+        until_true("the alarm", || alarm(tide));
+        assert_eq!(list(&recheck(tide, &["--ack"]), "acknowledged").len(), 1);
+    }
+}
