@@ -57,6 +57,11 @@ impl Latency {
         format!("{:.2} / {:.2} ms", self.p50, self.p99)
     }
 
+    /// Median and the slowest, of a few.
+    pub(super) fn worst(&self) -> String {
+        format!("{:.1} / {:.1} ms (p50 / slowest)", self.p50, self.max)
+    }
+
     /// Median and tail.
     pub(super) fn tail(&self) -> String {
         format!("{:.2} / {:.2} / {:.2} ms", self.p50, self.p99, self.p999)

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use hashpact_api::wire;
 use hashpact_api::wire::node_client::NodeClient;
+use hashpact_node::model::NewSet;
 use hashpact_store::StoreOptions;
 use serde::Serialize;
 use tokio::runtime::Runtime;
@@ -21,6 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
+use super::corrections::{self, Corrections};
 use super::entries::{self, Which};
 use super::latency::{Latency, Times};
 use super::lookup::Door;
@@ -61,6 +63,8 @@ struct Phase {
     half: Asked,
     /// At half of that rate, until the pull was over.
     beside_pull: Asked,
+    /// Meanwhile.
+    corrections: Corrections,
     pull: Pulled,
     pull_entries_per_s: f64,
 }
@@ -146,10 +150,17 @@ impl Asking {
         };
         let dir = dir.join(name);
         let node = trial.open(trial.seat(1)?, &dir, StoreOptions::default())?;
-        node.create_set(&super::new_set()?)
-            .map_err(CliError::failed)?;
-        // Other values than those of the set that is pulled.
-        import::fill_range(&node, self.entries..self.entries.saturating_mul(2))?;
+        // For nobody: the node of the other phase would find this member's set at the
+        // upstream, and pull it as its own.
+        let set = NewSet {
+            grants: Vec::new(),
+            ..super::new_set()?
+        };
+        node.create_set(&set).map_err(CliError::failed)?;
+        // Other values than those of the set that is pulled; some that nobody asks for.
+        let asked_end = self.entries.saturating_mul(2);
+        let end = asked_end.saturating_add(corrections::ENTRIES);
+        import::fill_range(&node, self.entries..end)?;
         super::wait_for_near(&node)?;
         let runtime = Runtime::new().map_err(CliError::failed)?;
         let socket = dir.join("api.sock");
@@ -174,10 +185,15 @@ impl Asking {
         stop.store(false, Ordering::Relaxed);
         let began = Instant::now();
         let beside = self.start(&runtime, &socket, ask, &pace)?;
+        let client = runtime.block_on(client::over_socket(socket.clone(), None))?;
+        let set = super::SET.to_owned();
+        let correcting = corrections::correct(client, set, asked_end, Arc::clone(&stop));
+        let correcting = runtime.spawn(correcting);
         let mut running = Running::on(node, trial.seat(1)?)?;
         let pull = running.pull_more(meters, &before, self.entries);
         stop.store(true, Ordering::Relaxed);
         let beside_pull = finish(&runtime, beside, began);
+        let corrected = runtime.block_on(correcting).map_err(CliError::failed);
         // All ends in order, whatever was answered.
         let closed = runtime.block_on(door.close());
         runtime.shutdown_timeout(Duration::from_secs(10));
@@ -185,6 +201,7 @@ impl Asking {
         let (beside_pull, pull) = (beside_pull?, pull?);
         closed?;
         Ok(Phase {
+            corrections: corrected??,
             alone,
             half,
             beside_pull,
@@ -367,6 +384,14 @@ fn print(report: &Report, context: &Context) -> Result<(), CliError> {
                 super::whole(phase.beside_pull.per_s),
             ),
             ("  p50 / p99 / p99.9", phase.beside_pull.latency_ms.tail()),
+            (
+                "  a mute meanwhile",
+                phase.corrections.mutes.latency_ms.worst(),
+            ),
+            (
+                "  a retraction meanwhile",
+                phase.corrections.retractions.latency_ms.worst(),
+            ),
             ("  pull, entries/s", super::whole(phase.pull_entries_per_s)),
         ]);
     }

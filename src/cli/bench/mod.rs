@@ -5,6 +5,7 @@
 //! object and removes what it made. Numbers are never judged here.
 
 mod coalition;
+mod corrections;
 mod entries;
 mod import;
 mod latency;
