@@ -14,8 +14,6 @@ use serde::Serialize;
 
 use super::error::CliError;
 
-/// Columns of a table.
-const WIDTH: u16 = 80;
 /// How long work goes on before a progress bar is shown.
 const PROGRESS_AFTER: Duration = Duration::from_secs(1);
 
@@ -110,12 +108,19 @@ impl Output {
         self.write(&text)
     }
 
-    /// Prints a table for people; nothing under `--json`.
+    /// Prints a table for people, broken to fit a terminal; nothing under `--json`.
     ///
     /// # Errors
     /// As [`line`](Self::line).
     pub fn table(&self, table: &Table) -> Result<(), CliError> {
-        for line in table.lines() {
+        let fitted = self.columns.map(|columns| {
+            let mut table = table.clone();
+            table
+                .set_content_arrangement(ContentArrangement::Dynamic)
+                .set_width(u16::try_from(columns).unwrap_or(u16::MAX));
+            table
+        });
+        for line in fitted.as_ref().unwrap_or(table).lines() {
             self.line(line.trim_end())?;
         }
         Ok(())
@@ -149,8 +154,6 @@ pub fn table(header: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(WIDTH)
         .set_header(header.iter().map(Cell::new));
     for column in right {
         if let Some(column) = table.column_mut(*column) {
@@ -454,13 +457,19 @@ mod tests {
     }
 
     #[test]
-    fn tables_keep_to_80_columns() {
+    fn tables_keep_to_a_terminal_and_are_whole_elsewhere() {
+        let name = "x".repeat(200);
         let mut table = table(&["feed", "entries"], &[1]);
-        table.add_row(["x".repeat(200), count(1_000_000)]);
-        assert!(
-            table
-                .lines()
-                .all(|line| line.trim_end().chars().count() <= 80)
-        );
+        table.add_row([name.clone(), count(1_000_000)]);
+        let pipe = crate::cli::Printed::default();
+        let output = Output::to(false, Box::new(pipe.clone()));
+        output.table(&table).unwrap();
+        assert!(pipe.text().contains(&name));
+        let terminal = crate::cli::Printed::default();
+        let output = Output::to(false, Box::new(terminal.clone())).with_columns(80);
+        output.table(&table).unwrap();
+        let shown = terminal.text();
+        let fits = |line: &str| line.chars().count() <= 80;
+        assert!(!shown.contains(&name) && shown.lines().all(fits), "{shown}");
     }
 }
