@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 use hashpact_api::wire;
 use hashpact_core::id::Digest;
 use hashpact_core::policy::{Action, Policy};
+use hashpact_node::policy::SHIPPED;
 use serde::Serialize;
 
 use super::Context;
@@ -138,10 +139,18 @@ fn check(file: Option<PathBuf>, context: &Context) -> Result<(), CliError> {
     })
 }
 
-/// There is no file, which is all right.
+/// There is no file, which is all right, unless the node that runs had one.
 fn shipped(path: &Path, context: &Context) -> Result<(), CliError> {
     let default = Policy::default().default_verdict().name();
     let file = path.display().to_string();
+    if let Some(digest) = kept(context) {
+        return Err(CliError::failed(format!(
+            "{file}: not there, and the node keeps to the policy that it read before, SHA-256 {digest}"
+        ))
+        .next(format!(
+            "put the file back; an empty one makes all {default}"
+        )));
+    }
     context.output.line(format_args!(
         "{file}: no policy file: as shipped, all is {default}"
     ))?;
@@ -154,6 +163,20 @@ fn shipped(path: &Path, context: &Context) -> Result<(), CliError> {
         problems: &[],
         warnings: None,
     })
+}
+
+/// The policy that the node which runs has in force from a file, if it has.
+fn kept(context: &Context) -> Option<String> {
+    let config = context.config_text().ok()?;
+    if !answers(&config.api.socket).ok()? {
+        return None;
+    }
+    let client = connect_or_embed(context).ok()?;
+    let status = client.call(client.node().status(wire::StatusRequest::default()));
+    status
+        .ok()
+        .map(|status| status.policy)
+        .filter(|name| name != SHIPPED)
 }
 
 /// Names in the rules that the node does not know; `None` where no node can be asked:
