@@ -117,10 +117,24 @@ impl Node {
         let past = self
             .store()
             .past_head(feed.no, order.as_of, self.clock().now())?;
-        let head = past.ok_or_else(missing)?.head;
+        let Some(past) = past else {
+            let heads = self.store().heads(feed.no, usize::MAX)?;
+            let oldest = heads.last().ok_or_else(missing)?;
+            return Err(NodeError::Misuse(format!(
+                "no head of so early is held here: the oldest one has {} leaves",
+                oldest.at().size
+            )));
+        };
+        let head = past.head;
         let at = head.at();
-        if order.entry.first >= at.size {
+        if order.entry.first >= feed.indexed {
             return Err(missing());
+        }
+        if order.entry.first >= at.size {
+            return Err(NodeError::Misuse(format!(
+                "{} was not published by then: the head of {} leaves ends before it",
+                order.entry, at.size
+            )));
         }
         // What was cut off since is of another history than the one held.
         if at.size > feed.indexed || self.store().root_at(feed.no, at.size)? != at.root {
