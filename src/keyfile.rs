@@ -289,7 +289,8 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 fn read_secret(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
-    files::check_secret(path).map_err(|(what, fix)| KeyFileError::Unsafe { what, fix })?;
+    files::check_secret(path, files::KEY_FIX)
+        .map_err(|(what, fix)| KeyFileError::Unsafe { what, fix })?;
     let file = File::open(path).map_err(|source| io_error(path, source))?;
     // Room for the whole file, so that no copy stays behind when the text grows.
     let room = usize::try_from(FILE_MAX_BYTES).unwrap_or_default();

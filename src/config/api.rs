@@ -14,6 +14,9 @@ use super::{Api, ApiClient, Files, files};
 /// The longest path of a Unix socket: `sun_path` of 108 bytes with its final NUL.
 const SOCKET_PATH_MAX_BYTES: usize = 107;
 
+const API_KEY_FIX: &str = "make the key: openssl genpkey -algorithm ec -pkeyopt ec_paramgen_curve:P-256 -out FILE; \
+                           chmod 600 FILE; or correct the path";
+
 const KEY_FIX: &str = "give the 64 hexadecimal digits that hashpact config client-key FILE prints";
 
 pub(super) fn api(section: Section<'_, '_>, files: Files) -> Option<Api> {
@@ -33,7 +36,7 @@ pub(super) fn api(section: Section<'_, '_>, files: Files) -> Option<Api> {
     let json_listen = section.parsed_or("json_listen", None, address, ADDRESS_FIX);
     let tls_key = section.path_or("tls_key", "keys/api-tls.key");
     let tls_certificate = section.path("tls_certificate");
-    let clients = clients(&section);
+    let (named, clients) = clients(&section);
     let api = Api {
         socket: socket?,
         http_listen: http_listen?,
@@ -44,7 +47,8 @@ pub(super) fn api(section: Section<'_, '_>, files: Files) -> Option<Api> {
         clients,
     };
     if api.needs_clients() {
-        if api.clients.is_empty() {
+        // One that is wrong is told by itself.
+        if named == 0 {
             let key = if api.grpc_listen.is_some() {
                 "grpc_listen"
             } else {
@@ -57,7 +61,11 @@ pub(super) fn api(section: Section<'_, '_>, files: Files) -> Option<Api> {
             );
         }
         if files == Files::Check {
-            note_file(&section, "tls_key", files::check_secret(&api.tls_key));
+            note_file(
+                &section,
+                "tls_key",
+                files::check_secret(&api.tls_key, API_KEY_FIX),
+            );
             if let Some(path) = &api.tls_certificate {
                 note_file(&section, "tls_certificate", files::check_public(path));
             }
@@ -67,10 +75,13 @@ pub(super) fn api(section: Section<'_, '_>, files: Files) -> Option<Api> {
     Some(api)
 }
 
-fn clients(section: &Section<'_, '_>) -> Vec<ApiClient> {
+/// How many clients are named, and those of which all is right.
+fn clients(section: &Section<'_, '_>) -> (usize, Vec<ApiClient>) {
     let mut clients: Vec<ApiClient> = Vec::new();
     let (mut names, mut keys) = (BTreeSet::new(), BTreeSet::new());
-    for client in section.sections("clients") {
+    let sections = section.sections("clients");
+    let named = sections.len();
+    for client in sections {
         let name = client.required("name", Slug::parse, "give it a name for the logs");
         let key = client.required("key", Digest::from_hex, KEY_FIX);
         let role = client.required(
@@ -90,7 +101,7 @@ fn clients(section: &Section<'_, '_>) -> Vec<ApiClient> {
         }
         client.finish();
     }
-    clients
+    (named, clients)
 }
 
 fn role(text: &str) -> Result<Role, &'static str> {

@@ -8,12 +8,16 @@ use std::path::Path;
 /// Bits of group and others: any of them lets somebody else at the file.
 const OTHERS: u32 = 0o077;
 
-/// Checks that `path` is a file of this user that nobody else can open.
+/// What to do where a key of the node is missing.
+pub(crate) const KEY_FIX: &str = "hashpact init makes the keys; or correct the path";
+
+/// Checks that `path` is a file of this user that nobody else can open; `fix` says what to do
+/// where it is missing.
 ///
 /// # Errors
 /// What is wrong, and what to do.
-pub(crate) fn check_secret(path: &Path) -> Result<(), (String, String)> {
-    let found = metadata(path, "hashpact init makes the keys; or correct the path")?;
+pub(crate) fn check_secret(path: &Path, fix: &str) -> Result<(), (String, String)> {
+    let found = metadata(path, fix)?;
     let mode = found.mode() & 0o7777;
     let shown = path.display();
     if mode & OTHERS != 0 {
@@ -64,7 +68,7 @@ mod tests {
         let path = folder.path().join("secret");
         std::fs::write(&path, "x").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        check_secret(&path)
+        check_secret(&path, KEY_FIX)
     }
 
     #[test]
@@ -85,6 +89,6 @@ mod tests {
     #[test]
     fn a_folder_is_no_secret() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(check_secret(folder.path()).is_err());
+        assert!(check_secret(folder.path(), KEY_FIX).is_err());
     }
 }

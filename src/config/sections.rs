@@ -156,7 +156,7 @@ fn keys(section: Section<'_, '_>, files: Files) -> Option<Keys> {
         ];
         for (name, path) in secrets {
             if let Some(path) = path {
-                note_file(&section, name, files::check_secret(path));
+                note_file(&section, name, files::check_secret(path, files::KEY_FIX));
             }
         }
         if let Some(path) = &tls_certificate {

@@ -67,7 +67,7 @@ impl Form {
             let why = format!("of another version than {}", self.version);
             return Rejection::invalid(self.what, why);
         }
-        Rejection::malformed(self.what, "this is no such file")
+        Rejection::malformed(self.what, "it does not begin as such a file does")
     }
 }
 
