@@ -55,6 +55,7 @@ pub fn run(args: &EraseArgs, context: &Context) -> Result<(), CliError> {
     let asked = selectors.len();
     let client = connect_or_embed(context)?;
     let requests = messages(args, &set, selectors);
+    let set = SelectorArgs::whole_name(set, &client.config().member.slug);
     if !args.yes {
         let mut dry = requests.clone();
         dry.iter_mut()

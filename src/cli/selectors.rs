@@ -1,6 +1,7 @@
 //! Which entries of an own set a command means: names, signals, source references, or
 //! a file of them.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -85,6 +86,15 @@ impl SelectorArgs {
     /// When none is, or several are.
     pub fn set(&self) -> Result<String, CliError> {
         set_of(self)
+    }
+
+    /// A set by its whole name, as all that is printed says it.
+    pub fn whole_name(set: String, own: impl Display) -> String {
+        if set.contains('/') {
+            set
+        } else {
+            format!("{own}/{set}")
+        }
     }
 
     /// How much is named on the command line itself.

@@ -14,7 +14,9 @@ fn recheck(member: &Member, line: &[&str]) -> Value {
 
 fn alarm(member: &Member) -> bool {
     let status = member.json(&["status"]);
-    status["notices"].to_string().contains("ask to recheck")
+    status["notices"]
+        .to_string()
+        .contains("to recheck what was done")
 }
 
 #[test]

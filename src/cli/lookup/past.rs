@@ -12,7 +12,7 @@ use super::item::Item;
 use crate::cli::Context;
 use crate::cli::client::{Client, connect_or_embed};
 use crate::cli::error::{CliError, Exit};
-use crate::cli::output::{count, note, stamp, table, time};
+use crate::cli::output::{count, counted, note, stamp, table, time};
 use crate::cli::proof::make::AsOf;
 use crate::cli::values::SetReference;
 use crate::config::policy;
@@ -273,10 +273,16 @@ impl UnknownObject {
     }
 
     fn words(&self) -> String {
-        let (set, many) = (&self.set, count(self.count));
+        let (set, many) = (&self.set, |one, all| counted(self.count, one, all));
         match self.code.as_str() {
-            "payloads_gone" => format!("{set}: {many} entries of then have no content here now"),
-            "opinions_gone" => format!("{set}: {many} opinions of then have no content here now"),
+            "payloads_gone" => {
+                let entries = many("entry", "entries");
+                format!("{set}: {entries} of then without content here now")
+            }
+            "opinions_gone" => {
+                let opinions = many("opinion", "opinions");
+                format!("{set}: {opinions} of then without content here now")
+            }
             "heads_pruned" => format!("{set}: changed about then, and heads of then are pruned"),
             "cut_off" => format!("{set}: a roster cut off what stood then"),
             NOT_RUNNING => "this node did not run then, or on a store that is gone".to_owned(),

@@ -265,9 +265,16 @@ impl Node {
         let requests = self.recheck_requests(&RecheckOf::default())?;
         Ok(requests.first().map(|first| {
             let (count, set, leaf) = (requests.len(), &first.set, first.withdrawal.leaf);
+            let (who, whose) = match count {
+                1 => (format!("a retraction, {set}#{leaf}, asks"), "its"),
+                _ => (
+                    format!("{count} retractions, {set}#{leaf} among them, ask"),
+                    "their",
+                ),
+            };
             format!(
-                "ALARM: {count} retractions, {set}#{leaf} among them, ask to recheck what was done \
-                 because of their entries: hashpact receipts --recheck, then with --ack"
+                "ALARM: {who} to recheck what was done because of {whose} entries: hashpact \
+                 receipts --recheck, then with --ack"
             )
         }))
     }
