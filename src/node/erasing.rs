@@ -43,7 +43,7 @@ impl Node {
     fn settle_feed(&self, no: FeedNo, from: u64) -> Result<(), NodeError> {
         let mut writer = self.store().writer(no)?;
         self.settle(&mut writer, from)?;
-        self.hear_rechecks(&writer.info(), from)
+        self.hear_rechecks(&mut writer, from)
     }
 
     /// Rewrites the files in which dropped payloads may still lie, if there are any.

@@ -118,6 +118,9 @@ impl Node {
             .store()
             .past_head(feed.no, order.as_of, self.clock().now())?;
         let Some(past) = past else {
+            if order.as_of == AsOf::Now {
+                return Err(missing());
+            }
             let heads = self.store().heads(feed.no, usize::MAX)?;
             let oldest = heads.last().ok_or_else(missing)?;
             return Err(NodeError::Misuse(format!(
@@ -127,10 +130,10 @@ impl Node {
         };
         let head = past.head;
         let at = head.at();
-        if order.entry.first >= feed.indexed {
-            return Err(missing());
-        }
         if order.entry.first >= at.size {
+            if order.entry.first >= feed.indexed {
+                return Err(missing());
+            }
             return Err(NodeError::Misuse(format!(
                 "{} was not published by then: the head of {} leaves ends before it",
                 order.entry, at.size

@@ -60,6 +60,10 @@ pub(crate) struct FeedRow {
     /// What the stored leaves take, by [`crate::space::leaf_bytes`].
     #[prost(uint64, tag = "12")]
     pub(crate) bytes: u64,
+    /// Of retract leaves below this index it was heard whether they ask to recheck; 0 where
+    /// that was never noted.
+    #[prost(uint64, tag = "13")]
+    pub(crate) heard: u64,
 }
 
 /// The row of a feed that hardly ever changes.

@@ -118,3 +118,29 @@ fn an_erase_leaf_that_names_what_is_erased_reads_no_page_of_it() {
     commit_signed(&mut writer);
     assert_eq!(writer.drop_erased().unwrap(), 44);
 }
+
+#[test]
+fn how_far_retractions_were_heard_outlives_a_start_and_ends_with_what_is_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let no = feed(&store, &[retract(range(4, 1))]);
+    let mut writer = store.writer(no).unwrap();
+    assert_eq!(writer.heard(), 0);
+    writer.heard_to(601, true).unwrap();
+    drop(writer);
+    let mut writer = store.writer(no).unwrap();
+    writer.append(&[retract(range(5, 1))]).unwrap();
+    commit_signed(&mut writer);
+    // Of the newest one nothing is noted for good.
+    writer.heard_to(602, false).unwrap();
+    assert_eq!(writer.heard(), 602);
+    drop(writer);
+    drop(store);
+    let store = open(dir.path());
+    let mut writer = store.writer(no).unwrap();
+    assert_eq!(writer.heard(), 601);
+    writer.open_epoch(1, 600).unwrap();
+    assert_eq!(writer.heard(), 600);
+    drop(writer);
+    sound(&store);
+}

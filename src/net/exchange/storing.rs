@@ -84,9 +84,6 @@ struct Work {
     writer: Option<FeedWriter>,
     /// Leaves came back, retractions perhaps among them, that were not reviewed.
     refilled: bool,
-    /// The first leaf of those that were counted for a check, and of which nobody heard
-    /// what they ask for.
-    unheard: Option<u64>,
     failed: bool,
 }
 
@@ -273,7 +270,6 @@ impl Desk {
         }
         let committed = busy("commit", || writer.commit(None))?;
         let no = writer.feed_no();
-        work.unheard = work.unheard.or(Some(committed.indexed_from));
         if !self.own {
             let from = if refilled { 0 } else { committed.indexed_from };
             self.node.review_retractions(no, from)?;
@@ -320,9 +316,7 @@ impl Desk {
         let from = if refilled { 0 } else { before.indexed };
         self.node.settle(writer, from)?;
         let after = writer.info();
-        let unheard = work.unheard.unwrap_or(before.indexed);
-        self.node.hear_rechecks(&after, unheard)?;
-        work.unheard = None;
+        self.node.hear_rechecks(writer, before.indexed)?;
         // Given back before anybody is told: a publisher may want it at once.
         work.writer = None;
         if self.own {

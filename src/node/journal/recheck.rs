@@ -9,7 +9,7 @@ use hashpact_core::id::{EntryName, FeedId, SetName, UnixMillis};
 use hashpact_core::leaf::{self, IndexRange, Leaf, RetractReason};
 use hashpact_core::policy::Verdict;
 use hashpact_core::signal::{Signal, SignalKind};
-use hashpact_store::{FeedInfo, JournalEntry, JournalRow, RecheckAsked};
+use hashpact_store::{FeedInfo, FeedWriter, JournalEntry, JournalRow, RecheckAsked};
 use tracing::{info, warn};
 
 use super::digest;
@@ -223,17 +223,30 @@ impl Node {
         }))
     }
 
-    /// Notes which of the retractions from leaf `from` on, that count, ask to recheck; for
-    /// the leaves of each commit, once they are settled. Nothing was answered from a set
-    /// before its first pull, so nothing is asked then. Blocking.
+    /// Notes which of the retractions that nobody heard yet, and that count, ask to recheck;
+    /// after each commit of a head, once it is settled. Where it was never noted how far
+    /// they were heard, `before` is: nothing was answered from a set before its first pull,
+    /// so nothing is asked then. Blocking.
     ///
     /// # Errors
-    /// What the store answers.
-    pub fn hear_rechecks(&self, feed: &FeedInfo, from: u64) -> Result<(), NodeError> {
-        if feed.own || from == 0 {
+    /// What the store answers; they are heard the next time.
+    pub fn hear_rechecks(&self, writer: &mut FeedWriter, before: u64) -> Result<(), NodeError> {
+        let feed = writer.info();
+        if feed.own {
             return Ok(());
         }
+        let from = match writer.heard() {
+            0 => before,
+            heard => heard,
+        };
+        let asked = from > 0 && self.hear(&feed, from)?;
+        Ok(writer.heard_to(feed.indexed, asked)?)
+    }
+
+    /// Notes those from leaf `from` on; answers whether there are any.
+    fn hear(&self, feed: &FeedInfo, from: u64) -> Result<bool, NodeError> {
         let store = self.store();
+        let mut any = false;
         let held = store.held_retractions(feed.no)?;
         for leaf in store.retractions(feed.no, from, LOOKED_AT)? {
             let raw = store.read_leaf(feed.no, leaf)?;
@@ -256,8 +269,9 @@ impl Node {
                     leaf, "too many retractions ask to recheck"
                 );
             }
+            any = true;
         }
-        Ok(())
+        Ok(any)
     }
 
     /// What wants attention of it.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use hashpact_priority::{give_way_wholly, let_others_at_times};
+use hashpact_priority::let_others_at_times;
 use rocksdb::{Options, SstFileWriter};
 
 use super::file::{ingest, new_path, write_file};
@@ -50,8 +50,6 @@ fn write_all(
     file: Option<&File>,
 ) -> Result<Vec<Written>> {
     let work = || -> Result<Vec<Written>> {
-        // Nobody waits for a file but the load: it holds no lock.
-        give_way_wholly();
         let signals = Family::Signals.options(&inner.cache);
         let refs = Family::Refs.options(&inner.cache);
         let mut written = Vec::new();

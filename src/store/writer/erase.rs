@@ -129,6 +129,31 @@ impl FeedWriter {
         Ok(())
     }
 
+    /// Up to where retract leaves were asked whether they ask to recheck; 0 where that was
+    /// never noted.
+    #[must_use]
+    pub fn heard(&self) -> u64 {
+        read(&self.state.live).row.heard
+    }
+
+    /// Notes it. Where one of them did ask, for good: it is not to be told again after it
+    /// was acknowledged. Else it goes with the next commit.
+    ///
+    /// # Errors
+    /// What RocksDB answers.
+    pub fn heard_to(&mut self, end: u64, asked: bool) -> Result<()> {
+        let mut row = read(&self.state.live).row.clone();
+        row.heard = end;
+        if asked {
+            // Crash: before, they are heard again; after, they are not.
+            let mut batch = WriteBatch::default();
+            self.state.put_row(&self.inner, &mut batch, &row)?;
+            self.inner.write_synced(batch, "noting what was heard")?;
+        }
+        self.state.live_mut().row = row;
+        Ok(())
+    }
+
     /// Takes from memory what payloads that were dropped had said.
     pub(super) fn forget_dropped(&mut self) -> Result<()> {
         let indexed = read(&self.state.live).row.indexed;

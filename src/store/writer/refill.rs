@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hashpact_core::chunk::VerifiedChunk;
-use hashpact_core::leaf::{ERASE, PUBLISH, RawLeaf};
+use hashpact_core::leaf::{ERASE, PUBLISH, RETRACT, RawLeaf};
 use hashpact_core::puller::{Growth, GrowthLimit};
 use hashpact_core::reject::Rejection;
 use rocksdb::WriteBatch;
@@ -187,9 +187,11 @@ impl FeedWriter {
                     self.beside.marks.add(*lot, index);
                 }
                 killing |= derived.killer.is_some();
-                if leaf.kind == ERASE {
+                match leaf.kind {
                     // What it names is looked at again.
-                    row.erased = row.erased.min(index);
+                    ERASE => row.erased = row.erased.min(index),
+                    RETRACT => row.heard = row.heard.min(index),
+                    _ => {}
                 }
                 if describes(describe.as_ref(), &derived) {
                     describe = derived.describe.clone().map(|payload| (index, payload));

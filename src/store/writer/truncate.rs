@@ -66,6 +66,7 @@ impl FeedWriter {
         let liveness = killers::rebuild(&self.inner, self.state.no, row.indexed)?;
         let describe = self.describe_below(&row)?;
         row.erased = row.erased.min(row.indexed);
+        row.heard = row.heard.min(row.indexed);
         row.describe_plus_one = describe
             .as_ref()
             .map_or(0, |(index, _)| index.saturating_add(1));
