@@ -1,7 +1,7 @@
 //! Threads that give way: what is pulled, served and indexed in bulk keeps nobody waiting
 //! who asks this node.
 //!
-//! On Linux each thread has its own priority; elsewhere nothing here has an effect. Where
+//! On Linux each thread has its own priority; elsewhere only [`let_others`] has an effect. Where
 //! the system refuses, that is said once and the work goes on.
 
 #![forbid(unsafe_code)]
@@ -17,6 +17,8 @@ pub const NICENESS: i32 = 10;
 
 /// How long a thread works on before it lets others have its core.
 const STRETCH: Duration = Duration::from_micros(200);
+/// Who did not call for so long waited for something, and begins anew.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Lets those that wait for the core have it, if this thread had it for long. ⚠ Not while a
 /// lock is held that they may wait for.
@@ -27,17 +29,19 @@ const STRETCH: Duration = Duration::from_micros(200);
 /// long calls this every few dozen microseconds; a call costs some 30 ns.
 pub fn let_others() {
     thread_local! {
-        static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+        static BEGUN: Cell<Option<Instant>> = const { Cell::new(None) };
     }
     let now = Instant::now();
-    SINCE.with(|since| match since.get() {
-        Some(begun) if now.saturating_duration_since(begun) < STRETCH => {}
-        Some(_) => {
-            std::thread::yield_now();
-            since.set(Some(Instant::now()));
-        }
-        None => since.set(Some(now)),
-    });
+    BEGUN.with(
+        |begun| match begun.get().map(|at| now.saturating_duration_since(at)) {
+            Some(worked) if worked < STRETCH => {}
+            Some(worked) if worked < PAUSE => {
+                std::thread::yield_now();
+                begun.set(Some(Instant::now()));
+            }
+            Some(_) | None => begun.set(Some(now)),
+        },
+    );
 }
 
 /// As [`let_others`], for what is called for each of millions of small things: only one call

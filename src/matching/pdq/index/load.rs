@@ -53,7 +53,8 @@ impl PdqIndex {
         drop(all);
         let new = Arc::new(new);
         let parts: Vec<_> = chosen.iter().chain([&new]).cloned().collect();
-        let merged = Segment::build(merge_live(&parts), threads);
+        let values = merge_live(&parts).inspect(|_| let_others_at_times());
+        let merged = Segment::build(values, threads);
         self.install_load(&parts, &new, merged, &mut held);
         drop(parts);
         for (words, count) in held {

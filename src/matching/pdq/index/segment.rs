@@ -2,8 +2,6 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use hashpact_priority::let_others_at_times;
-
 use super::layout::{self, MAX_REACH};
 use super::slot::{BuildBuffers, Slot};
 use crate::pdq::MAX_DISTANCE;
@@ -42,10 +40,7 @@ impl Segment {
     pub(super) fn plain(entries: impl IntoIterator<Item = (Words, u8)>) -> Self {
         let (values, counts): (Vec<_>, Vec<_>) = entries
             .into_iter()
-            .map(|(words, count)| {
-                let_others_at_times();
-                (words, AtomicU8::new(count))
-            })
+            .map(|(words, count)| (words, AtomicU8::new(count)))
             .unzip();
         Self {
             values: values.into(),

@@ -11,6 +11,7 @@
 use hashpact_priority::let_others;
 
 use super::layout::{BALLS, Flips, Shape, WORD_BITS};
+use super::writer::INLINE_MAX;
 use crate::pdq::value::Words;
 
 /// A word of the key bitmap in which some keys looked for occur.
@@ -106,7 +107,7 @@ impl Slot {
         let mut shared = Vec::new();
         for (n, bucket) in pairs.chunk_by(|a, b| a >> 32 == b >> 32).enumerate() {
             if n.is_multiple_of(STRETCH) {
-                let_others();
+                let_others_in(pairs.len());
             }
             let Some(first) = bucket.first() else {
                 continue;
@@ -289,6 +290,14 @@ fn value_of(pair: u64) -> u32 {
     value
 }
 
+/// Lets others have the core in a build of so many values. ⚠ What a writer builds itself,
+/// under a lock that others wait for, is small.
+fn let_others_in(values: usize) {
+    if values > INLINE_MAX {
+        let_others();
+    }
+}
+
 /// Numbers within a segment fit 32 bits: [`super::segment::MAX_LEN`].
 #[inline(always)]
 #[expect(
@@ -307,7 +316,7 @@ fn sort_by_key(shape: Shape, values: &[Words], buffers: &mut BuildBuffers) {
     buffers.pairs.reserve(values.len());
     let mut numbered = values.iter().enumerate();
     while buffers.pairs.len() < values.len() {
-        let_others();
+        let_others_in(values.len());
         let some = numbered.by_ref().take(STRETCH);
         let pairs = some.map(|(id, value)| (u64::from(shape.key(value)) << 32) | id as u64);
         buffers.pairs.extend(pairs);
@@ -320,7 +329,7 @@ fn sort_by_key(shape: Shape, values: &[Words], buffers: &mut BuildBuffers) {
         let digit = |pair: u64| ((pair >> (32 + 8 * pass)) & 0xff) as usize;
         let mut next = [0_usize; 256];
         for pairs in buffers.pairs.chunks(STRETCH) {
-            let_others();
+            let_others_in(values.len());
             for &pair in pairs {
                 if let Some(count) = next.get_mut(digit(pair)) {
                     *count += 1;
@@ -332,7 +341,7 @@ fn sort_by_key(shape: Shape, values: &[Words], buffers: &mut BuildBuffers) {
             start += std::mem::replace(count, start);
         }
         for pairs in buffers.pairs.chunks(STRETCH) {
-            let_others();
+            let_others_in(values.len());
             for &pair in pairs {
                 if let Some(at) = next.get_mut(digit(pair)) {
                     if let Some(place) = buffers.other.get_mut(*at) {

@@ -8,13 +8,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use hashpact_priority::let_others_at_times;
+
 use super::segment::{MANY, MAX_LEN, Segment};
 use super::tail::Tail;
 use super::{PdqIndex, Place, State};
 use crate::pdq::value::{Words, to_words};
 
 /// A writer merges what is at most so large at once; larger segments are left to [`PdqIndex::merge`].
-const INLINE_MAX: usize = 32_768;
+pub(super) const INLINE_MAX: usize = 32_768;
 
 /// A merge takes a segment in as soon as those after it hold one in so many of its values.
 const MERGE_RATIO: usize = 4;
@@ -181,7 +183,8 @@ impl PdqIndex {
             writer.merge = Some(Merge::new(from, state.segments.len()));
             chosen
         };
-        let merged = Segment::build(merge_live(&chosen), threads);
+        let values = merge_live(&chosen).inspect(|_| let_others_at_times());
+        let merged = Segment::build(values, threads);
         self.install(&chosen, merged);
         true
     }
