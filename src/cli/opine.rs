@@ -216,7 +216,8 @@ mod tests {
 
     #[test]
     fn reasons_fit_the_page() {
-        let (context, printed) = Context::for_test(false);
+        let (mut context, printed) = Context::for_test(false);
+        context.output = context.output.with_columns(80);
         list_reasons(&context).unwrap();
         assert!(
             printed

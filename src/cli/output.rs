@@ -1,4 +1,4 @@
-//! What commands print: lines, tables of at most 80 columns, one JSON object.
+//! What commands print: lines, tables that fit a terminal, one JSON object.
 //!
 //! Results go to standard output, everything else to standard error. Writing
 //! never panics: a reader that went away ends the command quietly.

@@ -59,11 +59,11 @@ pub(super) async fn correct(
     stop: Arc<AtomicBool>,
 ) -> Result<Corrections, CliError> {
     let (mut mutes, mut retractions) = (Times::default(), Times::default());
-    for turn in 0..ENTRIES / 2 {
+    'all: for turn in 0..ENTRIES / 2 {
         for retract in [false, true] {
             tokio::time::sleep(EVERY).await;
             if stop.load(Ordering::Relaxed) {
-                break;
+                break 'all;
             }
             let signal = wire_signal(first + 2 * turn + u64::from(retract));
             let begun = Instant::now();
