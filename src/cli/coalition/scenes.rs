@@ -562,7 +562,8 @@ fn words_that_differ_admit_nobody() {
     let wrong = ["abandon"; 12].join(" ");
     let line = ["admit", &north, "--fingerprint", &wrong];
     let refused = board.draft_as("ann", &line).unwrap_err().to_string();
-    assert!(refused.contains("word 1 of the fingerprint"), "{refused}");
+    // The first, unless chance made that one the same.
+    assert!(refused.contains(" of the fingerprint is not"), "{refused}");
     assert!(!Path::new(&board.draft("ann", 2)).exists());
     // The request itself says which words are right.
     let drafted = board.draft_as("ann", &["admit", &north, "--yes"]).unwrap();
