@@ -18,7 +18,7 @@ use hashpact_core::verified::Verified;
 use hashpact_node::cosignatures::{WitnessKeys, cosigned};
 use hashpact_node::hub::Change;
 use hashpact_node::{Node, NodeError};
-use hashpact_store::StoreError;
+use hashpact_store::{HeadRef, StoreError};
 
 use super::driver::Driver;
 use crate::types;
@@ -37,7 +37,9 @@ pub(super) struct Beside {
 }
 
 struct Waiting {
-    rank: (u32, u64),
+    /// ⚠ With its root: what a witness said of one side of a fork is nothing that it said of
+    /// the other, which may be the one that takes effect here.
+    at: HeadRef,
     said: Said,
 }
 
@@ -112,8 +114,15 @@ impl Driver {
         if self.only_witnesses() {
             return;
         }
-        let rank = (head.checkpoint.origin.epoch, head.size());
-        let (claimed, mut refused) = claimed(announced, &self.known(announced.feed, rank));
+        let at = HeadRef {
+            epoch: head.checkpoint.origin.epoch,
+            size: head.size(),
+            root: head.checkpoint.root,
+        };
+        let Some(known) = self.known(announced.feed, at) else {
+            return;
+        };
+        let (claimed, mut refused) = claimed(announced, &known);
         let (said, unverified) = verify(&self.node, &claimed, head);
         refused.extend(unverified);
         for rejection in refused.iter().take(REFUSED_MAX) {
@@ -122,37 +131,35 @@ impl Driver {
         if said.is_empty() {
             return;
         }
-        match self.keep(announced.feed, rank, said) {
+        match self.keep(announced.feed, at, said) {
             Ok(None) => {}
-            Ok(Some(early)) => self.beside.wait(announced.feed, rank, early),
+            Ok(Some(early)) => self.beside.wait(announced.feed, at, early),
             Err(error) => {
                 tracing::error!(%error, code = error.code(), "keeping cosignatures");
             }
         }
     }
 
-    /// The newest word of each on a head, kept or waiting for it.
-    fn known(&self, feed: FeedId, rank: (u32, u64)) -> Said {
+    /// The newest word of each on a head, kept or waiting for it; `None` where another root
+    /// of that size is held, beside which nothing of it is kept.
+    fn known(&self, feed: FeedId, at: HeadRef) -> Option<Said> {
         let store = self.node.store();
         let no = store.feed_no(&feed);
-        let head = no.and_then(|no| store.head(no, rank.0, rank.1).ok().flatten());
+        let head = no.and_then(|no| store.head(no, at.epoch, at.size).ok().flatten());
+        if head.as_ref().is_some_and(|head| head.at() != at) {
+            return None;
+        }
         let mut known = head.as_ref().map(Said::kept).unwrap_or_default();
         if let Some(waiting) = self.beside.waiting.get(&feed)
-            && waiting.rank == rank
+            && waiting.at == at
         {
             known.merge(waiting.said.clone());
         }
-        known
+        Some(known)
     }
 
     /// This node's own cosignature goes beside the head, where that is held.
-    pub(super) fn beside_own(
-        &mut self,
-        feed: FeedId,
-        rank: (u32, u64),
-        line: Bytes,
-        now: UnixMillis,
-    ) {
+    pub(super) fn beside_own(&mut self, feed: FeedId, at: HeadRef, line: Bytes, now: UnixMillis) {
         let Ok(parsed) = SignatureLine::parse(&line) else {
             return;
         };
@@ -162,9 +169,9 @@ impl Driver {
         let mut said = Said::default();
         let word = (now.0 / 1_000, line);
         said.cosignatures.insert(parsed.name, word);
-        match self.keep(feed, rank, said) {
+        match self.keep(feed, at, said) {
             Ok(None) => {}
-            Ok(Some(early)) => self.beside.wait(feed, rank, early),
+            Ok(Some(early)) => self.beside.wait(feed, at, early),
             Err(error) => {
                 tracing::error!(%error, code = error.code(), "keeping an own cosignature");
             }
@@ -173,28 +180,27 @@ impl Driver {
 
     /// A head took effect: what waited for it is kept beside it.
     pub(super) fn beside_applied(&mut self, feed: FeedId, rank: (u32, u64)) {
-        if let Some(said) = self.beside.take(feed, rank)
-            && let Err(error) = self.keep(feed, rank, said)
+        if let Some((at, said)) = self.beside.take(feed, rank)
+            && let Err(error) = self.keep(feed, at, said)
         {
             tracing::error!(%error, code = error.code(), "keeping cosignatures");
         }
     }
 
     /// Keeps what was said beside a head that the store has; gives it back where it
-    /// has not.
-    fn keep(
-        &self,
-        feed: FeedId,
-        (epoch, size): (u32, u64),
-        new: Said,
-    ) -> Result<Option<Said>, NodeError> {
+    /// has none of that size. ⚠ Beside that very head alone.
+    fn keep(&self, feed: FeedId, at: HeadRef, new: Said) -> Result<Option<Said>, NodeError> {
         let store = self.node.store();
         let Some(no) = store.feed_no(&feed) else {
             return Ok(Some(new));
         };
-        let Some(mut head) = store.head(no, epoch, size)? else {
+        let Some(mut head) = store.head(no, at.epoch, at.size)? else {
             return Ok(Some(new));
         };
+        if head.at() != at {
+            // Another root of that size: the fork is told elsewhere.
+            return Ok(None);
+        }
         let mut said = Said::kept(&head);
         if !said.merge(new) {
             return Ok(None);
@@ -202,7 +208,7 @@ impl Driver {
         let lines = said.cosignatures.into_values().map(|(_, line)| line);
         head.cosignatures = lines.collect();
         match store.put_head(no, &head) {
-            // Another root of that size: the fork is told elsewhere.
+            // The same, found out meanwhile.
             Err(StoreError::HeadMismatch { .. }) => Ok(None),
             Err(error) => Err(error.into()),
             Ok(()) => {
@@ -215,14 +221,14 @@ impl Driver {
 }
 
 impl Beside {
-    fn wait(&mut self, feed: FeedId, rank: (u32, u64), said: Said) {
-        let mut waiting = self.remove(feed).filter(|held| held.rank >= rank);
+    fn wait(&mut self, feed: FeedId, at: HeadRef, said: Said) {
+        let mut waiting = self.remove(feed).filter(|held| rank(held.at) >= rank(at));
         match &mut waiting {
-            Some(held) if held.rank == rank => {
+            Some(held) if held.at == at => {
                 held.said.merge(said);
             }
             Some(_) => {}
-            None => waiting = Some(Waiting { rank, said }),
+            None => waiting = Some(Waiting { at, said }),
         }
         let Some(waiting) = waiting else { return };
         let bytes = waiting.said.bytes();
@@ -234,12 +240,12 @@ impl Beside {
 
     /// What waits for a head that took effect. ⚠ An earlier one may do so meanwhile:
     /// what waits for a later one goes on waiting.
-    fn take(&mut self, feed: FeedId, rank: (u32, u64)) -> Option<Said> {
-        if self.waiting.get(&feed)?.rank > rank {
+    fn take(&mut self, feed: FeedId, applied: (u32, u64)) -> Option<(HeadRef, Said)> {
+        if rank(self.waiting.get(&feed)?.at) > applied {
             return None;
         }
         let waiting = self.remove(feed)?;
-        (waiting.rank == rank).then_some(waiting.said)
+        (rank(waiting.at) == applied).then_some((waiting.at, waiting.said))
     }
 
     fn remove(&mut self, feed: FeedId) -> Option<Waiting> {
@@ -247,6 +253,10 @@ impl Beside {
         self.bytes = self.bytes.saturating_sub(waiting.said.bytes());
         Some(waiting)
     }
+}
+
+const fn rank(at: HeadRef) -> (u32, u64) {
+    (at.epoch, at.size)
 }
 
 /// What an announcement says beside a head, not verified: of each witness and each node
@@ -340,6 +350,14 @@ mod tests {
         assert_eq!((claimed.is_empty(), refused.len()), (true, REFUSED_MAX));
     }
 
+    fn at(size: u64) -> HeadRef {
+        HeadRef {
+            epoch: 0,
+            size,
+            root: hashpact_core::id::Digest::of(b"root"),
+        }
+    }
+
     #[test]
     fn what_waits_for_a_head_outlives_an_earlier_one_and_no_later_one() {
         let (feed, mut beside) = (FeedId(Digest([1; 32])), Beside::default());
@@ -349,11 +367,11 @@ mod tests {
             said.cosignatures.insert("witness".to_owned(), word);
             said
         };
-        beside.wait(feed, (0, 60), line());
+        beside.wait(feed, at(60), line());
         assert!(beside.take(feed, (0, 40)).is_none());
         assert!(beside.take(feed, (0, 60)).is_some());
         assert!(beside.take(feed, (0, 60)).is_none());
-        beside.wait(feed, (0, 60), line());
+        beside.wait(feed, at(60), line());
         assert!(beside.take(feed, (0, 80)).is_none());
         assert_eq!((beside.waiting.len(), beside.bytes), (0, 0));
     }

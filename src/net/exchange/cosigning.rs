@@ -17,6 +17,7 @@ use hashpact_core::witness::{Action, Base, Cosigned, Event, Extension, Witness};
 use hashpact_node::cosignatures::OwnWords;
 use hashpact_node::hub::Change;
 use hashpact_node::publish::{Contact, PeerKey};
+use hashpact_store::HeadRef;
 
 use super::driver::Driver;
 use super::errand::Errand;
@@ -304,7 +305,12 @@ impl Driver {
         };
         metrics::counter!("hashpact_cosigned_total").increment(1);
         // Where the feed is held, its own head carries the line.
-        self.beside_own(feed, (cosigned.epoch, cosigned.size), said.line, now);
+        let at = HeadRef {
+            epoch: cosigned.epoch,
+            size: cosigned.size,
+            root: cosigned.root,
+        };
+        self.beside_own(feed, at, said.line, now);
         self.node.hub().tell(Change::Head(feed));
     }
 

@@ -95,6 +95,13 @@ fn no_hostile_member_gets_anything_forged_enforced_or_anybody_framed() {
     }
 }
 
+/// Two sides of a fork have one size, and a reader of one hears of the other what witnesses
+/// said of it.
+#[test]
+fn what_witnesses_said_of_one_side_of_a_fork_stands_beside_no_other() {
+    played(&Play::of(1_069));
+}
+
 #[test]
 fn a_forked_feed_that_is_taken_up_again_is_found() {
     fails_by(Broken::Thawed, 1);
