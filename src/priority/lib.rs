@@ -65,8 +65,8 @@ pub fn give_way() {
     }
 }
 
-/// The same for what may take minutes: it gets what nobody else wants (`SCHED_IDLE`), and
-/// whoever wakes takes the core from it at once.
+/// The same for what may take minutes: it gets what nobody else wants (`SCHED_IDLE`). Whoever
+/// wakes takes the core from it, where the system lets it at once; else see [`let_others`].
 pub fn give_way_wholly() {
     #[cfg(target_os = "linux")]
     {
