@@ -48,6 +48,7 @@ mod flooded;
 mod handed_in;
 mod judging;
 mod node;
+mod peer_view;
 mod re_anchor;
 mod retention;
 mod sign_state;

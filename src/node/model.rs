@@ -10,6 +10,7 @@ pub use hashpact_store::quarantine::{Decision, Reason};
 pub use hashpact_store::{IndexKey, JournalEntry, Room, Space};
 
 use crate::opinions::Opinions;
+pub use crate::peer_view::PeerView;
 
 /// What a new set is.
 #[derive(Debug, Clone)]
@@ -380,35 +381,6 @@ pub struct RosterImport {
     pub taken_in: Vec<(&'static str, Digest)>,
     /// Who is suspended by the new ones.
     pub suspended: Vec<Slug>,
-}
-
-/// Another node, as this one sees it.
-#[derive(Debug, Clone)]
-pub struct PeerView {
-    /// Whose it is.
-    pub member: MemberNumber,
-    /// The member's slug.
-    pub slug: Slug,
-    /// The node's name on the member's card.
-    pub node: Slug,
-    /// Where it can be dialled.
-    pub endpoints: Vec<String>,
-    /// `connected`, `connecting`, `backing off`, `no endpoint`, `not active`.
-    pub state: &'static str,
-    /// When it last said something; 0 for never.
-    pub last_seen: UnixMillis,
-    /// When it is dialled next; 0 when that is not planned.
-    pub next_attempt: UnixMillis,
-    /// The code of what went wrong last, and in words; empty when nothing did.
-    pub last_error: (String, String),
-    /// The roster version that it said it holds.
-    pub roster_version: u64,
-    /// What it says it runs.
-    pub software: String,
-    /// When the certificate that it showed last runs out; 0 where it showed none.
-    pub certificate_expires: UnixMillis,
-    /// By its word, on how many of its sets each member's receipts are overdue.
-    pub overdue_receipts: Vec<(MemberNumber, u64)>,
 }
 
 /// How pulling a feed stands.

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::world::signals::entries;
@@ -76,6 +77,31 @@ fn keys_are_rotated_while_others_pull_and_no_pull_fails() {
         member.stop();
         member.assert_sound();
     }
+}
+
+/// A connection stands for a while after the way to a peer is gone.
+#[test]
+fn a_key_is_not_used_before_a_silent_peer_was_heard_again() {
+    let world = World::new(&["northstar", "tidepool"]);
+    let (north, tide) = (world.member("northstar"), world.member("tidepool"));
+    world.start_all();
+    north.create_set("confirmed", &["all"]);
+    let (before, after) = (entries("before", 0..5), entries("after", 0..5));
+    north.import("confirmed", &before);
+    tide.wait_hits(&before, 5);
+    tide.tell(Signal::STOP);
+    let rotating = north.call().begin(&["keys", "rotate", "tls", "--json"]);
+    let said = || north.json(&["status"])["notices"].to_string();
+    until_true("the node says whom it waits for", || {
+        said().contains("waits to hear from tidepool/")
+    });
+    assert_eq!(list(&card(north).1, "tls_keys").len(), 2);
+    tide.tell(Signal::CONT);
+    rotating.wait().expect(&[0]);
+    assert_eq!(list(&card(north).1, "tls_keys").len(), 1);
+    north.import("confirmed", &after);
+    tide.wait_hits(&after, 5);
+    world.evidence().keep_keys_of(world.path());
 }
 
 #[test]

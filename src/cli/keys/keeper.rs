@@ -488,12 +488,15 @@ impl Keeper {
         if !self.lasted(what, value, TO_REACH) {
             return false;
         }
+        let since = self.since.get(what).map(|(_, began)| began.elapsed());
+        let passed = since.unwrap_or_default().saturating_sub(TO_REACH);
+        let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+        let said = UnixMillis(self.node.clock().now().0.saturating_sub(passed));
         let peers = self.node.exchange().map(|view| view.peers());
         let peers = peers.unwrap_or_default();
-        let waits = |state: &str| !matches!(state, "connected" | "no endpoint" | "not active");
         let away: Vec<String> = peers
             .iter()
-            .filter(|peer| waits(peer.state))
+            .filter(|peer| peer.may_have_missed(said))
             .map(|peer| format!("{}/{}", peer.slug, peer.node))
             .collect();
         if away.is_empty() {
@@ -505,7 +508,7 @@ impl Keeper {
         if too_long {
             tracing::warn!(away, what, "a rotation goes on without peers that are away");
         }
-        let notice = format!("a key rotation waits for {away} to connect, at most a day");
+        let notice = format!("a key rotation waits to hear from {away}, at most a day");
         self.node
             .set_notice("rotation", (!too_long).then_some(notice));
         too_long

@@ -165,17 +165,29 @@ pub struct Outcome {
 
 /// Says why a simulation has failed. The seed plays it again.
 #[derive(Debug)]
-pub struct SimError(String);
+pub struct SimError {
+    why: String,
+    lines: Vec<String>,
+}
 
 impl SimError {
     fn new(why: impl fmt::Display) -> Self {
-        Self(why.to_string())
+        Self {
+            why: why.to_string(),
+            lines: Vec::new(),
+        }
+    }
+
+    /// The trace up to there as text, where it was kept.
+    #[must_use]
+    pub fn lines(&self) -> &[String] {
+        &self.lines
     }
 }
 
 impl fmt::Display for SimError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.why)
     }
 }
 
@@ -213,22 +225,28 @@ const TOLD_MAX: usize = 12;
 /// [`SimError`] when the members do not all end in the same place, with the seed that
 /// shows it again.
 pub fn run(plan: &Plan, dir: &Path) -> Result<Outcome, SimError> {
-    let with_seed = |error: SimError| SimError(format!("seed {}: {error}", plan.seed));
-    simulate(plan, dir).map_err(with_seed)
+    let with_seed = |why: String| SimError {
+        why: format!("seed {}: {why}", plan.seed),
+        lines: Vec::new(),
+    };
+    let began = Instant::now();
+    let mut world = found(plan, &Limits::default(), dir).map_err(|e| with_seed(e.why))?;
+    simulate(plan, &mut world, began).map_err(|error| SimError {
+        lines: world.trace.lines().to_vec(),
+        ..with_seed(error.why)
+    })
 }
 
-fn simulate(plan: &Plan, dir: &Path) -> Result<Outcome, SimError> {
-    let began = Instant::now();
-    let mut world = found(plan, &Limits::default(), dir)?;
+fn simulate(plan: &Plan, world: &mut World, began: Instant) -> Result<Outcome, SimError> {
     let start = world.until_same()?;
-    make_sets(&mut world, plan)?;
+    make_sets(world, plan)?;
     world.until_same()?;
     world.cost.take();
     if plan.trouble {
-        trouble(&mut world, plan)?;
+        trouble(world, plan)?;
     }
     let trouble = world.until_same()?;
-    let rounds = rounds(&mut world, plan)?;
+    let rounds = rounds(world, plan)?;
     let (before, end) = (world.now, world.now + IDLE_MS);
     world.run_until(end)?;
     let idle = world.spent_since(before);
@@ -416,7 +434,7 @@ impl World {
         let count = wrong.len();
         wrong.truncate(TOLD_MAX);
         let wrong = wrong.join("; ");
-        Err(SimError(format!(
+        Err(SimError::new(format_args!(
             "after {} s of virtual time {count} things differ: {wrong}",
             self.now / 1_000
         )))

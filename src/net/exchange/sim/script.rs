@@ -6,7 +6,7 @@ use hashpact_core::id::{Digest, FeedId, Slug};
 use hashpact_core::leaf::{Basis, Classification, MediaKind, Publish, RetractReason};
 use hashpact_core::signal::{Signal, SignalKind};
 use hashpact_node::model::{Grantee, NewEntry, NewSet, Retraction, Selector, SetSource};
-use hashpact_node::{Node, NodeError};
+use hashpact_node::{ExchangeView as _, Node, NodeError};
 
 use super::SimError;
 use super::sessions::Kind;
@@ -31,9 +31,10 @@ pub(crate) enum Step {
     Admit(usize),
     /// An administrator suspends a member; told to one node.
     Suspend(usize, usize),
-    /// A member rotates its TLS and feed keys: both on the card, then the new ones.
+    /// A member rotates its TLS and feed keys: both on the card; and when its peers
+    /// have been heard of after a moment, the new ones.
     Rotate(usize),
-    Rotated(usize),
+    Rotated(usize, u64),
 }
 
 /// A set that somebody publishes, and who may read it.
@@ -48,6 +49,11 @@ pub(crate) struct SimSet {
     pub(crate) published: u64,
     pub(crate) retracted: u64,
 }
+
+/// For a card to reach every peer that is connected, and between two looks at who has
+/// been heard of since, as a real node's keeper has it.
+const TO_REACH_MS: u64 = 3_000;
+const ROTATION_LOOK_MS: u64 = 1_000;
 
 impl World {
     /// Begins a member's node; its first time with the documents that it was given.
@@ -117,10 +123,11 @@ impl World {
                     member.card.feed = vec![newest, newest + 1];
                 }
                 let told = self.put_card(at)?;
-                self.later(40_000, Due::Step(Step::Rotated(at)));
+                let said = self.now.saturating_add(TO_REACH_MS);
+                self.later(TO_REACH_MS, Due::Step(Step::Rotated(at, said)));
                 told
             }
-            Step::Rotated(at) => self.rotated(at)?,
+            Step::Rotated(at, said) => self.rotated(at, said)?,
         })
     }
 
@@ -287,9 +294,22 @@ impl World {
         Ok(bytes)
     }
 
-    fn rotated(&mut self, at: usize) -> Result<Option<usize>, SimError> {
-        if self.who(at).is_none() {
-            self.later(5_000, Due::Step(Step::Rotated(at)));
+    fn rotated(&mut self, at: usize, said: u64) -> Result<Option<usize>, SimError> {
+        let on_its_way = self.unpublished.iter().any(|(of, _)| *of == at);
+        if self.who(at).is_none() || on_its_way {
+            // What its peers said before it had the card does not count.
+            let said = self.now.saturating_add(ROTATION_LOOK_MS + TO_REACH_MS);
+            self.later(ROTATION_LOOK_MS, Due::Step(Step::Rotated(at, said)));
+            return Ok(None);
+        }
+        let moment = self.members.get(at).map(|member| member.at(said));
+        let away = self.running(at).zip(moment).is_some_and(|(running, said)| {
+            let peers = running.board.peers();
+            peers.iter().any(|peer| peer.may_have_missed(said))
+        });
+        self.set_clock(at);
+        if away {
+            self.later(ROTATION_LOOK_MS, Due::Step(Step::Rotated(at, said)));
             return Ok(None);
         }
         let (seed, number) = (self.seed, self.number(at));

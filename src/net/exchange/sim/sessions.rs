@@ -468,6 +468,10 @@ impl World {
             if ways.is_empty() {
                 running.links.remove(&peer);
                 running.driver.link_down(&met);
+                if key.1 == Kind::Reverse {
+                    let of = (met.member, met.node.clone());
+                    running.board.peer(&of, |row| row.state = "no endpoint");
+                }
             }
         }
         if who.at == dialler {

@@ -59,14 +59,18 @@ fn simulated(plan: &Plan) -> Outcome {
         keep_trace: std::env::var("HASHPACT_SIM_TRACE").is_ok(),
         ..plan.clone()
     };
-    let outcome = match run(plan, dir.path()) {
+    let outcome = run(plan, dir.path());
+    if let Ok(path) = std::env::var("HASHPACT_SIM_TRACE") {
+        let lines = match &outcome {
+            Ok(outcome) => &outcome.lines,
+            Err(error) => error.lines(),
+        };
+        std::fs::write(path, lines.concat()).unwrap();
+    }
+    match outcome {
         Ok(outcome) => outcome,
         Err(error) => panic!("{error}; HASHPACT_SIM_SEED={} plays it again", plan.seed),
-    };
-    if let Ok(path) = std::env::var("HASHPACT_SIM_TRACE") {
-        std::fs::write(path, outcome.lines.concat()).unwrap();
     }
-    outcome
 }
 
 fn few(seed: u64) -> Plan {
@@ -91,7 +95,9 @@ fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
 
 #[test]
 fn members_end_in_the_same_place_whatever_happens_between() {
-    for seed in seeds(100, 4) {
+    // At 130 a member rotates its keys in the first moments of a partition.
+    let named = number("HASHPACT_SIM_SEED").is_none().then_some(130);
+    for seed in seeds(100, 4).chain(named) {
         simulated(&few(seed));
     }
 }
