@@ -22,10 +22,7 @@ impl Store {
         let state = inner.feed(no)?;
         state.take()?;
         // The feed stays taken: nobody writes it again.
-        state.update(inner, |live| {
-            live.status = FeedStatus::Dropping;
-            live.row.status = FeedStatus::Dropping.number();
-        })?;
+        self.set_feed_status(no, FeedStatus::Dropping)?;
         remove_postings(inner, &state)?;
         let _turn = hold(&inner.catalogue);
         // Crash: before, the feed is dropping; after, nothing of it is left.

@@ -25,6 +25,7 @@ use crate::leaving::{self, Leaving};
 use crate::quarantine::Quarantine;
 use crate::record::{FeedIdentity, FeedRow, seal, unseal};
 use crate::space;
+use crate::status;
 use crate::store::{Busy, Inner, Store, hold, read};
 use crate::unconfirmed;
 
@@ -216,6 +217,7 @@ impl Store {
         let feeds = inner.cf(Family::Feeds)?;
         batch.put_cf(feeds, part(no, PART_IDENTITY), seal(&state.identity()));
         state.put_row(inner, &mut batch, &read(&state.live).row)?;
+        status::put(inner, &mut batch, &state, FeedStatus::Active)?;
         let next =
             no.0.checked_add(1)
                 .ok_or(StoreError::corrupt("feed numbers ran out"))?;
@@ -252,17 +254,6 @@ impl Store {
     /// [`StoreError::UnknownFeed`].
     pub fn feed(&self, no: FeedNo) -> Result<FeedInfo> {
         Ok(self.inner.feed(no)?.info())
-    }
-
-    /// Says what the node may do with a feed, durably.
-    ///
-    /// # Errors
-    /// [`StoreError::UnknownFeed`], or what RocksDB answers.
-    pub fn set_feed_status(&self, no: FeedNo, status: FeedStatus) -> Result<()> {
-        self.inner.feed(no)?.update(&self.inner, |live| {
-            live.status = status;
-            live.row.status = status.number();
-        })
     }
 
     /// Whether the publish or opinion leaf `index` is dead by what is indexed.
@@ -345,7 +336,7 @@ impl FeedState {
         let frontier = CompactRange::from_hashes(0, row.stored, hashes)
             .map_err(|_| StoreError::corrupt("a feed's frontier"))?;
         let live = Live {
-            status: FeedStatus::read(row.status)?,
+            status: status::load(inner, self.no)?,
             leaving: leaving::load(inner, self.no)?,
             unconfirmed: unconfirmed::load(inner, self.no)?,
             frontier,
@@ -433,24 +424,12 @@ impl FeedState {
             held::PART_HELD,
             PART_GROWTH,
             PART_PURGE,
+            status::PART_STATUS,
             leaving::PART_LEAVING,
             unconfirmed::PART_UNCONFIRMED,
         ] {
             batch.delete_cf(feeds, part(self.no, of));
         }
-        Ok(())
-    }
-
-    /// Changes the row alone, durably before it counts.
-    pub(crate) fn update(&self, inner: &Inner, change: impl FnOnce(&mut Live)) -> Result<()> {
-        let mut live = self.live_mut();
-        let mut next = live.clone();
-        change(&mut next);
-        // Crash: before, the old row stands; after, the new one.
-        let mut batch = WriteBatch::default();
-        self.put_row(inner, &mut batch, &next.row)?;
-        inner.write_synced(batch, "changing a feed's row")?;
-        *live = next;
         Ok(())
     }
 

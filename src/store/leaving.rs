@@ -7,6 +7,7 @@ use crate::error::{Result, StoreError};
 use crate::families::Family;
 use crate::feeds::{FeedStatus, part};
 use crate::keys::FeedNo;
+use crate::status;
 use crate::store::{Inner, Store};
 
 /// The part of the feeds family that says when the feed goes.
@@ -23,27 +24,29 @@ pub struct Leaving {
 
 impl Store {
     /// Says that a feed is to go, durably: until then it is [`FeedStatus::Leaving`], and
-    /// [`Store::set_feed_status`] takes it back.
+    /// [`Store::set_feed_status`] takes it back. One that is frozen, or answers nothing, stays
+    /// so; answers whether it is to go.
     ///
     /// # Errors
     /// [`StoreError::UnknownFeed`], or what RocksDB answers.
-    pub fn set_leaving(&self, no: FeedNo, leaving: Leaving) -> Result<()> {
+    pub fn set_leaving(&self, no: FeedNo, leaving: Leaving) -> Result<bool> {
         let inner = &*self.inner;
         let state = inner.feed(no)?;
         let mut live = state.live_mut();
-        let mut next = live.clone();
-        next.status = FeedStatus::Leaving;
-        next.row.status = next.status.number();
-        next.leaving = Some(leaving);
+        match live.status {
+            FeedStatus::Active | FeedStatus::Leaving => {}
+            FeedStatus::Frozen | FeedStatus::Silent | FeedStatus::Dropping => return Ok(false),
+        }
         // Crash: before, the feed stays as it was; after, it is to go. Under another
         // status later the record is not looked at.
         let mut batch = WriteBatch::default();
         let record = [leaving.due.0.to_be_bytes(), leaving.index.to_be_bytes()].concat();
         batch.put_cf(inner.cf(Family::Feeds)?, part(no, PART_LEAVING), record);
-        state.put_row(inner, &mut batch, &next.row)?;
+        status::put(inner, &mut batch, &state, FeedStatus::Leaving)?;
         inner.write_synced(batch, "noting that a feed is to go")?;
-        *live = next;
-        Ok(())
+        live.status = FeedStatus::Leaving;
+        live.leaving = Some(leaving);
+        Ok(true)
     }
 }
 

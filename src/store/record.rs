@@ -37,8 +37,9 @@ pub(crate) struct FeedRow {
     pub(crate) indexed: u64,
     #[prost(uint32, tag = "3")]
     pub(crate) epoch: u32,
+    /// The feed's status up to schema 8; since then it has a record of its own.
     #[prost(uint32, tag = "4")]
-    pub(crate) status: u32,
+    pub(crate) status_before: u32,
     #[prost(uint32, tag = "5")]
     pub(crate) applied_epoch: u32,
     #[prost(uint64, tag = "6")]

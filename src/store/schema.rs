@@ -26,6 +26,8 @@ const MIGRATIONS: &[Migration] = &[
     crate::forks::migrate,
     // Frames are counted, and may wait; feeds may be unconfirmed.
     crate::frame_room::migrate,
+    // The status of feeds has a record of its own.
+    crate::status::migrate,
 ];
 
 /// The schema that this program writes.

@@ -20,6 +20,8 @@ mod pairs;
 mod quarantine;
 #[path = "retractions_tests.rs"]
 mod retractions;
+#[path = "status_tests.rs"]
+mod status;
 #[path = "frames_tests.rs"]
 mod videos;
 
