@@ -210,7 +210,14 @@ impl Driver {
             | (FeedStatus::Silent, false) => return Ok(()),
         };
         tracing::info!(set = %describe.name, answers = reads, "access to a set changed");
-        Ok(self.node.store().set_feed_status(feed.no, status)?)
+        let store = self.node.store();
+        match status {
+            FeedStatus::Active => store
+                .follow_feed(feed.no, self.node.membership().epoch(feed.id))
+                .map(drop)?,
+            status => store.set_feed_status(feed.no, status)?,
+        }
+        Ok(())
     }
 }
 

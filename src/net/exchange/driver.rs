@@ -183,6 +183,7 @@ impl Driver {
             }
         }
         self.remember_forks();
+        self.thaw_left();
         self.access_changed();
         self.epochs_changed();
         self.begin_cosigning();
@@ -315,6 +316,7 @@ impl Driver {
             None => self.tell(Event::FeedGone { feed }),
         }
         self.desk(feed, storing::Order::Reset);
+        self.open_failed(feed);
     }
 
     fn applied(&mut self, feed: FeedId, head: &Head) {
@@ -544,6 +546,7 @@ impl Driver {
         }
         self.look_at_room();
         self.leave_due();
+        self.open_again();
         self.keep_receipts();
         self.tidy_witness();
         self.look_for_stale();

@@ -1,21 +1,21 @@
 //! New epochs of feeds, as the roster opens them.
 //!
 //! A revocation cuts a feed off at the size and root that it names; the next epoch
-//! extends exactly that. Here the leaves beyond go, a frozen feed thaws, and heads
-//! that came before the roster, or while leaves are cut off, are heard again.
+//! extends exactly that. Here the leaves beyond go, a frozen feed thaws, and heads and
+//! evidence that came before the roster, or while leaves are cut off, are heard again.
 
 use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use hashpact_core::checkpoint::SignedCheckpoint;
-use hashpact_core::id::FeedId;
+use hashpact_core::id::{FeedId, MemberNumber};
 use hashpact_core::puller::{Event, Head, PeerId};
 use hashpact_core::reject::Rejection;
 use hashpact_core::roster::Opening;
 use hashpact_core::verified::Verified;
 use hashpact_node::hub::Change;
 use hashpact_node::{Node, NodeError};
-use hashpact_store::{FeedInfo, FeedStatus, FeedWriter};
+use hashpact_store::{FeedInfo, FeedStatus, FeedWriter, ForkName};
 
 use super::driver::Driver;
 use super::errand::Errand;
@@ -28,10 +28,10 @@ const LATER_PER_PEER: usize = 256;
 /// Heads of all peers that do.
 const LATER_MAX: usize = 4_096;
 
-/// Pieces of evidence of one peer that wait for a roster.
-const PROOFS_PER_PEER: usize = 16;
-/// Pieces of all peers that do.
-const PROOFS_MAX: usize = 256;
+/// Pieces of evidence of one member's nodes that wait for a roster or a card.
+const PROOFS_PER_MEMBER: usize = 16;
+/// Pieces of all that do.
+const PROOFS_MAX: usize = 512;
 /// Bytes of a piece that waits: two notes, a proof and some cards.
 const PROOF_MAX_BYTES: usize = 64 * 1024;
 
@@ -40,10 +40,12 @@ const PROOF_MAX_BYTES: usize = 64 * 1024;
 pub(super) struct Epochs {
     /// Heads of epochs that are not open here yet, without what stood beside them.
     later: BTreeMap<(PeerId, FeedId), types::Head>,
-    /// Evidence of forks in such epochs.
-    proofs: BTreeMap<(PeerId, FeedId), Bytes>,
+    /// Evidence of forks in such epochs, or by keys that no card held here has.
+    proofs: BTreeMap<(PeerId, FeedId), (MemberNumber, Bytes)>,
     /// Feeds that a desk is moving to another epoch.
     opening: HashSet<FeedId>,
+    /// Feeds that a desk failed to move.
+    failed: HashSet<FeedId>,
 }
 
 impl Epochs {
@@ -72,13 +74,20 @@ impl Epochs {
         self.proofs.retain(|(of, _), _| *of != peer);
     }
 
-    /// Keeps evidence until its epoch is open here, the newest piece for each feed.
-    pub(super) fn prove_later(&mut self, peer: PeerId, feed: FeedId, evidence: &Bytes) {
-        let of_peer = self.proofs.keys().filter(|(of, _)| *of == peer).count();
-        let is_room = of_peer < PROOFS_PER_PEER && self.proofs.len() < PROOFS_MAX;
+    /// Keeps evidence until its epoch is open here, or its key is known; of each peer the
+    /// newest piece for each feed.
+    pub(super) fn prove_later(
+        &mut self,
+        (peer, member): (PeerId, MemberNumber),
+        feed: FeedId,
+        evidence: &Bytes,
+    ) {
+        let by_member = |(of, _): &&(MemberNumber, Bytes)| *of == member;
+        let of_member = self.proofs.values().filter(by_member).count();
+        let is_room = of_member < PROOFS_PER_MEMBER && self.proofs.len() < PROOFS_MAX;
         let fits = evidence.len() <= PROOF_MAX_BYTES;
         if fits && (is_room || self.proofs.contains_key(&(peer, feed))) {
-            self.proofs.insert((peer, feed), evidence.clone());
+            self.proofs.insert((peer, feed), (member, evidence.clone()));
         }
     }
 }
@@ -101,10 +110,33 @@ impl Driver {
 
     /// What waited is looked at again; what must wait on does.
     fn prove_again(&mut self) {
-        for ((peer, feed), evidence) in std::mem::take(&mut self.epochs.proofs) {
+        for ((peer, feed), (_, evidence)) in std::mem::take(&mut self.epochs.proofs) {
             if let Err(error) = self.evidence(Some(peer), &evidence) {
                 let feed = feed.0.short();
                 tracing::debug!(%feed, %error, code = error.code(), "evidence that waited");
+            }
+        }
+    }
+
+    /// A desk could not do what it was to do: moving a feed is tried again from time to time.
+    pub(super) fn open_failed(&mut self, feed: FeedId) {
+        if self.epochs.opening.remove(&feed) {
+            self.epochs.failed.insert(feed);
+        }
+    }
+
+    pub(super) fn open_again(&mut self) {
+        for feed in std::mem::take(&mut self.epochs.failed) {
+            self.open_epoch(feed, Why::Roster);
+        }
+    }
+
+    /// Lets feeds be followed that a crash left frozen between their new epoch and that:
+    /// what is held of them is what the roster names, and nothing of the epoch yet.
+    pub(super) fn thaw_left(&self) {
+        for feed in self.node.store().feeds() {
+            if let Err(error) = thaw_left(&self.node, &feed) {
+                tracing::error!(feed = %feed.id.0.short(), %error, code = error.code(), "looking at a frozen feed");
             }
         }
     }
@@ -228,6 +260,10 @@ pub(crate) fn open(node: &Node, writer: &mut FeedWriter, why: Why) -> Result<(),
     let feed = writer.info();
     let roster = node.membership().roster()?;
     let epoch = roster.roster().epoch(feed.id);
+    if why != Why::Conflict && feed.epoch >= epoch {
+        return Ok(()); // asked for twice
+    }
+    let forked = feed.stored > 0 && is_forked(node, &feed, epoch)?;
     let opened = roster.roster().opened_after(feed.id, 0);
     let relevant = match (why, opened.as_slice()) {
         (Why::Conflict, [.., newest]) => std::slice::from_ref(newest),
@@ -239,6 +275,18 @@ pub(crate) fn open(node: &Node, writer: &mut FeedWriter, why: Why) -> Result<(),
     };
     let root_at = |size| node.store().root_at(feed.no, size);
     let cut = match (Opening::decide(relevant, stored, root_at)?, why) {
+        // ⚠ Too little is held to compare it with what the roster names, and the publisher
+        // has two histories: these leaves may be of the other one.
+        (Opening::Keep, Why::Roster) if forked => {
+            tracing::error!(
+                feed = %feed.id.0.short(), epoch, size = stored,
+                "less is held of a forked feed than the roster names: frozen until the new \
+                 epoch's leaves can be pulled"
+            );
+            node.store().freeze_feed(feed.no)?;
+            return Ok(());
+        }
+        (Opening::Keep, Why::Head) if forked => 0,
         (Opening::Keep, Why::Roster | Why::Head) => stored,
         (Opening::CutTo(size), Why::Roster | Why::Head) => size,
         (Opening::Keep | Opening::Other, Why::Conflict) | (Opening::Other, Why::Head) => 0,
@@ -248,7 +296,7 @@ pub(crate) fn open(node: &Node, writer: &mut FeedWriter, why: Why) -> Result<(),
                 "the roster goes on from another history than is held here: frozen until the \
                  new epoch's leaves can be pulled"
             );
-            node.store().set_feed_status(feed.no, FeedStatus::Frozen)?;
+            node.store().freeze_feed(feed.no)?;
             return Ok(());
         }
         (Opening::CutTo(size), Why::Conflict) => {
@@ -256,13 +304,13 @@ pub(crate) fn open(node: &Node, writer: &mut FeedWriter, why: Why) -> Result<(),
                 feed = %feed.id.0.short(), epoch, size,
                 "the publisher does not go on from the leaves that the roster names: frozen"
             );
-            node.store().set_feed_status(feed.no, FeedStatus::Frozen)?;
+            node.store().freeze_feed(feed.no)?;
             return Ok(());
         }
     };
     let void = writer.open_epoch(epoch, cut)?;
     let good = relevant.iter().map(|named| named.last_good_size).min();
-    thaw(node, &feed, good.unwrap_or(cut))?;
+    thaw(node, (&feed, epoch), good.unwrap_or(cut))?;
     let doubted = node.store().doubted(feed.no)?;
     tracing::warn!(
         feed = %feed.id.0.short(), epoch, void, doubted, size = cut,
@@ -273,11 +321,39 @@ pub(crate) fn open(node: &Node, writer: &mut FeedWriter, why: Why) -> Result<(),
     Ok(())
 }
 
-/// What froze the feed is over; so is what ended its grant, if that was cut off.
-fn thaw(node: &Node, feed: &FeedInfo, good: u64) -> Result<(), NodeError> {
+/// Whether the publisher is known to have forked a feed in an epoch before `epoch`.
+fn is_forked(node: &Node, feed: &FeedInfo, epoch: u32) -> Result<bool, NodeError> {
+    if feed.status == FeedStatus::Frozen {
+        return Ok(true);
+    }
+    let forks = node.store().forks_of(feed.publisher)?;
+    let older = |fork: &ForkName| (feed.epoch..epoch).contains(&fork.epoch);
+    Ok(forks.iter().any(|fork| fork.feed == feed.id && older(fork)))
+}
+
+/// What froze the feed is over, unless it is forked in the new epoch as well; so is what
+/// ended its grant, if that was cut off.
+fn thaw(node: &Node, (feed, epoch): (&FeedInfo, u32), good: u64) -> Result<(), NodeError> {
     let void = feed.leaving.is_some_and(|leaving| leaving.index >= good);
     if feed.status == FeedStatus::Frozen || void {
-        node.store().set_feed_status(feed.no, FeedStatus::Active)?;
+        node.store().follow_feed(feed.no, epoch)?;
+    }
+    Ok(())
+}
+
+fn thaw_left(node: &Node, feed: &FeedInfo) -> Result<(), NodeError> {
+    let epoch = node.membership().epoch(feed.id);
+    let applied = feed.applied.map_or(0, |applied| applied.epoch);
+    let is_left = feed.status == FeedStatus::Frozen && feed.epoch == epoch && applied < epoch;
+    if feed.own || !is_left {
+        return Ok(());
+    }
+    let opened = node.membership().roster()?;
+    let opened = opened.roster().opened_after(feed.id, 0);
+    let newest = opened.last().map_or(&[][..], std::slice::from_ref);
+    let root_at = |size| node.store().root_at(feed.no, size);
+    if let Opening::CutTo(_) = Opening::decide(newest, feed.stored, root_at)? {
+        node.store().follow_feed(feed.no, epoch)?;
     }
     Ok(())
 }
@@ -327,7 +403,6 @@ pub(crate) fn give_up(
     metrics::counter!("hashpact_rejections_total", "code" => "not_an_extension").increment(1);
     let size = before.applied.map_or(0, |applied| applied.size);
     writer.open_epoch(before.epoch, size)?;
-    node.store()
-        .set_feed_status(before.no, FeedStatus::Frozen)?;
+    node.store().freeze_feed(before.no)?;
     Ok(())
 }

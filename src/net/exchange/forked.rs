@@ -11,7 +11,7 @@ use hashpact_core::id::FeedId;
 use hashpact_core::merkle;
 use hashpact_core::puller::{Event, Growth, Head};
 use hashpact_core::reject::Rejection;
-use hashpact_store::FeedStatus;
+use hashpact_store::{FeedNo, Store};
 
 use super::driver::Driver;
 use super::errand::Errand;
@@ -30,14 +30,21 @@ struct Found {
 }
 
 impl Driver {
-    /// Forks of feeds that are not held, as far as they are remembered.
+    /// Forks as far as they are remembered: feeds that are not held are not pulled, and one
+    /// that a crash left unfrozen is frozen.
     pub(super) fn remember_forks(&mut self) {
-        for fork in self.node.store().forks().unwrap_or_default() {
+        let store = self.node.store();
+        for fork in store.forks().unwrap_or_default() {
             let (feed, epoch) = (fork.feed, fork.epoch);
-            let is_open = epoch == self.node.membership().epoch(feed);
-            if is_open && self.node.store().feed_no(&feed).is_none() {
-                let told = false;
-                self.unheld.0.insert(feed, Found { epoch, told });
+            if epoch != self.node.membership().epoch(feed) {
+                continue;
+            }
+            match store.feed_no(&feed) {
+                Some(no) => freeze(store, no),
+                None => {
+                    let told = false;
+                    self.unheld.0.insert(feed, Found { epoch, told });
+                }
             }
         }
     }
@@ -117,9 +124,7 @@ impl Driver {
     pub(super) fn freeze(&mut self, feed: FeedId) {
         let store = self.node.store();
         if let Some(no) = store.feed_no(&feed) {
-            if let Err(error) = store.set_feed_status(no, FeedStatus::Frozen) {
-                tracing::error!(%error, code = error.code(), "freezing a feed");
-            }
+            freeze(store, no);
         } else {
             let epoch = self.node.membership().epoch(feed);
             let told = false;
@@ -127,5 +132,11 @@ impl Driver {
         }
         self.desk(feed, storing::Order::Rest);
         self.witness_forked(feed);
+    }
+}
+
+fn freeze(store: &Store, no: FeedNo) {
+    if let Err(error) = store.freeze_feed(no) {
+        tracing::error!(%error, code = error.code(), "freezing a feed");
     }
 }

@@ -345,16 +345,19 @@ impl Driver {
             return Ok(()); // the roster has closed that epoch, and what it says of it
         }
         if epoch > open {
-            if let Some(peer) = peer {
-                self.epochs.prove_later(peer, feed, bytes);
-            }
+            self.prove_later(peer, feed, bytes);
             return Ok(());
         }
         // One piece shows what happened. ⚠ Whoever has one makes any number of others of it.
         if fork::is_known(&self.node, publisher, &ForkName { feed, epoch })? {
             return Ok(());
         }
-        let proven = fork::check(&self.node, publisher, &evidence)?;
+        let proven = fork::check(&self.node, publisher, &evidence);
+        // The card with the key may be on its way; nobody says the piece again.
+        if let Err(Rejection::BadSignature { .. }) = proven {
+            self.prove_later(peer, feed, bytes);
+        }
+        let proven = proven?;
         if fork::keep(&self.node, publisher, (evidence, &proven))? {
             tracing::error!(feed = %feed.0.short(), "a peer proved that the publisher forked a feed");
             self.freeze(feed);
@@ -362,6 +365,13 @@ impl Driver {
             self.node.hub().tell(Change::Evidence(feed));
         }
         Ok(())
+    }
+
+    fn prove_later(&mut self, peer: Option<PeerId>, feed: FeedId, evidence: &Bytes) {
+        let peer = peer.and_then(|peer| Some((peer, self.peers.get(&peer)?.key.0)));
+        if let Some(peer) = peer {
+            self.epochs.prove_later(peer, feed, evidence);
+        }
     }
 
     /// PROTOCOL 16.13: a member that loses its grant gets that one describe leaf, stops

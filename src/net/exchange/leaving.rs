@@ -37,9 +37,13 @@ impl Driver {
             return Ok(());
         }
         let due = self.node.clock().now().plus(DAY_MS);
-        self.node
+        if !self
+            .node
             .store()
-            .set_leaving(feed.no, Leaving { due, index })?;
+            .set_leaving(feed.no, Leaving { due, index })?
+        {
+            return Ok(());
+        }
         metrics::counter!("hashpact_grants_ended_for_many_total").increment(1);
         tracing::error!(
             feed = %feed.id.0.short(),

@@ -14,9 +14,9 @@ use super::hostile_heads::forked;
 use super::*;
 use crate::types::{Announcement, RosterItem};
 
-const GOOD: u64 = 300;
+pub(super) const GOOD: u64 = 300;
 
-fn new_key() -> SecretKey<Feed> {
+pub(super) fn new_key() -> SecretKey<Feed> {
     SecretKey::from_seed(&[99; 32])
 }
 
@@ -36,7 +36,7 @@ pub(super) fn revoking(node: &Node, feed: FeedId, root: Digest, size: u64) -> By
 }
 
 /// North's card with a new feed key, and where it listens.
-fn rekeyed(coalition: &Coalition, address: Option<&str>) -> Bytes {
+pub(super) fn rekeyed(coalition: &Coalition, address: Option<&str>) -> Bytes {
     coalition.card_keyed(NORTH, 3, &[new_key()], |card| {
         card.nodes[0].endpoints = address
             .map(|address| Endpoint::parse(address).unwrap())
@@ -61,29 +61,29 @@ fn retraction(first: u64, count: u64) -> RawLeaf {
     RawLeaf::new(RETRACT, leaf.encode([5; 16]).unwrap())
 }
 
-fn standing(victim: &Victim, n: u64) -> Option<MatchStanding> {
+pub(super) fn standing(victim: &Victim, n: u64) -> Option<MatchStanding> {
     let signal = entry(n).body.signals.remove(0);
     let found = victim.node.lookup(&[signal]).unwrap();
     found[0].first().map(|found| found.standing)
 }
 
 /// A head of the new epoch by the new key.
-fn head(forged: &Forged, size: u64) -> Announcement {
+pub(super) fn head(forged: &Forged, size: u64) -> Announcement {
     let note = note_of(forged.feed, 1, &new_key(), (size, forged.root(size)));
     told(forged.feed, NORTH, note)
 }
 
 /// A feed whose stolen key has retracted entries 10 to 19, and published more.
-struct Stolen {
-    coalition: Coalition,
-    bad: Forged,
-    good: Forged,
-    hostile: Hostile,
-    victim: Victim,
+pub(super) struct Stolen {
+    pub(super) coalition: Coalition,
+    pub(super) bad: Forged,
+    pub(super) good: Forged,
+    pub(super) hostile: Hostile,
+    pub(super) victim: Victim,
 }
 
 impl Stolen {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let coalition = ticking();
         let good = Forged::new(&coalition, NORTH, "set", GOOD);
         let mut bad = good.clone();
@@ -103,7 +103,7 @@ impl Stolen {
         }
     }
 
-    fn revoke(&self) {
+    pub(super) fn revoke(&self) {
         let roster = revoking(
             &self.victim.node,
             self.good.feed,
@@ -116,16 +116,16 @@ impl Stolen {
         membership.accept_card(card).unwrap();
     }
 
-    fn epoch(&self) -> u32 {
+    pub(super) fn epoch(&self) -> u32 {
         self.victim.held(&self.good.feed).unwrap().epoch
     }
 
-    fn status(&self) -> FeedStatus {
+    pub(super) fn status(&self) -> FeedStatus {
         self.victim.held(&self.good.feed).unwrap().status
     }
 
     /// The new epoch retracts entry 10 and publishes one more.
-    fn go_on(&mut self) {
+    pub(super) fn go_on(&mut self) {
         self.good.leaves.push(retraction(10, 1));
         self.good.leaves.push(publish_leaf(2_000));
         let size = self.good.size();
@@ -137,7 +137,7 @@ impl Stolen {
         self.hostile.says(head(&self.good, size));
     }
 
-    async fn expect_to_go_on(self) {
+    pub(super) async fn expect_to_go_on(self) {
         let (victim, feed, size) = (&self.victim, self.good.feed, self.good.size());
         until("the new epoch is there", || victim.applied(&feed) == size).await;
         let held = victim.held(&feed).unwrap();

@@ -9,6 +9,7 @@ mod elision;
 mod epochs;
 mod equivocations;
 pub(super) mod forged;
+mod forked_epochs;
 mod gossip;
 mod hostile;
 mod hostile_chunks;
