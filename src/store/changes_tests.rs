@@ -377,6 +377,66 @@ fn what_everybody_acknowledged_is_let_go_and_who_comes_back_to_it_starts_over() 
     assert_eq!(refused, None);
 }
 
+/// Opens a store anew: before and after, the consumer acts on as much of a feed.
+fn opened_anew(store: Store, dir: &Path, (no, acts_on): (FeedNo, Option<u64>)) -> Store {
+    let sizes = |store: &Store| store.consumers().unwrap()[0].sizes.get(&no).copied();
+    assert_eq!(sizes(&store), acts_on);
+    drop(store);
+    let store = open(dir);
+    assert_eq!(sizes(&store), acts_on);
+    store
+}
+
+// ⚠ Whatever was written last before a crash.
+#[test]
+fn after_a_cut_a_consumer_acts_on_nothing_of_a_feed_until_it_has_acknowledged_the_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let no = store.create_feed(&new_feed(false, b"feed")).unwrap();
+    let grow = |store: &Store, leaves: std::ops::Range<u64>| {
+        let mut writer = store.writer(no).unwrap();
+        let leaves: Vec<_> = leaves.map(|n| publish(n, &[])).collect();
+        writer.append(&leaves).unwrap();
+        commit_signed(&mut writer);
+    };
+    let acts_on = |store, size| opened_anew(store, dir.path(), (no, size));
+    grow(&store, 0..20);
+    let mut follower = Follower::start(&store);
+    follower.catch_up(&store);
+    follower.ack(&store);
+    let store = acts_on(store, Some(20));
+    // Noted and not acknowledged, then cut off, and others in their place.
+    grow(&store, 20..31);
+    note(&store);
+    let store = acts_on(store, Some(20));
+    store.writer(no).unwrap().open_epoch(1, 11).unwrap();
+    let store = acts_on(store, None);
+    grow(&store, 40..43);
+    let store = acts_on(store, None);
+    note(&store);
+    let store = acts_on(store, None);
+    // What was logged before the cut is not the cut.
+    while follower.at.number() == follower.acked.number() {
+        follower.take(&store, 1);
+    }
+    follower.ack(&store);
+    let store = acts_on(store, None);
+    follower.catch_up(&store);
+    follower.ack(&store);
+    let store = acts_on(store, Some(14));
+    // Leaves that nobody was shown go without a word.
+    grow(&store, 43..46);
+    note(&store);
+    let mut writer = store.writer(no).unwrap();
+    writer.append(&[publish(50, &[])]).unwrap();
+    writer.sync().unwrap();
+    writer.truncate_unsigned(17).unwrap();
+    drop(writer);
+    let store = acts_on(store, Some(14));
+    note(&store);
+    acts_on(store, Some(14));
+}
+
 #[test]
 fn a_store_that_was_restored_tells_cursors_of_what_it_lost() {
     let mut world = World::new();

@@ -170,9 +170,8 @@ impl Node {
     /// # Errors
     /// What the store answers; then they are made another time.
     pub fn make_receipts(&self, only: Option<&FeedId>) -> Result<(), NodeError> {
-        let Some(ways) = self.ways()? else {
-            return Ok(());
-        };
+        // ⚠ Before it is looked at who has them: what consumers acknowledged of leaves that
+        // a roster cuts off in between does not count for those that take their place.
         let feeds = match only {
             Some(feed) => {
                 let no = self.store().feed_no(feed);
@@ -181,6 +180,9 @@ impl Node {
                     .collect()
             }
             None => self.store().feeds(),
+        };
+        let Some(ways) = self.ways()? else {
+            return Ok(());
         };
         for feed in feeds {
             self.make_receipt(&feed, &ways)?;

@@ -44,6 +44,8 @@ pub struct Consumer {
     /// What it would go on from is no longer kept: it is to start over.
     pub lost: bool,
     /// Up to which leaf it acts on each feed; empty until its snapshot is acknowledged.
+    /// Without a feed of which leaves were cut off since: of those that are there now it
+    /// has acknowledged none, of whatever index.
     pub sizes: BTreeMap<FeedNo, u64>,
 }
 
@@ -149,7 +151,8 @@ impl Store {
             inner.write_synced(batch, "acknowledging changes")?;
             noted.log = log;
         }
-        consumer(noted, name.clone(), &record).map(|consumer| Some(Ok(consumer)))
+        let cuts = rows::cuts(inner)?;
+        consumer(noted, &cuts, name.clone(), &record).map(|consumer| Some(Ok(consumer)))
     }
 
     /// Forgets a consumer; answers whether there was one. With the last one the log
@@ -190,8 +193,9 @@ impl Store {
         let Some(noted) = load_once(inner, &mut held)? else {
             return Ok(Vec::new());
         };
+        let cuts = rows::cuts(inner)?;
         let all = read_all(inner)?.into_iter();
-        all.map(|(name, record)| consumer(noted, name, &record))
+        all.map(|(name, record)| consumer(noted, &cuts, name, &record))
             .collect()
     }
 
@@ -285,9 +289,22 @@ fn take(
     Ok(())
 }
 
-fn consumer(noted: &Noted, name: Slug, record: &ConsumerRecord) -> Result<Consumer> {
+/// A consumer, where `cuts` were not compared yet.
+fn consumer(
+    noted: &Noted,
+    cuts: &BTreeMap<FeedNo, u64>,
+    name: Slug,
+    record: &ConsumerRecord,
+) -> Result<Consumer> {
     let acked = acked_of(record)?;
+    // ⚠ Sizes are of the leaves that were there: after a cut others take their indexes.
+    let stands = |no: &FeedNo| {
+        noted.feeds.get(no).is_none_or(|feed| {
+            acked.number >= feed.cut_number && !feed.loses_by(cuts.get(no).copied())
+        })
+    };
     let sizes = record.sizes.iter();
+    let sizes = sizes.map(|one| (FeedNo(one.feed), one.size));
     Ok(Consumer {
         name,
         owner: record.owner.clone(),
@@ -296,6 +313,6 @@ fn consumer(noted: &Noted, name: Slug, record: &ConsumerRecord) -> Result<Consum
         acked_at: UnixMillis(record.acked_ms),
         behind: noted.log.newest().saturating_sub(acked.number),
         lost: acked.number < noted.log.gone(),
-        sizes: sizes.map(|one| (FeedNo(one.feed), one.size)).collect(),
+        sizes: sizes.filter(|(no, _)| stands(no)).collect(),
     })
 }

@@ -129,6 +129,9 @@ pub(crate) struct FeedShown {
     shown: Shown,
     /// The state in memory that it was taken from; `None` after a start.
     version: Option<u64>,
+    /// The log's newest number once the latest cut below what was shown was in it: whoever
+    /// has not acknowledged that knows leaves that are gone.
+    cut_number: u64,
 }
 
 /// Wakes whoever notes changes. Told by everything that changes a feed in memory.
@@ -232,7 +235,7 @@ fn note(
     for (no, state) in &table.by_no {
         let before = noted.feeds.get(no);
         let cut = rows::cut_of(inner, *no)?;
-        let Some(after) = look(state, before, cut.is_some(), whole) else {
+        let Some(mut after) = look(state, before, cut.is_some(), whole) else {
             continue;
         };
         let difference = shown::difference(before, &after, cut);
@@ -240,6 +243,9 @@ fn note(
         touched.take(inner, state, looks, &difference, cut.is_some())?;
         if logs && difference.says_something() {
             log.append(inner, &mut batch, *no, &after, &difference, now)?;
+        }
+        if before.is_some_and(|before| before.loses_by(cut)) {
+            after.cut_number = log.newest();
         }
         rows = rows.saturating_add(1);
         rows::put_feed(inner, &mut batch, *no, before, &after)?;
@@ -391,6 +397,7 @@ fn look(
         whole,
         shown,
         version: Some(version),
+        cut_number: before.map_or(0, |before| before.cut_number),
     })
 }
 
@@ -418,7 +425,13 @@ impl FeedShown {
             words: self.whole.words.clone(),
             standing: self.whole.standing.number(),
             size: self.shown.size,
+            cut_number: self.cut_number,
         }
+    }
+
+    /// Whether leaves that were shown went, where the feed was cut since.
+    fn loses_by(&self, cut: Option<u64>) -> bool {
+        cut.is_some_and(|cut| cut < self.shown.size)
     }
 
     fn is_seen(&self, index: u64) -> bool {

@@ -84,6 +84,9 @@ pub(crate) struct FeedShownRecord {
     pub(crate) standing: u32,
     #[prost(uint64, tag = "5")]
     pub(crate) size: u64,
+    /// The log's newest number once the latest cut was in it.
+    #[prost(uint64, tag = "6")]
+    pub(crate) cut_number: u64,
 }
 
 /// What is not plain of 65,536 leaves.
@@ -172,12 +175,25 @@ fn leaves_key(no: FeedNo, row: u32) -> [u8; 9] {
 /// From which leaf on a feed was cut since it was compared last.
 pub(super) fn cut_of(inner: &Inner, no: FeedNo) -> Result<Option<u64>> {
     let found = inner.get(Family::Changes, cut_key(no))?;
-    let read = |bytes: Vec<u8>| {
-        <[u8; 8]>::try_from(bytes)
-            .map(u64::from_be_bytes)
-            .map_err(|_| StoreError::corrupt("where a feed was cut"))
-    };
-    found.map(read).transpose()
+    found.as_deref().map(read_cut).transpose()
+}
+
+/// The same of all feeds that were cut since.
+pub(super) fn cuts(inner: &Inner) -> Result<BTreeMap<FeedNo, u64>> {
+    let mut cuts = BTreeMap::new();
+    inner.scan(Family::Changes, &[CUT], &[CUT + 1], |key, value| {
+        let no = key.get(1..).and_then(|no| <[u8; 4]>::try_from(no).ok());
+        let no = no.ok_or(StoreError::corrupt("which feed was cut"))?;
+        cuts.insert(FeedNo(u32::from_be_bytes(no)), read_cut(value)?);
+        Ok(true)
+    })?;
+    Ok(cuts)
+}
+
+fn read_cut(bytes: &[u8]) -> Result<u64> {
+    <[u8; 8]>::try_from(bytes)
+        .map(u64::from_be_bytes)
+        .map_err(|_| StoreError::corrupt("where a feed was cut"))
 }
 
 pub(super) fn delete_cut(inner: &Inner, batch: &mut WriteBatch, no: FeedNo) -> Result<()> {
@@ -304,6 +320,7 @@ pub(super) fn load_feeds(inner: &Inner) -> Result<BTreeMap<FeedNo, FeedShown>> {
                 ..Shown::default()
             },
             version: None,
+            cut_number: record.cut_number,
         };
         feeds.insert(no, shown);
         Ok(true)

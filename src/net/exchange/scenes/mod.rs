@@ -27,6 +27,7 @@ mod mutated_chunks;
 mod mutations;
 mod opinions;
 mod receipts;
+mod receipts_cut;
 mod rechecking;
 mod rekeyed;
 mod renewal;

@@ -12,16 +12,16 @@ use super::*;
 use crate::exchange::announce::told_to;
 
 /// A publisher and a reader without a network, on a clock that stands.
-struct Still {
-    coalition: Coalition,
-    north: Arc<Node>,
-    south: Arc<Node>,
-    feed: FeedId,
+pub(super) struct Still {
+    pub(super) coalition: Coalition,
+    pub(super) north: Arc<Node>,
+    pub(super) south: Arc<Node>,
+    pub(super) feed: FeedId,
 }
 
 impl Still {
     /// `south` has ten entries of `north`.
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let coalition = Coalition::new();
         let (north, south) = (coalition.open(NORTH), coalition.open(SOUTH));
         let feed = create_set(&north, "set", &[("all", true)]);
@@ -37,7 +37,7 @@ impl Still {
         scene
     }
 
-    fn later(&self, millis: u64) -> UnixMillis {
+    pub(super) fn later(&self, millis: u64) -> UnixMillis {
         let now = self.coalition.clock.now().plus(millis);
         self.coalition.clock.set(now);
         now
@@ -62,7 +62,7 @@ impl Still {
 }
 
 /// Has a consumer acknowledge all that there is.
-fn acknowledge_all(node: &Node, name: &str, mut cursor: hashpact_store::ChangeCursor) {
+pub(super) fn acknowledge_all(node: &Node, name: &str, mut cursor: hashpact_store::ChangeCursor) {
     node.note_changes().unwrap();
     loop {
         let changed = node.changes(&cursor, 1_000).unwrap();
