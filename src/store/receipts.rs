@@ -3,7 +3,7 @@
 //!
 //! Checked by the caller; kept unsynced, since whoever made one says it again. How far
 //! a node got when is kept beside it where the caller asks for it: a publisher does, of
-//! its own feeds.
+//! its own feeds, where the root is that of its own leaves.
 //!
 //! | key in the family `receipts` | value |
 //! |---|---|
@@ -44,6 +44,9 @@ pub struct KeptReceipt {
     pub signed: UnixMillis,
     /// When this node had it first.
     pub heard: UnixMillis,
+    /// Whether its root was that of the leaves held here when it was taken: once leaves
+    /// below its size are cut off, nobody can look.
+    pub compared: bool,
     /// The envelope as received.
     pub envelope: Bytes,
 }
@@ -64,6 +67,8 @@ struct ReceiptRecord {
     heard_ms: u64,
     #[prost(bytes = "bytes", tag = "7")]
     envelope: Bytes,
+    #[prost(bool, tag = "8")]
+    compared: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -102,7 +107,8 @@ pub(crate) fn migrate(inner: &Inner) -> Result<()> {
 }
 
 impl Store {
-    /// Keeps the newest word of a node, with `history` how far it got when as well.
+    /// Keeps the newest word of a node, with `history` how far it got when as well, if its
+    /// root was compared: a step says nothing of the history that it was in.
     ///
     /// # Errors
     /// [`StoreError::UnknownFeed`], [`Rejection::RateLimited`] for another node
@@ -121,7 +127,7 @@ impl Store {
         let mut batch = WriteBatch::default();
         let family = inner.cf(Family::Receipts)?;
         batch.put_cf(family, key, seal(&record_of(kept)));
-        if history {
+        if history && kept.compared {
             let mut steps = self.receipt_steps(no, kept.member, &kept.node)?;
             steps.note(kept.at.epoch, kept.at.size, kept.since);
             let key = key_of(no, STEPS, kept.member, &kept.node);
@@ -375,6 +381,7 @@ fn record_of(kept: &KeptReceipt) -> ReceiptRecord {
         since_ms: kept.since.0,
         signed_ms: kept.signed.0,
         heard_ms: kept.heard.0,
+        compared: kept.compared,
         envelope: kept.envelope.clone(),
     }
 }
@@ -405,6 +412,7 @@ fn read_kept(member: MemberNumber, node: Slug, record: &[u8]) -> Result<KeptRece
         since: UnixMillis(record.since_ms),
         signed: UnixMillis(record.signed_ms),
         heard: UnixMillis(record.heard_ms),
+        compared: record.compared,
         envelope: record.envelope,
     })
 }

@@ -126,7 +126,7 @@ impl Driver {
         let Some(held) = held else {
             return Ok(false);
         };
-        self.check_state(&held, &said)?;
+        let compared = self.check_state(&held, &said)?;
         let kept = KeptReceipt {
             at: HeadRef {
                 epoch: said.epoch,
@@ -138,6 +138,7 @@ impl Driver {
             since: said.since,
             signed: said.signed,
             heard: now,
+            compared,
             envelope: verified.envelope.clone(),
         };
         match store.put_receipt(held.no, &kept, held.own) {
@@ -151,9 +152,9 @@ impl Driver {
         Ok(true)
     }
 
-    /// Whether the state that a receipt is about is one of the feed, as far as is known
-    /// here.
-    fn check_state(&self, held: &FeedInfo, said: &Receipt) -> Result<(), Rejection> {
+    /// Checks that the state that a receipt is about is one of the feed, as far as is known
+    /// here; answers whether that is known.
+    fn check_state(&self, held: &FeedInfo, said: &Receipt) -> Result<bool, Rejection> {
         let open = self.node.membership().epoch(held.id);
         if said.epoch > open {
             // PROTOCOL 11.3: it may have a newer roster; what follows says it again.
@@ -178,12 +179,13 @@ impl Driver {
                 return Err(Rejection::invalid("receipt", why));
             }
             // Not to be told apart here; the publisher can.
-            return Ok(());
+            return Ok(false);
         }
         let root = self.node.store().root_at(held.no, said.size);
         match root {
             Ok(root) if root != said.root => Err(Rejection::TwoRoots { size: said.size }),
-            Ok(_) | Err(_) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(_) => Ok(false),
         }
     }
 

@@ -367,8 +367,9 @@ impl Node {
         let good = self.good_sizes(feed.id)(kept.at.epoch);
         let size = kept.at.size;
         if size > good {
-            // What it says of leaves that the roster cut off says it of those before.
-            return Ok(Some(kept));
+            // What it says of leaves that the roster cut off says it of those before, if it
+            // was of the same history: these leaves are gone, and the roots with them.
+            return Ok(Some(kept).filter(|kept| kept.compared));
         }
         let same = size <= feed.stored && self.store().root_at(feed.no, size)? == kept.at.root;
         Ok(Some(kept).filter(|_| same))

@@ -361,6 +361,7 @@ impl Node {
             since,
             signed,
             heard: signed,
+            compared: true,
             envelope,
         })
     }

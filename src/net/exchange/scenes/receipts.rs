@@ -260,7 +260,7 @@ async fn overdue_receipts_are_counted_by_member_and_told_to_observers_without_a_
     );
 }
 
-fn done(of: &Running, index: u64) -> usize {
+pub(super) fn done(of: &Running, index: u64) -> usize {
     let set = SetName::parse("north/set").unwrap();
     let receipts = of.node.receipts_of(&set, index, true);
     receipts.map_or(0, |receipts| receipts.count(Standing::Done))

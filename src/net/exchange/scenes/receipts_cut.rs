@@ -1,10 +1,15 @@
 //! Receipts beside a roster that cuts leaves off: of which leaves a word then is.
 
+use hashpact_core::checkpoint;
+use hashpact_core::id::{Digest, SetName};
 use hashpact_node::receipts::Hold;
-use hashpact_store::HeadRef;
+use hashpact_node::receipts::judge::Standing;
+use hashpact_store::{HeadRef, KeptReceipt};
 
 use super::epochs::{new_key, rekeyed, revoking};
-use super::receipts::{Still, acknowledge_all};
+use super::hostile::{feed_key, note_of};
+use super::live::{Live, until};
+use super::receipts::{Still, acknowledge_all, done};
 use super::*;
 use crate::exchange::epochs::{self, Why};
 
@@ -18,6 +23,14 @@ fn said(node: &Node, feed: &FeedId) -> Option<HeadRef> {
 
 fn size_said(node: &Node, feed: &FeedId) -> Option<(u32, u64)> {
     said(node, feed).map(|at| (at.epoch, at.size))
+}
+
+fn standing_of_south(publisher: &Node, index: u64) -> Standing {
+    let set = SetName::parse("north/set").unwrap();
+    let receipts = publisher.receipts_of(&set, index, true).unwrap();
+    let mut members = receipts.members.into_iter();
+    let south = members.find(|of| of.member.as_str() == "south");
+    south.unwrap().standing
 }
 
 #[tokio::test]
@@ -70,4 +83,71 @@ async fn what_was_acknowledged_of_leaves_that_were_cut_off_counts_for_none_in_th
     later();
     south.make_receipts(None).unwrap();
     assert_eq!(said(&south, &feed), Some(held));
+}
+
+#[tokio::test]
+async fn a_word_that_was_compared_with_nothing_says_nothing_of_what_was_below_a_cut() {
+    let Still {
+        coalition,
+        north,
+        south: _south,
+        feed,
+    } = Still::new().await;
+    retract(&north, "set", 3..4);
+    let good = feed_of(&north, &feed).applied.unwrap();
+    publish(&north, "set", 10, 30);
+    // A thief's head of 100 leaves, which fork at leaf 5, is shown to the publisher.
+    let (size, root) = (100, Digest::of(b"fork"));
+    let note = note_of(feed, 0, &feed_key(NORTH), (size, root));
+    let name = CoalitionName::parse(COALITION).unwrap();
+    let keys = |_| vec![feed_key(NORTH).public()];
+    let head = checkpoint::verify(&note, &name, &feed, keys).unwrap();
+    let held = feed_of(&north, &feed);
+    north.publisher().saw_own_head(&held, &head).unwrap();
+    assert!(
+        north.publisher().is_behind(&feed),
+        "so receipts of more leaves than it holds are kept"
+    );
+    let kept = KeptReceipt {
+        member: number(SOUTH),
+        node: slug("n1"),
+        at: HeadRef {
+            epoch: 0,
+            size,
+            root,
+        },
+        since: NOW,
+        signed: NOW,
+        heard: NOW,
+        compared: false,
+        envelope: Bytes::from_static(b"x"),
+    };
+    north.store().put_receipt(held.no, &kept, true).unwrap();
+    assert_eq!(standing_of_south(&north, 11), Standing::Unreachable);
+    let roster = revoking(&north, feed, good.root, good.size);
+    north.membership().accept_roster(roster).unwrap();
+    assert_eq!(standing_of_south(&north, 11), Standing::Unreachable);
+    let steps = north
+        .store()
+        .receipt_steps(held.no, number(SOUTH), &slug("n1"));
+    assert_eq!(steps.unwrap().all(), []);
+    drop(coalition);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_was_done_before_a_cut_is_done_with_what_is_below_it() {
+    let mut live = Live::new();
+    let (north, south) = (live.run(NORTH).await, live.run(SOUTH).await);
+    let feed = create_set(&north.node, "set", &[("all", true)]);
+    publish(&north.node, "set", 0, 10);
+    retract(&north.node, "set", 3..4);
+    let good = feed_of(&north.node, &feed).applied.unwrap();
+    live.introduce(&[(NORTH, &north), (SOUTH, &south)]);
+    publish(&north.node, "set", 10, 30);
+    until("south is done with all", || done(&north, 31) == 1).await;
+    south.stop().await;
+    let roster = revoking(&north.node, feed, good.root, good.size);
+    north.node.membership().accept_roster(roster).unwrap();
+    assert_eq!(standing_of_south(&north.node, 11), Standing::Done);
+    north.stop().await;
 }

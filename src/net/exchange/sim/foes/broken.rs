@@ -79,6 +79,7 @@ fn believed(kit: &Kit, feed: FeedId, of: usize, now: u64) -> KeptReceipt {
         since: now,
         signed: now,
         heard: now,
+        compared: true,
         envelope: signed(&said, kit.seed, number),
     }
 }
