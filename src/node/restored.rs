@@ -129,6 +129,10 @@ impl Node {
 
     /// Whether all that is known of says that nothing newer is to be had.
     fn is_newest(&self, feed: &FeedInfo, round: &Round) -> bool {
+        // Also where it has as many leaves as this node signed for, and others.
+        if self.receipts().is_behind_on(&feed.id) {
+            return false;
+        }
         let (snapshot, now) = (self.membership().snapshot(), self.clock().now());
         let state = self.heard_of_others().state();
         if is_behind(feed, state.said.newest(&feed.id), self.epoch_of(feed)) {

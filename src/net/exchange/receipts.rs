@@ -118,7 +118,7 @@ impl Driver {
             membership.own().ok() == Some(said.member) && said.node == *self.node.name();
         if is_own_word {
             // What this node says next is newer than whatever it said.
-            let at = (said.epoch, said.size);
+            let at = state_of(&said);
             self.node
                 .note_former_receipt(feed, publisher, (at, said.signed));
             return Ok(false);
@@ -128,11 +128,7 @@ impl Driver {
         };
         let compared = self.check_state(&held, &said)?;
         let kept = KeptReceipt {
-            at: HeadRef {
-                epoch: said.epoch,
-                size: said.size,
-                root: said.root,
-            },
+            at: state_of(&said),
             member: said.member,
             node: said.node,
             since: said.since,
@@ -263,6 +259,15 @@ impl Driver {
         if let Err(error) = done {
             tracing::error!(%error, code = error.code(), "keeping receipts");
         }
+    }
+}
+
+/// The state that a receipt is about.
+const fn state_of(said: &Receipt) -> HeadRef {
+    HeadRef {
+        epoch: said.epoch,
+        size: said.size,
+        root: said.root,
     }
 }
 

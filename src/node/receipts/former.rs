@@ -1,5 +1,7 @@
 //! What this node said before and its store is behind: a backup was restored, or leaves
-//! were lost. Until it has caught up the node is not ready.
+//! were lost. Until it has caught up the node is not ready. Of a feed that has as many leaves
+//! by then, and others, its publisher signed two histories: nothing is caught up with there,
+//! so that the node is ready, but the feed stays at review.
 //!
 //! Its own words come back from its store, and from peers, who keep genuine ones for ever
 //! and say them when they like. ⚠ So none that a peer says counts for longer than a feed
@@ -12,9 +14,9 @@ use std::collections::{HashMap, HashSet};
 
 use hashpact_core::access::Snapshot;
 use hashpact_core::id::{FeedId, MemberNumber, UnixMillis};
-use hashpact_store::{FeedInfo, FeedStatus, HeadRef};
+use hashpact_store::{FeedInfo, FeedStatus, HeadRef, StoreError};
 
-use super::RENEW_MS;
+use super::{RENEW_MS, is_more};
 use crate::node::Node;
 
 /// How long is waited for a feed that is not held: all readers are told of it meanwhile.
@@ -30,6 +32,8 @@ pub(super) struct Words {
     waits: HashMap<FeedId, Former>,
     /// Whether any of these can be caught up with.
     behind: bool,
+    /// Of how many there are as many leaves here, and others.
+    others: usize,
     /// When this process dropped what feeds.
     dropped: HashMap<FeedId, UnixMillis>,
     /// Publishers of feeds that did not come in time; members of the roster.
@@ -40,7 +44,7 @@ pub(super) struct Words {
 #[derive(Clone, Copy)]
 struct Former {
     publisher: MemberNumber,
-    at: (u32, u64),
+    at: HeadRef,
     signed: UnixMillis,
     /// When it was heard first, of whatever state.
     heard: UnixMillis,
@@ -51,13 +55,18 @@ impl Words {
         self.behind
     }
 
+    /// Whether this feed is waited for.
+    pub(super) fn waits_for(&self, feed: &FeedId) -> bool {
+        self.waits.contains_key(feed)
+    }
+
     /// Takes a word; says whether it is news.
     fn take(&mut self, feed: FeedId, is_held: bool, word: Former) -> bool {
         if !is_held && self.given_up.contains(&word.publisher) {
             return false;
         }
         if let Some(known) = self.waits.get_mut(&feed) {
-            let newer = word.at > known.at;
+            let newer = is_more(word.at, known.at);
             if newer {
                 // Not when it was heard: newer ones may come one by one, for ever.
                 (known.at, known.signed) = (word.at, word.signed);
@@ -91,12 +100,11 @@ impl Node {
         &self,
         feed: FeedId,
         publisher: MemberNumber,
-        (at, signed): ((u32, u64), UnixMillis),
+        (at, signed): (HeadRef, UnixMillis),
     ) {
         let held = self.held_of(&feed);
-        if !behind(held.as_ref().and_then(|held| held.applied), at)
-            || self.was_dropped_since(&feed, signed)
-        {
+        let place = self.place(held.as_ref(), at);
+        if place == Place::CaughtUp || self.was_dropped_since(&feed, signed) {
             return;
         }
         let word = Former {
@@ -109,7 +117,7 @@ impl Node {
         let news = state.former.take(feed, held.is_some(), word);
         drop(state);
         if news {
-            let doubted = held.map(|held| self.doubts_own_store(&held, at));
+            let doubted = held.map(|held| self.doubts_own_store(&held, (at.epoch, at.size)));
             if let Some(Err(error)) = doubted {
                 tracing::error!(%error, code = error.code(), "marking a feed that is old");
             }
@@ -147,13 +155,14 @@ impl Node {
             let waits = state.former.waits.iter();
             waits.map(|(id, of)| (*id, *of)).collect()
         };
-        let (mut waits, mut over, mut given_up) = (0_usize, Vec::new(), Vec::new());
+        let (mut over, mut given_up) = (Vec::new(), Vec::new());
+        let (mut waits, mut others) = (0_usize, 0_usize);
         let now = self.clock().now();
         for (id, former) in former {
             let held = self.held_of(&id);
-            let closed = self.membership().epoch(id) > former.at.0;
-            let caught_up = !behind(held.as_ref().and_then(|held| held.applied), former.at);
-            if closed || caught_up || self.was_dropped_since(&id, former.signed) {
+            let closed = self.membership().epoch(id) > former.at.epoch;
+            let place = self.place(held.as_ref(), former.at);
+            if closed || place == Place::CaughtUp || self.was_dropped_since(&id, former.signed) {
                 over.push(id);
                 continue;
             }
@@ -164,9 +173,11 @@ impl Node {
                 continue;
             }
             // What nobody can catch up with stands in nobody's way.
+            let other = place == Place::OtherLeaves;
+            others = others.saturating_add(usize::from(other));
             let active = held.is_none_or(|held| held.status == FeedStatus::Active);
             let publishes = |s: &Snapshot| s.may_publish(former.publisher);
-            let can = active && snapshot.as_ref().is_some_and(publishes);
+            let can = active && !other && snapshot.as_ref().is_some_and(publishes);
             waits = waits.saturating_add(usize::from(can));
         }
         let mut state = self.receipts().state();
@@ -175,10 +186,55 @@ impl Node {
         }
         state.former.given_up.extend(given_up);
         let was = std::mem::replace(&mut state.former.behind, waits > 0);
+        let were_others = std::mem::replace(&mut state.former.others, others);
         drop(state);
         if was != (waits > 0) {
             self.show_behind(waits);
         }
+        if were_others != others {
+            self.show_others(others);
+        }
+    }
+
+    /// How what is applied stands to a state that this node said it acts on.
+    fn place(&self, held: Option<&FeedInfo>, said: HeadRef) -> Place {
+        let Some((held, applied)) = held.and_then(|held| Some((held, held.applied?))) else {
+            return Place::Behind;
+        };
+        if applied.epoch > said.epoch {
+            return Place::CaughtUp;
+        }
+        if is_more(said, applied) {
+            return Place::Behind;
+        }
+        // Whether an own set goes on from what was signed its gate says.
+        if held.own {
+            return Place::CaughtUp;
+        }
+        match self.store().root_at(held.no, said.size) {
+            Ok(root) if root == said.root => Place::CaughtUp,
+            Ok(_) => Place::OtherLeaves,
+            // It was cut off just now.
+            Err(StoreError::OutOfRange { .. } | StoreError::UnknownFeed(_)) => Place::Behind,
+            Err(error) => {
+                tracing::error!(%error, code = error.code(), "comparing an own receipt");
+                Place::Behind
+            }
+        }
+    }
+
+    fn show_others(&self, others: usize) {
+        let notice = (others > 0).then(|| {
+            format!(
+                "ALARM: of {others} feeds this node holds other leaves than it signed receipts \
+                 for: their publishers signed two histories; they stay at review until the roster \
+                 opens a new epoch of them"
+            )
+        });
+        if let Some(notice) = &notice {
+            tracing::error!("{notice}");
+        }
+        self.set_notice("former_receipts_of_others", notice);
     }
 
     fn show_behind(&self, waits: usize) {
@@ -196,9 +252,15 @@ impl Node {
     }
 }
 
-/// Whether what is applied is less than what was said.
-fn behind(applied: Option<HeadRef>, said: (u32, u64)) -> bool {
-    applied.is_none_or(|at| (at.epoch, at.size) < said && at.epoch <= said.0)
+/// How what is applied stands to what was said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It is less.
+    Behind,
+    /// It is no less, and in another history.
+    OtherLeaves,
+    /// All of it is there, or of a later epoch.
+    CaughtUp,
 }
 
 #[cfg(test)]
@@ -214,7 +276,11 @@ mod tests {
     fn word(publisher: u32, size: u64, heard: u64) -> Former {
         Former {
             publisher: MemberNumber::new(publisher).unwrap(),
-            at: (0, size),
+            at: HeadRef {
+                epoch: 0,
+                size,
+                root: Digest::of(b"root"),
+            },
             signed: UnixMillis(size),
             heard: UnixMillis(heard),
         }
@@ -227,7 +293,7 @@ mod tests {
         assert!(!words.take(feed(0), false, word(1, 10, 200)), "said again");
         assert!(words.take(feed(0), false, word(1, 11, 300)));
         let waits = words.waits[&feed(0)];
-        assert_eq!((waits.at, waits.heard), ((0, 11), UnixMillis(100)));
+        assert_eq!((waits.at.size, waits.heard), (11, UnixMillis(100)));
     }
 
     #[test]

@@ -138,6 +138,11 @@ impl Receipts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether of a feed more, or another history, was said before.
+    pub(crate) fn is_behind_on(&self, feed: &FeedId) -> bool {
+        self.state().former.waits_for(feed)
+    }
+
     /// Whether the store is behind what this node said before.
     pub(crate) fn is_behind(&self) -> bool {
         self.state().former.is_behind()
@@ -388,8 +393,7 @@ impl Node {
             key: None,
         });
         if let Some(said) = said {
-            let at = (said.at.epoch, said.at.size);
-            self.note_former_receipt(feed.id, feed.publisher, (at, said.signed));
+            self.note_former_receipt(feed.id, feed.publisher, (said.at, said.signed));
         }
         let log_after = self.receipts().state().started_after.unwrap_or_default();
         Ok(Own {

@@ -1,9 +1,9 @@
 //! Receipts: when a node makes one, and what their publisher learns of them.
 
-use hashpact_core::id::SetName;
+use hashpact_core::id::{Digest, SetName};
 use hashpact_node::receipts::judge::{LeafSort, Standing};
 use hashpact_node::receipts::{Hold, RENEW_MS};
-use hashpact_store::FeedStatus;
+use hashpact_store::{FeedStatus, HeadRef};
 
 use super::hostile::{Forged, Hostile, Script, Victim, ticking};
 use super::live::{Live, Running, copy, until};
@@ -43,7 +43,7 @@ impl Still {
         now
     }
 
-    async fn grows(&self, from: u64, to: u64) {
+    pub(super) async fn grows(&self, from: u64, to: u64) {
         publish(&self.north, "set", from, to);
         bring(&self.north, &self.south, &self.feed, false).await;
     }
@@ -407,6 +407,16 @@ fn verify_both(running: &[&Running]) {
     }
 }
 
+/// A state of `size` leaves that are not held.
+fn state(size: u64) -> HeadRef {
+    let root = Digest::of(b"root");
+    HeadRef {
+        epoch: 0,
+        size,
+        root,
+    }
+}
+
 // ⚠ Its own genuine word is all that a peer needs for it.
 #[tokio::test]
 async fn a_feed_that_does_not_come_is_waited_for_once_however_often_a_word_on_it_is_said() {
@@ -416,7 +426,7 @@ async fn a_feed_that_does_not_come_is_waited_for_once_however_often_a_word_on_it
     let no = south.store().feed_no(&scene.feed).unwrap();
     south.store().drop_feed(no).unwrap();
     let says = |feed: FeedId, size: u64| {
-        south.note_former_receipt(feed, number(NORTH), ((0, size), NOW));
+        south.note_former_receipt(feed, number(NORTH), (state(size), NOW));
         south.follow_former();
     };
     says(scene.feed, 11);
@@ -430,11 +440,11 @@ async fn a_feed_that_does_not_come_is_waited_for_once_however_often_a_word_on_it
     says(scene.feed, 11);
     assert!(south.is_ready(), "{:?}", south.notices());
     says(scene.feed, 13);
-    let another = FeedId(hashpact_core::id::Digest::of(b"another"));
+    let another = FeedId(Digest::of(b"another"));
     says(another, 13);
     assert!(south.is_ready(), "{:?}", south.notices());
     // Of others a word counts as before.
-    south.note_former_receipt(another, number(WEST), ((0, 13), NOW));
+    south.note_former_receipt(another, number(WEST), (state(13), NOW));
     assert!(!south.is_ready());
 }
 
@@ -446,7 +456,7 @@ async fn what_was_said_before_a_set_was_dropped_does_not_count_and_what_was_said
     let no = south.store().feed_no(&scene.feed).unwrap();
     south.note_lost(&south.store().feed(no).unwrap()).unwrap();
     let says = |signed| {
-        south.note_former_receipt(scene.feed, number(NORTH), ((0, 20), signed));
+        south.note_former_receipt(scene.feed, number(NORTH), (state(20), signed));
         south.follow_former();
     };
     // Also while it is held, or held again and not all of it there.

@@ -2,8 +2,9 @@
 
 use hashpact_core::checkpoint;
 use hashpact_core::id::{Digest, SetName};
-use hashpact_node::receipts::Hold;
+use hashpact_node::publish::Round;
 use hashpact_node::receipts::judge::Standing;
+use hashpact_node::receipts::{Hold, RENEW_MS};
 use hashpact_store::{HeadRef, KeptReceipt};
 
 use super::epochs::{new_key, rekeyed, revoking};
@@ -150,4 +151,50 @@ async fn a_reader_that_was_done_before_a_cut_is_done_with_what_is_below_it() {
     north.node.membership().accept_roster(roster).unwrap();
     assert_eq!(standing_of_south(&north.node, 11), Standing::Done);
     north.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_held_in_place_of_leaves_that_were_signed_for_stays_at_review() {
+    let scene = Still::new().await;
+    let (south, feed) = (&scene.south, scene.feed);
+    south.set_ready(true);
+    let held = feed_of(south, &feed).applied.unwrap();
+    let other = HeadRef {
+        root: Digest::of(b"the other side"),
+        ..held
+    };
+    let hears = |at| {
+        south.note_former_receipt(feed, number(NORTH), (at, NOW.plus(1)));
+        south.follow_former();
+    };
+    hears(held);
+    assert!(south.is_ready(), "{:?}", south.notices());
+    hears(other);
+    let named = || {
+        let notices = south.notices();
+        notices
+            .iter()
+            .any(|n| n.contains("other leaves than it signed"))
+    };
+    assert!(named(), "{:?}", south.notices());
+    // Nothing brings it those leaves: it is at review, whatever its publisher says, and
+    // the node ready again once it would be anyway.
+    let follow = || {
+        south.heard_of(&feed_of(south, &feed), (0, held.size), Some(number(NORTH)));
+        south.follow_restored(Round::default).unwrap();
+        south.follow_former();
+    };
+    follow();
+    assert!(feed_of(south, &feed).unconfirmed && !south.is_ready());
+    scene.later(RENEW_MS);
+    follow();
+    assert!(feed_of(south, &feed).unconfirmed && south.is_ready());
+    scene.grows(10, 12).await;
+    south.make_receipts(None).unwrap();
+    assert_eq!(size_said(south, &feed), Some((0, 11)));
+    let roster = revoking(south, feed, held.root, held.size);
+    south.membership().accept_roster(roster).unwrap();
+    south.follow_former();
+    follow();
+    assert!(!named() && !feed_of(south, &feed).unconfirmed);
 }
