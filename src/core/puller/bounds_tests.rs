@@ -181,3 +181,125 @@ fn at_the_growth_cap_nothing_is_put_back_and_the_feed_rests() {
     assert!(actions.iter().any(rests), "{actions:?}");
     assert!(actions.contains(&Action::CancelPull { job: bench.job }));
 }
+
+/// A puller that a publisher serves, and to whom a reader that may not relay says heads.
+struct Told {
+    puller: Puller,
+    now: u64,
+    jobs: Vec<(JobId, Span)>,
+    compared: Vec<u64>,
+}
+
+const PUBLISHER: PeerId = PeerId(1);
+const READER: PeerId = PeerId(2);
+
+impl Told {
+    fn new() -> Self {
+        let mut told = Self {
+            puller: Puller::new(Settings::default(), 1),
+            now: NOW.0,
+            jobs: Vec::new(),
+            compared: Vec::new(),
+        };
+        for (peer, n) in [(PUBLISHER, 1), (READER, 2)] {
+            let member = member(n);
+            told.tell(Event::PeerUp { peer, member });
+        }
+        told.tell(Event::AccessChanged(Denied {
+            pairs: [(READER, feed(1))].into(),
+            ..Denied::default()
+        }));
+        told
+    }
+
+    fn says(&mut self, peer: PeerId, history: u8, size: u64) {
+        self.tell(Event::HeadAnnounced {
+            peer,
+            publisher: member(1),
+            head: head(feed(1), history, size),
+        });
+    }
+
+    fn tell(&mut self, event: Event) {
+        let mut events = std::collections::VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            self.now += 10;
+            for action in self.puller.handle(UnixMillis(self.now), event) {
+                match action {
+                    Action::StartPull { job, span, .. } => self.jobs.push((job, span)),
+                    Action::Store { feed, chunk, .. } => {
+                        events.push_back(Event::ChunkStored { feed, chunk });
+                    }
+                    Action::CheckElisions { feed, head } => {
+                        events.push_back(Event::ElisionsChecked {
+                            feed,
+                            size: head.size(),
+                            unjustified: vec![],
+                            held: vec![],
+                        });
+                    }
+                    Action::CompareHead { head, .. } => self.compared.push(head.size()),
+                    Action::Fork { .. } => panic!("no two roots of one size were said"),
+                    Action::CancelPull { .. }
+                    | Action::Refill { .. }
+                    | Action::Drop { .. }
+                    | Action::HeadApplied { .. }
+                    | Action::Reject { .. }
+                    | Action::Throttled { .. }
+                    | Action::Ask { .. }
+                    | Action::Wake { .. } => {}
+                }
+            }
+        }
+    }
+
+    /// The publisher serves what is asked of it, in whole jobs.
+    fn pull(&mut self) {
+        while let Some((job, span)) = self.jobs.pop() {
+            self.now += 10;
+            self.tell(Event::ChunkVerified {
+                job,
+                chunk: ChunkId(self.now),
+                facts: facts(feed(1), 0, span.from, span.to),
+            });
+            self.tell(Event::StreamEnded { job });
+        }
+    }
+}
+
+// ⚠ A reader says a head once a watch: else a publisher that shows it another history
+// has that head forgotten here by heads of its own.
+#[test]
+fn a_head_of_another_history_is_compared_however_many_heads_follow() {
+    for more in [0, 5, 20, 200] {
+        let mut told = Told::new();
+        told.says(PUBLISHER, 0, 7_000);
+        told.says(READER, 1, 6_000);
+        for n in 1..=more {
+            told.says(PUBLISHER, 0, 7_000 + n);
+        }
+        assert_eq!(told.compared, [0; 0]);
+        told.pull();
+        let progress = told.puller.progress().next().unwrap();
+        assert_eq!(progress.applied, Some(7_000 + more));
+        assert!(told.compared.contains(&6_000), "{more}");
+    }
+}
+
+#[test]
+fn a_head_that_was_not_kept_is_compared_when_it_is_said_again_and_then_no_more() {
+    let mut told = Told::new();
+    told.says(PUBLISHER, 0, 7_000);
+    for size in [5_500, 6_000, 6_500] {
+        told.says(READER, 1, size);
+    }
+    told.pull();
+    assert_eq!(told.compared, [5_500, 6_500], "the first and the newest");
+    for _ in 0..2 {
+        for size in [5_500, 6_000, 6_500] {
+            told.says(READER, 1, size);
+        }
+        told.says(PUBLISHER, 0, 7_000);
+    }
+    assert_eq!(told.compared, [5_500, 6_500, 6_000]);
+}

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::ahead::Ahead;
 use super::growth::{Growth, GrowthLimit};
 use super::peers::Offer;
 use super::spans::Spans;
@@ -12,8 +13,6 @@ use crate::id::{Digest, FeedId, MemberNumber, UnixMillis};
 /// Verified heads remembered per feed, to find two roots at one size. Older ones
 /// are compared with the tree that is held.
 const SEEN_MAX: usize = 64;
-/// Heads above the cursor that wait to be compared with the tree.
-const AHEAD_MAX: usize = 16;
 /// Spans of elided leaves whose supplier is remembered within a round.
 const SUPPLIERS_MAX: usize = 4_096;
 /// Spans of pages that are pulled again because of elided leaves.
@@ -78,6 +77,14 @@ pub(super) struct Supplied {
     pub(super) head_size: u64,
 }
 
+/// A verified head that was told.
+#[derive(Debug)]
+pub(super) struct Seen {
+    head: Head,
+    /// It was compared with the tree, or led to it.
+    compared: bool,
+}
+
 /// A head that cannot be true beside what is known.
 #[derive(Debug)]
 pub(super) struct Conflict {
@@ -113,8 +120,8 @@ pub(super) struct Feed {
     pub(super) heard: Option<(u32, u64)>,
     pub(super) frozen: bool,
     pub(super) offers: BTreeMap<PeerId, Offer>,
-    pub(super) seen: BTreeMap<(u32, u64), Head>,
-    pub(super) ahead: BTreeMap<(u32, u64), Head>,
+    pub(super) seen: BTreeMap<(u32, u64), Seen>,
+    pub(super) ahead: Ahead,
     pub(super) round: Option<Round>,
     pub(super) buffer: BTreeMap<u64, Held>,
     pub(super) storing: VecDeque<Held>,
@@ -154,7 +161,7 @@ impl Feed {
             frozen: false,
             offers: BTreeMap::new(),
             seen: BTreeMap::new(),
-            ahead: BTreeMap::new(),
+            ahead: Ahead::default(),
             round: None,
             buffer: BTreeMap::new(),
             storing: VecDeque::new(),
@@ -192,6 +199,7 @@ impl Feed {
         self.frozen = frozen;
         if let Some(head) = &applied {
             self.remember(head);
+            self.compared(head);
         }
         self.basis.clone_from(&applied);
         self.applied = applied;
@@ -254,6 +262,7 @@ impl Feed {
     /// Compares a head with every head and root known here.
     pub(super) fn conflict(&self, head: &Head) -> Option<Conflict> {
         if let Some(other) = self.seen.get(&head.rank()) {
+            let other = &other.head;
             return (other.root != head.root).then(|| Conflict {
                 held: Some(other.clone()),
             });
@@ -269,8 +278,8 @@ impl Feed {
         self.applied.as_ref().map_or(0, |head| head.epoch)
     }
 
-    /// Remembers a verified head; says whether it is new here.
-    pub(super) fn remember(&mut self, head: &Head) -> bool {
+    /// Remembers a verified head.
+    pub(super) fn remember(&mut self, head: &Head) {
         if self
             .best
             .as_ref()
@@ -278,36 +287,51 @@ impl Feed {
         {
             self.best = Some(head.clone());
         }
-        self.remember_beside(head)
+        self.remember_beside(head);
     }
 
-    /// Remembers a verified head without wanting its leaves; says whether it is new.
-    pub(super) fn remember_beside(&mut self, head: &Head) -> bool {
+    /// Remembers a verified head without wanting its leaves.
+    pub(super) fn remember_beside(&mut self, head: &Head) {
         self.heard = self.heard.max(Some(head.rank()));
-        let new = self.seen.insert(head.rank(), head.clone()).is_none();
+        let seen = || Seen {
+            head: head.clone(),
+            compared: false,
+        };
+        let known = self.seen.entry(head.rank()).or_insert_with(seen);
+        if known.head.root != head.root {
+            *known = seen();
+        }
         if self.seen.len() > SEEN_MAX {
             self.seen.pop_first();
         }
-        new
     }
 
-    /// Keeps a head above the cursor, to be compared when the cursor is past it.
-    pub(super) fn compare_later(&mut self, head: &Head) {
-        self.ahead.insert(head.rank(), head.clone());
-        if self.ahead.len() > AHEAD_MAX {
-            self.ahead.pop_first();
+    /// Answers a head that the tree is to be compared with now; one above the cursor
+    /// waits until the cursor is past it.
+    pub(super) fn comparable_now(&mut self, peer: PeerId, head: Head) -> Option<Head> {
+        if head.size > self.cursor {
+            self.ahead.keep(peer, &head);
+            return None;
+        }
+        // Whether it was told before does not matter: it may have waited, and not been kept.
+        self.compared(&head).then_some(head)
+    }
+
+    /// Notes that a head is compared; says whether it was not yet, as far as is known.
+    fn compared(&mut self, head: &Head) -> bool {
+        match self.seen.get_mut(&head.rank()) {
+            Some(seen) if seen.head.root == head.root => {
+                !std::mem::replace(&mut seen.compared, true)
+            }
+            Some(_) | None => true,
         }
     }
 
-    /// The heads that the tree held can be compared with.
-    pub(super) fn comparable(&mut self) -> Vec<Head> {
-        let cursor = self.cursor;
-        let (ready, rest) = std::mem::take(&mut self.ahead)
-            .into_iter()
-            .partition(|(_, head)| head.size <= cursor);
-        self.ahead = rest;
-        let ready: BTreeMap<(u32, u64), Head> = ready;
-        ready.into_values().collect()
+    /// The heads that waited and that the tree held can be compared with.
+    fn comparable(&mut self) -> Vec<Head> {
+        let mut ready = self.ahead.take(self.epoch(), self.cursor);
+        ready.retain(|head| self.compared(head));
+        ready
     }
 
     /// Learns from a chunk what a leaf of this feed needs.
@@ -459,6 +483,8 @@ impl Feed {
         if self.growth.from == 0 {
             self.growth.from = head.size;
         }
+        // Its root is that of what was stored.
+        self.compared(&head);
         self.applied = Some(head.clone());
         self.basis = Some(head.clone());
         let missing = self.refill.as_mut().map_or_else(Vec::new, |refill| {
@@ -470,15 +496,12 @@ impl Feed {
             head,
             missing,
         });
-        for head in self.comparable() {
-            if self
-                .applied
-                .as_ref()
-                .is_none_or(|held| held.rank() != head.rank())
-            {
-                out.push(Action::CompareHead { feed: id, head });
-            }
-        }
+        let ready = self.comparable();
+        out.extend(
+            ready
+                .into_iter()
+                .map(|head| Action::CompareHead { feed: id, head }),
+        );
     }
 
     /// Says whether a head is worth a round: it is newer than what was applied,

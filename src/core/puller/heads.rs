@@ -112,12 +112,10 @@ impl Puller {
             return Scope::Nothing;
         }
         offer.head = Some(head.clone());
-        if feed.remember(&head) && !feed.frozen {
-            if head.size > feed.cursor {
-                feed.compare_later(&head);
-            } else {
-                out.push(Action::CompareHead { feed: id, head });
-            }
+        feed.remember(&head);
+        if !feed.frozen {
+            let compare = feed.comparable_now(peer, head);
+            out.extend(compare.map(|head| Action::CompareHead { feed: id, head }));
         }
         Scope::One(id)
     }
@@ -140,12 +138,10 @@ impl Puller {
                 rejection: rejection.clone(),
             });
             self.fork(id, conflict, head, None, rejection, out);
-        } else if feed.remember_beside(&head) {
-            if head.size > feed.cursor {
-                feed.compare_later(&head);
-            } else {
-                out.push(Action::CompareHead { feed: id, head });
-            }
+        } else {
+            feed.remember_beside(&head);
+            let compare = feed.comparable_now(peer, head);
+            out.extend(compare.map(|head| Action::CompareHead { feed: id, head }));
         }
     }
 

@@ -19,6 +19,7 @@
 //! Bounds: feeds, peers, jobs, and bytes per feed, as [`Settings`] says. No event
 //! order makes it panic.
 
+mod ahead;
 mod backoff;
 mod feed;
 mod growth;

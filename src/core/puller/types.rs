@@ -93,6 +93,11 @@ impl Head {
     pub(crate) const fn rank(&self) -> (u32, u64) {
         (self.epoch, self.size)
     }
+
+    /// Says whether both name the same tree.
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+        self.rank() == other.rank() && self.root == other.root
+    }
 }
 
 /// Leaves `[from, to)`.
