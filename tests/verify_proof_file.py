@@ -311,6 +311,23 @@ def replaced(shows, version):
     return shows | {"identity_replaced_in": version} if version else shows
 
 
+def doubted(shows, chain, feed, heads):
+    """What rosters say of heads (epoch, size, root, key) that verify: that the epoch was closed, or the key revoked,
+    but not of the very head with which the epoch was closed."""
+    said = {}
+    for epoch, size, root, key in heads:
+        closings = check_not_void(chain[-1], feed, epoch, size)
+        if any((one(r, 3, 0), one(r, 4)) == (size, root) for r in closings):
+            continue
+        for roster in chain:
+            for r in (r for r in roster.revocations if one(r, 1) == feed):
+                if one(r, 5, 0) == epoch + 1:
+                    said.setdefault("epoch_closed_in", set()).add(roster.version)
+                if one(r, 2) == key:
+                    said.setdefault("key_revoked_in", set()).add(roster.version)
+    return shows | {name: min(versions) for name, versions in said.items()}
+
+
 def by_member(cards, roster):
     return sorted(cards, key=lambda card: roster.members[card.slug]["number"])
 
@@ -320,7 +337,7 @@ def epoch_of(note):
 
 
 def check_head(note, roster, feed, cards, name):
-    """Returns (epoch, size, root, key) of a head that stands."""
+    """Returns (epoch, size, root, key) of a head that is not void."""
     text = note.decode()
     need(len(note) <= 4096 and text.startswith(f"{roster.coalition}/feed/{feed.hex()}/"), "a note of another feed")
     epoch = epoch_of(text)
@@ -332,7 +349,7 @@ def check_head(note, roster, feed, cards, name):
             size, root = checked_note(text, key)
         except Refused:
             continue
-        check_stands(roster, feed, epoch, size, root)
+        check_not_void(roster, feed, epoch, size)
         return epoch, size, root, key
     raise Refused("no key of the publisher signed the head")
 
@@ -342,14 +359,19 @@ def checked_note(text, key):
     return base.check_note(text, key)
 
 
-def check_stands(roster, feed, epoch, size, root):
+def check_not_void(roster, feed, epoch, size):
+    """Answers what closed the epoch."""
     mine = [r for r in roster.revocations if one(r, 1) == feed]
     need(epoch <= max([one(r, 5, 0) for r in mine], default=0), "an epoch that no roster opened")
-    for closing in mine:
-        if one(closing, 5, 0) == epoch + 1:
-            last = one(closing, 3, 0)
-            need(size <= last, "a head that the roster cut off")
-            need(size < last or root == one(closing, 4), "a head of another history than the roster names")
+    closings = [r for r in mine if one(r, 5, 0) == epoch + 1]
+    need(all(size <= one(closing, 3, 0) for closing in closings), "a head that the roster cut off")
+    return closings
+
+
+def check_stands(roster, feed, epoch, size, root):
+    for closing in check_not_void(roster, feed, epoch, size):
+        named = size < one(closing, 3, 0) or root == one(closing, 4)
+        need(named, "a head of another history than the roster names")
 
 
 def check_inclusion(value, index, size, path, root):
@@ -444,6 +466,7 @@ def check_proof(body, genesis):
     need(described(leaves[describe_index], begun, slug) == (name, holds), "a describe leaf of another set")
     own = [card for card in cards if card.slug == slug]
     epoch, size, root, key = check_head(one(fields, 6), roster, feed, own, name)
+    check_stands(roster, feed, epoch, size, root)
     for leaf in leaves.values():
         check_inclusion(leaf.hash, leaf.index, size, leaf.path, root)
     need(leaves[index].kind == PUBLISH, "a leaf that publishes nothing")
@@ -464,6 +487,7 @@ def check_proof(body, genesis):
         "threshold": threshold,
         "roster": roster.version,
     }
+    shows = doubted(shows, chain, feed, [(epoch, size, root, key)])
     return replaced(shows, key_replaced_in(chain, slug, key, cards))
 
 
@@ -530,6 +554,7 @@ def check_fork(fork, payload, chain, genesis):
     need(base.root_of(before) != small, "the two agree")
     check_needed(cards, {key, other})
     shows = {"kind": "fork", "member": slug, "set": name.decode() if name else None, "sizes": [m, n], "epoch": epoch}
+    shows = doubted(shows, chain, feed, [(epoch, m, small, key), (epoch, n, large, other)])
     return replaced(shows, max((replaced_in(chain, card) or 0 for card in cards), default=0))
 
 

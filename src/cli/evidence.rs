@@ -104,6 +104,10 @@ struct ShownObject {
     version: Option<u64>,
     /// The roster that replaced the identity key which signed the cards.
     identity_replaced_in: Option<u64>,
+    /// The roster that closed the epoch of the heads.
+    epoch_closed_in: Option<u64>,
+    /// The roster that revoked a feed key which signed one of them.
+    key_revoked_in: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -207,13 +211,11 @@ fn export(
     let file = out.display().to_string();
     context.output.line(format_args!("{file}: written"))?;
     field(&context.output, "shows", &sentence(&guilt))?;
-    if let Some(roster) = ShownObject::of(&guilt, &genesis).identity_replaced_in {
-        field(&context.output, "", &replaced(roster))?;
+    let shown = ShownObject::of(&guilt, &genesis);
+    for said in shown.doubts() {
+        field(&context.output, "", &said)?;
     }
-    context.output.json(&Exported {
-        file,
-        shown: ShownObject::of(&guilt, &genesis),
-    })
+    context.output.json(&Exported { file, shown })
 }
 
 fn verify(
@@ -241,8 +243,8 @@ fn verify(
         file::called(path)
     ))?;
     field(out, "shows", &sentence(&guilt))?;
-    if let Some(roster) = shown.identity_replaced_in {
-        field(out, "", &replaced(roster))?;
+    for said in shown.doubts() {
+        field(out, "", &said)?;
     }
     if let (Some([one, other]), Some([m, n])) = (&shown.roots, shown.sizes) {
         field(out, "heads", &format!("{m} leaves with root {one}"))?;
@@ -321,6 +323,8 @@ impl ShownObject {
             roots: None,
             version: None,
             identity_replaced_in: None,
+            epoch_closed_in: None,
+            key_revoked_in: None,
         };
         match &guilt.proven {
             ProvenEvidence::Fork {
@@ -329,9 +333,12 @@ impl ShownObject {
                 set,
                 fork,
                 replaced_in,
+                doubt,
                 ..
             } => {
                 shown.identity_replaced_in = *replaced_in;
+                shown.epoch_closed_in = doubt.epoch_closed_in;
+                shown.key_revoked_in = doubt.key_revoked_in;
                 let both = [&fork.smaller, &fork.larger];
                 shown.kind = "fork";
                 shown.member = Some(slug.to_string());
@@ -355,5 +362,24 @@ impl ShownObject {
             ProvenEvidence::Rosters { version } => shown.version = Some(*version),
         }
         shown
+    }
+
+    /// What rosters in the file say that makes it weigh less.
+    fn doubts(&self) -> Vec<String> {
+        let revoked = |roster| {
+            format!(
+                "⚠ a feed key that signed here was revoked in roster {roster}: whoever found it \
+                 could have made this"
+            )
+        };
+        let closed = |roster| {
+            format!("⚠ roster {roster} closed the epoch: no node acts on this, or tells it on")
+        };
+        let said = [
+            self.identity_replaced_in.map(replaced),
+            self.key_revoked_in.map(revoked),
+            self.epoch_closed_in.map(closed),
+        ];
+        said.into_iter().flatten().collect()
     }
 }

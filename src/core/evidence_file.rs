@@ -20,7 +20,7 @@ use crate::limits::{
     EVIDENCE_MAX_BYTES, LEAF_PAYLOAD_MAX_BYTES, PROOF_MAX_BYTES, PROOF_ROSTERS_MAX,
     ROSTER_MAX_BYTES,
 };
-use crate::proof::Known;
+use crate::proof::{Doubt, Known};
 use crate::reject::Rejection;
 use crate::roster::Roster;
 use crate::sealed::{self, Form, Part};
@@ -88,6 +88,9 @@ pub enum ProvenEvidence {
         fork: Box<Fork>,
         /// As of [`Self::NodeCards`], where such a key signed a card that the keys are of.
         replaced_in: Option<u64>,
+        /// What rosters in the file say of either head: whoever found a revoked feed key
+        /// could have made one, or both.
+        doubt: Doubt,
     },
     /// A member, two node cards.
     NodeCards {
@@ -273,11 +276,21 @@ fn forked(
     };
     let fork = evidence.verify(&roster.coalition, keys, closed_at)?;
     check_cards_are_needed(known, &fork)?;
+    // PROTOCOL 14.15: which keys could sign in it nobody said.
+    let (open, got) = (
+        roster.epoch(evidence.feed),
+        fork.larger.checkpoint.origin.epoch,
+    );
+    if got > open {
+        return Err(Rejection::WrongEpoch { open, got });
+    }
+    let of = |head| known.doubt(evidence.feed, head);
     Ok(ProvenEvidence::Fork {
         member,
         slug,
         feed: evidence.feed,
         set,
+        doubt: of(&fork.smaller).or(of(&fork.larger)),
         fork: Box::new(fork.into_inner()),
         replaced_in: known
             .cards

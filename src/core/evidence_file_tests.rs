@@ -104,6 +104,32 @@ pub(crate) fn rotated((_, mut file): (Digest, EvidenceFile)) -> (Digest, Evidenc
     (chain.genesis(), file)
 }
 
+/// The same under a roster that closed its epoch at so many leaves.
+fn closed_at(
+    (_, mut file): (Digest, EvidenceFile),
+    key: PublicKey<Feed>,
+    (size, root): (u64, Digest),
+) -> (Digest, EvidenceFile) {
+    let mut chain = with_members();
+    let mut feed = None;
+    change_fork(&mut file, |fork| feed = Some(fork.feed));
+    let accepted = change(&mut chain, |roster| {
+        roster.revoke_feed_key(feed.unwrap(), key, size, root);
+    });
+    accepted.unwrap();
+    (file.roster_version, file.rosters) = (chain.version(), rosters(&chain));
+    (chain.genesis(), file)
+}
+
+/// A fork by a key that a roster revoked, beyond both heads.
+pub(crate) fn by_a_revoked_key() -> (Digest, EvidenceFile) {
+    closed_at(forked(), own_key(), (200, Digest::of(b"what went on")))
+}
+
+fn own_key() -> PublicKey<Feed> {
+    crate::card::tests::Keys::of(11).feed.public()
+}
+
 fn verify(genesis: &Digest, body: Vec<u8>) -> Result<Guilt, Rejection> {
     let file = EvidenceFile::from_body(&body.into())?;
     file.verify(genesis).map(Verified::into_inner)
@@ -177,6 +203,54 @@ fn evidence_by_a_replaced_identity_key_says_which_roster_replaced_it() {
         let after = read.verify(&genesis).unwrap().into_inner().proven;
         assert_eq!(replaced(after), Some(3));
     }
+}
+
+// ⚠ PROTOCOL 14.14: whoever finds a revoked feed key can make such a file, below the size
+// at which the epoch was closed.
+#[test]
+fn evidence_by_a_revoked_feed_key_says_which_roster_revoked_it() {
+    let doubt = |(genesis, file): (Digest, EvidenceFile)| {
+        let read = EvidenceFile::decode(&file.encode().into()).unwrap();
+        let proven = read.verify(&genesis).unwrap().into_inner().proven;
+        let ProvenEvidence::Fork { doubt, fork, .. } = proven else {
+            unreachable!("a fork");
+        };
+        (doubt.key_revoked_in, doubt.epoch_closed_in, fork)
+    };
+    let (revoked, closed, fork) = doubt(forked());
+    assert_eq!((revoked, closed), (None, None));
+    let (revoked, closed, _) = doubt(by_a_revoked_key());
+    assert_eq!((revoked, closed), (Some(3), Some(3)));
+    // Another key of the member: closed, and signed by its owner.
+    let other = crate::card::tests::Keys::of(66).feed.public();
+    let beyond = (200, Digest::of(b"what went on"));
+    let (revoked, closed, _) = doubt(closed_at(forked(), other, beyond));
+    assert_eq!((revoked, closed), (None, Some(3)));
+    // Of one head the roster says that it stands: the other may be anybody's.
+    let good = (100, fork.larger.root());
+    let (revoked, closed, _) = doubt(closed_at(forked(), own_key(), good));
+    assert_eq!((revoked, closed), (Some(3), Some(3)));
+}
+
+#[test]
+fn evidence_of_an_epoch_that_no_roster_in_the_file_opened_shows_nothing() {
+    let mut later = with_members();
+    let (genesis, mut file) = forked();
+    change_fork(&mut file, |fork| {
+        let opened = change(&mut later, |roster| {
+            let other = crate::card::tests::Keys::of(66).feed.public();
+            roster.revoke_feed_key(fork.feed, other, 1, Digest::of(b"leaf 0"));
+        });
+        opened.unwrap();
+        for told in [&mut fork.smaller, &mut fork.larger] {
+            let text = crate::note::Note::parse(told).unwrap().text;
+            let body = crate::checkpoint::Checkpoint::parse_body(&text).unwrap();
+            *told = note(&later, fork.feed, body.size, body.root).1;
+        }
+    });
+    assert_eq!(code(file.verify(&genesis)), "wrong_epoch");
+    (file.roster_version, file.rosters) = (later.version(), rosters(&later));
+    assert_eq!(code(file.verify(&genesis)), "accepted");
 }
 
 #[test]

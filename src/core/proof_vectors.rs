@@ -30,13 +30,22 @@ fn cases() -> (Digest, Vec<Case>) {
     let replaced = r#"{"kind": "proof", "entry": "north/confirmed#2", "size": 9, "epoch": 0, "named_by": [4], "cosigned": 1, "threshold": 3, "roster": 4, "identity_replaced_in": 4}"#;
     let file = proof::replaced::sample().encode().unwrap();
     cases.push(("by a replaced identity key", file, replaced.to_owned()));
+    let revoked = r#"{"kind": "proof", "entry": "north/confirmed#2", "size": 9, "epoch": 0, "named_by": [4, 7, 8], "cosigned": 3, "threshold": 3, "roster": 4, "epoch_closed_in": 4, "key_revoked_in": 4}"#;
+    let file = proof::revoked::sample().encode().unwrap();
+    cases.push(("by a revoked feed key", file, revoked.to_owned()));
     let fork = r#"{"kind": "fork", "member": "north", "set": "confirmed", "sizes": [60, 100], "epoch": 0}"#;
     let cards = r#"{"kind": "node-cards", "member": "north", "version": 3}"#;
     let rosters = r#"{"kind": "rosters", "version": 3}"#;
     let closed =
         r#"{"kind": "node-cards", "member": "north", "version": 3, "identity_replaced_in": 3}"#;
-    let evidence: [(&str, (Digest, EvidenceFile), &str); 4] = [
+    let stolen = r#"{"kind": "fork", "member": "north", "set": "confirmed", "sizes": [60, 100], "epoch": 0, "epoch_closed_in": 3, "key_revoked_in": 3}"#;
+    let evidence: [(&str, (Digest, EvidenceFile), &str); 5] = [
         ("fork", evidence::forked(), fork),
+        (
+            "fork by a revoked feed key",
+            evidence::by_a_revoked_key(),
+            stolen,
+        ),
         ("two cards", evidence::two_cards(), cards),
         (
             "two cards of a replaced identity key",

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 
 use crate::world::signals::entries;
-use crate::world::{World, number, text};
+use crate::world::{Call, Evidence, World, number, text};
 
 #[test]
 fn an_entry_is_proved_by_a_reader_and_verified_without_a_node() {
@@ -117,6 +118,33 @@ fn an_entry_is_proved_by_a_reader_and_verified_without_a_node() {
     reader.run(&missing).expect(&[1]);
     let none = reader.json(&["evidence", "list"]);
     assert_eq!(none["evidence"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn what_the_rosters_in_a_file_say_of_its_keys_is_shown() {
+    let vectors = fs::read(crate::checkout().join("tests/vectors/proof.json")).unwrap();
+    let vectors: Value = serde_json::from_slice(&vectors).unwrap();
+    let genesis = text(&vectors, "genesis");
+    let (evidence, folder) = (Evidence::default(), tempfile::tempdir().unwrap());
+    let mut revoked = 0;
+    for (name, case) in vectors["files"].as_object().unwrap() {
+        let file = HEXLOWER.decode(text(case, "file").as_bytes()).unwrap();
+        let told = &case["shows"];
+        let is_proof = told["kind"] == "proof";
+        let command = if is_proof { "proof" } else { "evidence" };
+        let line = [command, "verify", "-", "--genesis", &genesis];
+        let call = || Call::new(&evidence, folder.path()).stdin(file.clone());
+        let shown = call().json(&line);
+        let of_head = if is_proof { &shown["head"] } else { &shown };
+        for field in ["key_revoked_in", "epoch_closed_in"] {
+            assert_eq!(of_head[field], told[field], "{name}: {field}");
+        }
+        let read = call().run(&line).expect(&[0]).stdout;
+        let is_revoked = !told["key_revoked_in"].is_null();
+        assert_eq!(read.contains("was revoked in roster"), is_revoked, "{read}");
+        revoked += u32::from(is_revoked);
+    }
+    assert_eq!(revoked, 2, "a proof and a fork");
 }
 
 /// Runs `tests/verify_proof_file.py`: whether it accepts, and what it says.

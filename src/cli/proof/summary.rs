@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use hashpact_core::id::Digest;
 use hashpact_core::leaf::{Basis, MediaKind, Publish, RetractReason};
-use hashpact_core::proof::{How, Naming, Proven, Shown};
+use hashpact_core::proof::{Doubt, How, Naming, Proven, Shown};
 use serde::Serialize;
 
 use super::file::{field, plain, seconds};
@@ -73,6 +73,10 @@ struct HeadObject {
     epoch: u32,
     size: u64,
     root: String,
+    /// The roster that closed its epoch, unless with this very head.
+    epoch_closed_in: Option<u64>,
+    /// The roster that revoked the key which signed it, unless it is that head.
+    key_revoked_in: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -149,6 +153,8 @@ impl Summary {
                 epoch: proven.head.checkpoint.origin.epoch,
                 size: proven.head.size(),
                 root: proven.head.root().to_string(),
+                epoch_closed_in: proven.doubt.epoch_closed_in,
+                key_revoked_in: proven.doubt.key_revoked_in,
             },
             named_by: proven.named_by.iter().map(NamingObject::of).collect(),
             cosigned_by: proven
@@ -289,6 +295,7 @@ fn lines(proven: &Proven, scheme: Option<&str>, values: bool) -> Vec<(&'static s
         ),
     ));
     lines.extend(publisher.replaced_in.map(|roster| ("", replaced(roster))));
+    lines.extend(doubted(&proven.doubt).map(|said| ("", said)));
     lines.push(("cosigned", cosigned(proven)));
     let state = match proven.state {
         Shown::Published => "published; nothing in this file withdraws or replaces it".to_owned(),
@@ -314,6 +321,24 @@ pub(crate) fn replaced(roster: u64) -> String {
         "⚠ the identity key that signed the node card was replaced in roster {roster}: whoever \
          found the old one could have made this"
     )
+}
+
+/// That the key which signed a head was revoked, or its epoch closed.
+fn doubted(doubt: &Doubt) -> Option<String> {
+    let revoked = doubt.key_revoked_in.map(|roster| {
+        format!(
+            "⚠ the feed key that signed it was revoked in roster {roster}: whoever found it could \
+             have made all of this but the cosignatures"
+        )
+    });
+    let closed = || {
+        let roster = doubt.epoch_closed_in?;
+        Some(format!(
+            "⚠ roster {roster} closed this epoch: nothing here shows that the head is of the \
+             history that went on"
+        ))
+    };
+    revoked.or_else(closed)
 }
 
 fn says(said: &Publish, scheme: Option<&str>) -> String {

@@ -113,6 +113,8 @@ pub struct Proven {
     pub payload: Digest,
     /// The head below which it stood.
     pub head: SignedCheckpoint,
+    /// What rosters in the proof say of that head.
+    pub doubt: Doubt,
     /// What the leaves shown make of the entry's version.
     pub state: Shown,
     /// The leaves that withdraw or replace it, oldest first.
@@ -152,6 +154,31 @@ pub struct Publisher {
     /// The roster that replaced the identity key which signed that card: whoever found
     /// the old key could have made the card since.
     pub replaced_in: Option<u64>,
+}
+
+/// What rosters in a file say of a head in it that verifies: that is below the last good
+/// size of its epoch, so nothing says that it is void. Nothing of the very head with which
+/// the epoch was closed, for which administrators vouch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Doubt {
+    /// The roster that closed the head's epoch: nothing shows that the head is of the
+    /// history that went on.
+    pub epoch_closed_in: Option<u64>,
+    /// The first roster that revoked the key which signed the head, for its feed: whoever
+    /// found the key could have made the head since.
+    pub key_revoked_in: Option<u64>,
+}
+
+impl Doubt {
+    /// What is said of either of two heads.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        let first = |one: Option<u64>, other: Option<u64>| one.into_iter().chain(other).min();
+        Self {
+            epoch_closed_in: first(self.epoch_closed_in, other.epoch_closed_in),
+            key_revoked_in: first(self.key_revoked_in, other.key_revoked_in),
+        }
+    }
 }
 
 /// What the leaves in a proof make of an entry's version. None of them says that

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::{CosignedBy, How, Naming, Proof, ProofLeaf, Proven, Publisher, Quorum, RosterShown};
+use super::{
+    CosignedBy, Doubt, How, Naming, Proof, ProofLeaf, Proven, Publisher, Quorum, RosterShown,
+};
 use super::{Shown, WHAT};
 use crate::card::{CardBook, CardVersion, EndpointPolicy, Node};
 use crate::checkpoint::{self, SignedCheckpoint};
@@ -16,7 +18,7 @@ use crate::leaf::{self, DESCRIBE, Describe, IndexRange, Leaf, PUBLISH, Publish};
 use crate::merkle::proof::verify_inclusion;
 use crate::note::SignatureLine;
 use crate::reject::Rejection;
-use crate::roster::{Member, Roster, RosterChain};
+use crate::roster::{Member, Revocation, Roster, RosterChain};
 use crate::standing;
 use crate::verified::Verified;
 use crate::witness::judge;
@@ -77,6 +79,7 @@ impl Proof {
             index: self.index,
             said,
             payload,
+            doubt: known.doubt(self.feed, &head),
             head,
             state: state(&named_by),
             named_by,
@@ -304,6 +307,27 @@ impl Known {
     /// The roster that replaced the identity key which signed a card.
     pub(crate) fn replaced_in(&self, card: &CardVersion) -> Option<u64> {
         self.chain.replaced_in(card.member(), card.signer())
+    }
+
+    /// What the rosters say of a head that verifies: PROTOCOL 14.14.
+    pub(crate) fn doubt(&self, feed: FeedId, head: &SignedCheckpoint) -> Doubt {
+        let closing =
+            |r: &Revocation| r.next_epoch.checked_sub(1) == Some(head.checkpoint.origin.epoch);
+        let names =
+            |r: &Revocation| (r.last_good_size, r.last_good_root) == (head.size(), head.root());
+        let roster = self.chain.roster();
+        if roster.revocations_of(feed).any(|r| closing(r) && names(r)) {
+            return Doubt::default();
+        }
+        let first = |which: &dyn Fn(&Revocation) -> bool| {
+            let rosters = self.chain.from_version(1).map(|one| one.roster());
+            let mut saying = rosters.filter(|roster| roster.revocations_of(feed).any(which));
+            saying.next().map(|roster| roster.version)
+        };
+        Doubt {
+            epoch_closed_in: first(&closing),
+            key_revoked_in: first(&|r| r.key == head.key),
+        }
     }
 
     /// The node and the version of the card by which a key may sign, and what replaced

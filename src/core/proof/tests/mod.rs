@@ -1,11 +1,12 @@
 //! Proof files: what is written verifies. Who counts as a witness is in `quorum`, what a
 //! forger can sign itself and a change of any field in `refused`, what a replaced identity
-//! key signs in `replaced`.
+//! key signs in `replaced`, what a revoked feed key signs in `revoked`.
 
 mod nodes;
 mod quorum;
 mod refused;
 pub(crate) mod replaced;
+pub(crate) mod revoked;
 
 use super::*;
 use crate::card::NodeCard;
