@@ -10,7 +10,7 @@ use hashpact_core::id::{Digest, FeedId, MemberNumber, UnixMillis};
 use hashpact_core::puller::PeerId;
 use hashpact_node::reported::{Report, ReportedLot};
 use hashpact_node::{Node, NodeError};
-use hashpact_store::StoreError;
+use hashpact_store::{FeedInfo, StoreError};
 
 use super::driver::Driver;
 use super::reach::Reach;
@@ -101,7 +101,7 @@ impl ToldReports {
         let Some(report) = node.report_of(feed)? else {
             return Ok(None);
         };
-        let lots = digest_of(&report.lots);
+        let lots = digest_of(&report.lots, feed);
         let before = self.told.get(&feed.id).and_then(|told| told.lots);
         if before == lots {
             return Ok(None);
@@ -148,9 +148,13 @@ impl ToldReports {
     }
 }
 
-/// Tells two words apart; `None` for nothing held back.
-fn digest_of(lots: &[ReportedLot]) -> Option<Digest> {
-    let mut bytes = Vec::new();
+/// Tells two words apart; `None` for nothing held back. What is said of an epoch that is
+/// not open at the publisher it lets fall: so the same is another word once the feed is of
+/// another epoch here, and once a head of it is, by which the publisher has it as well.
+fn digest_of(lots: &[ReportedLot], feed: &FeedInfo) -> Option<Digest> {
+    let mut bytes = feed.epoch.to_be_bytes().to_vec();
+    let applied = feed.applied.map(|head| head.epoch);
+    bytes.extend_from_slice(&applied.unwrap_or_default().to_be_bytes());
     for lot in lots {
         bytes.extend_from_slice(lot.reason.as_bytes());
         bytes.push(0);

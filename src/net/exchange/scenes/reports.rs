@@ -9,6 +9,8 @@ use super::hostile::{Hostile, Script, Victim, ticking};
 use super::live::{Live, until, verify};
 use super::*;
 use crate::exchange::announce::told_to;
+use crate::exchange::reach::Reach;
+use crate::exchange::reports::ToldReports;
 
 fn import(node: &Node, set: &str, entries: Vec<NewEntry>) {
     let mut import = node.import(&slug(set)).unwrap();
@@ -142,6 +144,34 @@ async fn only_the_publisher_is_told_and_nothing_of_what_others_publish() {
     // Nor is what the publisher's own node holds back.
     let said = snapshot_of(&mut told_to(Arc::clone(&north), number(SOUTH))).await;
     assert!(reports_of(&said).is_empty());
+}
+
+// A publisher lets a word on an epoch fall that is not open there: the roster may reach
+// the reader first, or the publisher.
+#[tokio::test]
+async fn what_is_held_back_is_said_again_when_an_epoch_opens_and_when_the_publisher_has_it() {
+    let coalition = Coalition::new();
+    let (north, south) = (coalition.open(NORTH), coalition.open(SOUTH));
+    let feed = create_set(&north, "set", &[("all", true)]);
+    import(&north, "set", vec![weak(1)]);
+    bring(&north, &south, &feed, false).await;
+    let snapshot = Arc::new(south.membership().snapshot().unwrap());
+    let mut reach = Reach::of(south.store(), snapshot, &feed).unwrap();
+    let mut told = ToldReports::default();
+    let mut said = |epoch, applied: u32| {
+        reach.feed.epoch = epoch;
+        reach.feed.applied.as_mut().unwrap().epoch = applied;
+        let clock = &coalition.clock;
+        clock.set(clock.now().plus(5_000));
+        let said = told.new_of(&south, &reach, number(NORTH)).unwrap();
+        let reports = reports_of(&Vec::from_iter(said));
+        reports.first().map(|(_, report)| report.epoch)
+    };
+    for (epoch, applied) in [(0, 0), (1, 0), (1, 1)] {
+        let case = format!("epoch {epoch}, a head of {applied}");
+        assert_eq!(said(epoch, applied), Some(epoch), "{case}");
+        assert_eq!(said(epoch, applied), None, "{case}: once");
+    }
 }
 
 #[tokio::test]
