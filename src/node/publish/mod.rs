@@ -44,6 +44,7 @@ use crate::clock::Clock;
 use crate::error::NodeError;
 use crate::hub::Hub;
 use crate::membership::Membership;
+use crate::views;
 use crate::words::name_of;
 
 /// What publishing needs; one a node.
@@ -147,10 +148,35 @@ impl Publisher {
     #[must_use]
     pub fn closed(&self, feed: &FeedId) -> Option<String> {
         match self.gates().get(feed) {
-            Some(Gate::Open) => None,
-            Some(gate) => Some(gate.reason()),
-            None => Some("it was not checked yet; try again".to_owned()),
+            Some(Gate::Open) => {}
+            Some(gate) => return Some(gate.reason()),
+            None => return Some("it was not checked yet; try again".to_owned()),
         }
+        self.is_unlisted(feed).then(|| {
+            "this node's feed key is not on the node card in force, so peers would refuse what it \
+             signs: put the former key file back, or wait until the card names this one \
+             (`hashpact card show`, `hashpact status`)"
+                .to_owned()
+        })
+    }
+
+    /// Whether the node card in force does not name the feed key for a feed. ⚠ Who hears
+    /// heads by such a key leaves the peer alone for longer and longer.
+    fn is_unlisted(&self, feed: &FeedId) -> bool {
+        let (state, own) = (self.membership.state(), self.membership.own());
+        let (Some(chain), Ok(own)) = (state.chain.as_ref(), own) else {
+            return false;
+        };
+        // Without a card nobody knows the node.
+        let card = state.cards.current(own, chain.roster(), self.clock.now());
+        let no = card.and_then(|_| self.store.feed_no(feed));
+        let Some(held) = no.and_then(|no| self.store.feed(no).ok()) else {
+            return false;
+        };
+        let set = views::describe_of(&held).map(|describe| describe.name.set);
+        let epoch = chain.roster().epoch(*feed);
+        let keys = self.membership.feed_keys(own, set.as_ref(), *feed, epoch);
+        !keys.contains(&self.feed_key())
     }
 
     fn require_open(&self, feed: &FeedInfo) -> Result<(), NodeError> {

@@ -336,3 +336,24 @@ async fn an_epoch_is_opened_by_a_roster_that_a_peer_names() {
     });
     scene.expect_to_go_on().await;
 }
+
+#[tokio::test]
+async fn a_publisher_whose_feed_key_is_not_on_its_card_signs_nothing_until_it_is() {
+    let coalition = Coalition::new();
+    let north = coalition.open(NORTH);
+    let feed = create_set(&north, "set", &[("south", false)]);
+    publish(&north, "set", 0, 5);
+    drop(north);
+    let north = coalition.open_keyed("north", NORTH, &[], new_key());
+    north.confirm_head(&slug("set"), "a test").unwrap();
+    let why = north.publisher().closed(&feed).unwrap();
+    assert!(why.contains("not on the node card in force"), "{why}");
+    let Err(refused) = north.import(&slug("set")) else {
+        panic!("it signs with a key that no peer knows");
+    };
+    assert_eq!(refused.code(), "publishing_closed");
+    let card = rekeyed(&coalition, None);
+    north.membership().accept_card(card).unwrap();
+    assert_eq!(north.publisher().closed(&feed), None);
+    publish(&north, "set", 5, 9);
+}
