@@ -1,7 +1,7 @@
 //! `bench mixed`: look-ups at half of their rate while a set is pulled.
 //!
 //! Times of paced calls count from when a call was due, if the call before it on the
-//! same stream was answered too late, and else from when it was made: what a slow
+//! same stream was answered too late, and else from when it was to be made: what a slow
 //! answer keeps waiting is counted, what the timer of the asking side is late is not.
 
 use std::path::Path;
@@ -28,6 +28,7 @@ use super::latency::{Latency, Times};
 use super::lookup::Door;
 use super::machine::{Machine, Memory};
 use super::meters::Meters;
+use super::pacing::{Pacer, Turns};
 use super::pull::{self, Before, Pulled, Running};
 use super::serve::{Serving, Upstream};
 use super::{Bench, CommonArgs, import, per_second, say, seconds};
@@ -75,6 +76,9 @@ struct Asked {
     elapsed_s: f64,
     per_s: f64,
     latency_ms: Latency,
+    /// By how much calls were made later than planned, since the asking side itself was
+    /// late: they are fewer for it.
+    put_off_s: f64,
 }
 
 /// What is asked.
@@ -127,13 +131,13 @@ struct Asking {
     time: Duration,
 }
 
-/// When calls are made.
-#[derive(Debug, Clone)]
+/// When the calls of a stream are made.
+#[derive(Debug)]
 enum Pace {
     /// One after the other, until then.
     Fast(Instant),
-    /// So many a second over all streams, until told to stop.
-    Steady { per_s: f64, stop: Arc<AtomicBool> },
+    /// When it is said.
+    Steady(Turns),
 }
 
 impl Asking {
@@ -167,24 +171,22 @@ impl Asking {
         let door = runtime.block_on(Door::open(&node, &socket))?;
         say(format!("{name}: asking as fast as it goes"));
         let began = Instant::now();
-        let alone = self.start(&runtime, &socket, ask, &Pace::Fast(began + self.time))?;
+        let until = began + self.time;
+        let alone = self.start(&runtime, &socket, ask, || Pace::Fast(until))?;
         let alone = finish(&runtime, alone, began)?;
         let per_s = alone.per_s / 2.0;
         say(format!("{name}: asking at half of that rate"));
-        let (began, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
-        let pace = Pace::Steady {
-            per_s,
-            stop: Arc::clone(&stop),
-        };
-        let half = self.start(&runtime, &socket, ask, &pace)?;
+        let (mut pacer, began) = (Pacer::default(), Instant::now());
+        let half = self.start(&runtime, &socket, ask, || Pace::Steady(pacer.stream()))?;
+        let pacing = pacer.begin(per_s);
         std::thread::sleep(self.time);
-        stop.store(true, Ordering::Relaxed);
-        let half = finish(&runtime, half, began)?;
+        let put_off = pacing.end()?;
+        let half = finish(&runtime, half, began)?.put_off(put_off);
         say(format!("{name}: the same beside a pull"));
         let before = Before::of(meters);
-        stop.store(false, Ordering::Relaxed);
-        let began = Instant::now();
-        let beside = self.start(&runtime, &socket, ask, &pace)?;
+        let (mut pacer, began) = (Pacer::default(), Instant::now());
+        let beside = self.start(&runtime, &socket, ask, || Pace::Steady(pacer.stream()))?;
+        let (pacing, stop) = (pacer.begin(per_s), Arc::new(AtomicBool::new(false)));
         let client = runtime.block_on(client::over_socket(socket.clone(), None))?;
         let set = super::SET.to_owned();
         let correcting = corrections::correct(client, set, asked_end, Arc::clone(&stop));
@@ -192,6 +194,7 @@ impl Asking {
         let mut running = Running::on(node, trial.seat(1)?)?;
         let pull = running.pull_more(meters, &before, self.entries);
         stop.store(true, Ordering::Relaxed);
+        let put_off = pacing.end()?;
         let beside_pull = finish(&runtime, beside, began);
         let corrected = runtime.block_on(correcting).map_err(CliError::failed);
         // All ends in order, whatever was answered.
@@ -204,7 +207,7 @@ impl Asking {
             corrections: corrected??,
             alone,
             half,
-            beside_pull,
+            beside_pull: beside_pull.put_off(put_off),
             pull_entries_per_s: pull.rate(self.entries),
             pull,
         })
@@ -216,13 +219,10 @@ impl Asking {
         runtime: &Runtime,
         socket: &Path,
         ask: Ask,
-        pace: &Pace,
+        mut pace: impl FnMut() -> Pace,
     ) -> Result<Vec<JoinHandle<Result<Times, CliError>>>, CliError> {
         let node = runtime.block_on(client::over_socket(socket.to_owned(), None))?;
-        let asker = |stream| {
-            let (node, pace) = (node.clone(), pace.clone());
-            runtime.spawn(self.stream(node, ask, stream, pace))
-        };
+        let asker = |stream| runtime.spawn(self.stream(node.clone(), ask, stream, pace()));
         Ok((0..self.streams).map(asker).collect())
     }
 
@@ -231,24 +231,26 @@ impl Asking {
         node: NodeClient<Channel>,
         ask: Ask,
         stream: u32,
-        pace: Pace,
+        mut pace: Pace,
     ) -> Result<Times, CliError> {
         let mut calls = Calls::open(node, ask).await?;
         let mut times = Times::default();
-        let begun = Instant::now();
         // A call more than the stream will make.
         let first = u64::from(stream) << 32;
-        let mut free_at = begun;
+        let mut free_at = Instant::now();
         for turn in 0_u32.. {
-            let from = match &pace {
+            let from = match &mut pace {
                 Pace::Fast(until) if Instant::now() >= *until => break,
                 Pace::Fast(_) => Instant::now(),
-                Pace::Steady { stop, .. } if stop.load(Ordering::Relaxed) => break,
-                Pace::Steady { per_s, .. } => {
-                    let due = f64::from(turn) * f64::from(self.streams) + f64::from(stream);
-                    let due = begun + Duration::from_secs_f64(due / per_s.max(1.0));
-                    tokio::time::sleep_until(due.into()).await;
-                    if free_at > due { due } else { Instant::now() }
+                Pace::Steady(turns) => {
+                    let Some(turn) = turns.recv().await else {
+                        break;
+                    };
+                    if free_at > turn.due {
+                        turn.due
+                    } else {
+                        turn.said
+                    }
                 }
             };
             calls.ask(self.signal(ask, first + u64::from(turn))).await?;
@@ -367,7 +369,15 @@ fn finish(
         elapsed_s: seconds(elapsed),
         per_s: per_second(times.count(), elapsed),
         latency_ms: times.latency(),
+        put_off_s: 0.0,
     })
+}
+
+impl Asked {
+    fn put_off(self, put_off: Duration) -> Self {
+        let put_off_s = seconds(put_off);
+        Self { put_off_s, ..self }
+    }
 }
 
 fn print(report: &Report, context: &Context) -> Result<(), CliError> {

@@ -15,6 +15,7 @@ mod machine;
 mod meters;
 mod mixed;
 mod overload;
+mod pacing;
 mod pdq;
 mod pull;
 mod serve;

@@ -211,11 +211,11 @@ impl Driver {
         };
         tracing::info!(set = %describe.name, answers = reads, "access to a set changed");
         let store = self.node.store();
-        match status {
-            FeedStatus::Active => store
-                .follow_feed(feed.no, self.node.membership().epoch(feed.id))
-                .map(drop)?,
-            status => store.set_feed_status(feed.no, status)?,
+        if status == FeedStatus::Active {
+            let epoch = self.node.membership().epoch(feed.id);
+            store.follow_feed(feed.no, epoch)?;
+        } else {
+            store.set_feed_status(feed.no, status)?;
         }
         Ok(())
     }
