@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Context;
 use super::client::connect_or_embed;
 use super::error::CliError;
-use super::output::{count, counted, stamp, table, time};
+use super::output::{count, counted, note, stamp, table, time};
 use super::roster_witnesses::detection_only;
 use super::values::SetReference;
 
@@ -134,7 +134,8 @@ pub fn run(args: &FeedsArgs, context: &Context) -> Result<(), CliError> {
     if feeds.is_empty() && lost.is_empty() {
         context
             .output
-            .line("no feeds; hashpact set create makes one")?;
+            .line("no feeds: those of others come once they are granted; a witness holds none")?;
+        note("next: hashpact set create makes an own set");
     } else if !feeds.is_empty() {
         print(&feeds, context)?;
         if let (Some(_), [feed]) = (&args.set, feeds.as_slice()) {

@@ -142,10 +142,23 @@ impl Output {
     }
 }
 
-/// Says something on standard error: notes and errors, never results.
+/// Says something on standard error: notes and errors, never results. A terminal that is
+/// narrower gets a line broken at blanks.
 pub fn note(line: impl Display) {
+    let mut terminal = Table::new();
+    let columns = terminal.use_stderr().width().map(usize::from);
     // Nobody is left to tell when standard error is gone.
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", noted(&line.to_string(), columns));
+}
+
+/// A note as it is said on so many columns, what follows the first line set in.
+fn noted(line: &str, columns: Option<usize>) -> String {
+    match columns {
+        Some(columns) if line.chars().count() > columns && !line.contains('\n') => {
+            broken(line, columns.saturating_sub(2)).join("\n  ")
+        }
+        Some(_) | None => line.to_owned(),
+    }
 }
 
 /// Makes a table of plain columns; the columns in `right` (from 0) are aligned right.
@@ -380,6 +393,15 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_note_is_broken_to_a_terminal_and_whole_elsewhere() {
+        let line = "not replayed: near values, access, freezes";
+        assert_eq!(noted(line, None), line);
+        assert_eq!(noted(line, Some(80)), line);
+        let narrow = "not replayed: near\n  values, access,\n  freezes";
+        assert_eq!(noted(line, Some(20)), narrow);
     }
 
     #[test]

@@ -123,7 +123,7 @@ fn import(files: &[PathBuf], context: &Context) -> Result<(), CliError> {
     let (version, accepted, known) = (total.roster_version, total.accepted, total.known);
     let refused = total.refused.len();
     context.output.line(format_args!(
-        "roster version {version}: {accepted} documents new, {known} known, {refused} refused"
+        "roster version {version}; documents: {accepted} new, {known} known, {refused} refused"
     ))?;
     context.output.json(&total)?;
     match (refused, accepted) {

@@ -260,7 +260,7 @@ pub(super) fn update(args: &UpdateArgs, context: &Context) -> Result<(), CliErro
     state.write(&path)?;
     let version = state.chain.version();
     context.output.line(format_args!(
-        "roster version {version}: {new} documents new, in {}",
+        "roster version {version}; documents: {new} new, in {}",
         path.display()
     ))?;
     context.output.json(&Updated {

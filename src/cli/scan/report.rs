@@ -154,8 +154,8 @@ impl Report {
         let mut aside = vec![
             (of(&met.earlier), "done by an earlier run".to_owned()),
             (earlier_known, "of them known".to_owned()),
-            (of(&met.links), "symbolic links, not followed".to_owned()),
-            (of(&met.special), "special files".to_owned()),
+            (of(&met.links), "not followed: symbolic links".to_owned()),
+            (of(&met.special), "not read: special files".to_owned()),
         ];
         let reasons = self.not_seen.iter();
         aside.extend(reasons.map(|(code, n)| (*n, format!("by digests only: {code}"))));
