@@ -119,6 +119,12 @@ fn without_cards(evidence: ForkEvidence) -> Vec<u8> {
     .encode()
 }
 
+/// Whether a fork is known, with evidence or without.
+pub(crate) fn knows(inner: &Inner, publisher: MemberNumber, fork: &ForkName) -> Result<bool> {
+    let key = fork.known_key(publisher.value());
+    Ok(inner.get(Family::Evidence, key)?.is_some())
+}
+
 impl Store {
     /// Keeps evidence of a fork, without its cards, or only that there was one; answers
     /// whether that is new. The first piece stays.
@@ -170,8 +176,7 @@ impl Store {
     /// # Errors
     /// What RocksDB answers.
     pub fn knows_fork(&self, publisher: MemberNumber, fork: &ForkName) -> Result<bool> {
-        let key = fork.known_key(publisher.value());
-        Ok(self.inner.get(Family::Evidence, key)?.is_some())
+        knows(&self.inner, publisher, fork)
     }
 
     /// All forks that are known.

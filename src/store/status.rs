@@ -4,12 +4,14 @@
 //! begins to store and writes it when that is done, maybe seconds later. Who freezes a feed
 //! meanwhile neither waits for that nor is undone by it, nor takes back what it stored.
 
+use std::ops::RangeInclusive;
+
 use rocksdb::WriteBatch;
 
 use crate::error::{Result, StoreError};
 use crate::families::Family;
 use crate::feeds::{FeedState, FeedStatus, Live, identities, part, part_row};
-use crate::forks::ForkName;
+use crate::forks::{self, ForkName};
 use crate::keys::FeedNo;
 use crate::store::{Inner, Store};
 
@@ -38,29 +40,14 @@ impl Store {
     }
 
     /// Lets a feed be followed, or again, durably: [`FeedStatus::Frozen`] instead where its
-    /// publisher is known to have forked it in `epoch`, whoever keeps evidence of that at
-    /// this moment. Answers which.
+    /// publisher is known to have forked it in one of `epochs`, whoever keeps evidence of that
+    /// at this moment. Answers which.
     ///
     /// # Errors
     /// As [`Store::set_feed_status`].
-    pub fn follow_feed(&self, no: FeedNo, epoch: u32) -> Result<FeedStatus> {
+    pub fn follow_feed(&self, no: FeedNo, epochs: RangeInclusive<u32>) -> Result<FeedStatus> {
         let state = self.inner.feed(no)?;
-        let (publisher, fork) = (
-            state.publisher,
-            ForkName {
-                feed: state.id,
-                epoch,
-            },
-        );
-        self.change_status(no, |_| {
-            // ⚠ Evidence is kept before the feed is frozen for it, and that waits for this.
-            let is_forked = self.knows_fork(publisher, &fork)?;
-            Ok(Some(if is_forked {
-                FeedStatus::Frozen
-            } else {
-                FeedStatus::Active
-            }))
-        })
+        self.change_status(no, |_| followed(&self.inner, &state, epochs).map(Some))
     }
 
     /// Changes the status to what `change` answers of the feed as it is, if anything; answers
@@ -76,9 +63,10 @@ impl Store {
         if live.status == FeedStatus::Dropping {
             return Ok(live.status);
         }
-        let Some(next) = change(&live)? else {
-            return Ok(live.status);
-        };
+        let next = change(&live)?.unwrap_or(live.status);
+        if next == live.status {
+            return Ok(next);
+        }
         // Crash: before, the old status stands; after, the new one.
         let mut batch = WriteBatch::default();
         put(inner, &mut batch, &state, next)?;
@@ -86,6 +74,22 @@ impl Store {
         live.status = next;
         Ok(next)
     }
+}
+
+/// What a feed is that is to be followed; to be asked while its state is held for writing.
+/// ⚠ Evidence is kept before the feed is frozen for it, and that waits for this.
+pub(crate) fn followed(
+    inner: &Inner,
+    state: &FeedState,
+    epochs: RangeInclusive<u32>,
+) -> Result<FeedStatus> {
+    let (feed, publisher) = (state.id, state.publisher);
+    for epoch in epochs {
+        if forks::knows(inner, publisher, &ForkName { feed, epoch })? {
+            return Ok(FeedStatus::Frozen);
+        }
+    }
+    Ok(FeedStatus::Active)
 }
 
 /// Adds the status to a batch.

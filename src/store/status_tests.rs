@@ -9,7 +9,8 @@ use crate::{ForkName, Leaving};
 #[test]
 fn a_freeze_during_a_commit_outlives_a_start_and_takes_back_nothing_that_was_stored() {
     let dir = tempfile::tempdir().unwrap();
-    for wait_ms in [0_u64, 4, 16, 64] {
+    // Once, at moments all over the commit; nothing is written afterwards.
+    for wait_ms in [0_u64, 1, 2, 4, 8, 16, 32, 64] {
         let name = format!("feed {wait_ms}");
         let store = open(dir.path());
         let no = store
@@ -19,12 +20,8 @@ fn a_freeze_during_a_commit_outlives_a_start_and_takes_back_nothing_that_was_sto
         let leaves: Vec<_> = (0..10_000).map(|n| publish(n, &[])).collect();
         writer.append(&leaves).unwrap();
         std::thread::scope(|scope| {
-            let commit = scope.spawn(|| commit_signed(&mut writer));
+            scope.spawn(|| commit_signed(&mut writer));
             std::thread::sleep(std::time::Duration::from_millis(wait_ms));
-            while !commit.is_finished() {
-                store.set_feed_status(no, FeedStatus::Active).unwrap();
-                assert!(store.freeze_feed(no).unwrap());
-            }
             assert!(store.freeze_feed(no).unwrap());
         });
         drop((writer, store));
@@ -32,6 +29,38 @@ fn a_freeze_during_a_commit_outlives_a_start_and_takes_back_nothing_that_was_sto
         assert_eq!(feed.status, FeedStatus::Frozen, "{wait_ms} ms");
         assert_eq!((feed.stored, feed.indexed), (10_000, 10_000));
     }
+}
+
+#[test]
+fn a_frozen_feed_is_followed_with_its_next_epoch_unless_it_is_forked_there_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let new = new_feed(false, b"feed");
+    let no = store.create_feed(&new).unwrap();
+    let status = || store.feed(no).unwrap().status;
+    let mut writer = store.writer(no).unwrap();
+    let leaves: Vec<RawLeaf> = (0..10).map(|n| publish(n, &[])).collect();
+    writer.append(&leaves).unwrap();
+    commit_signed(&mut writer);
+    store.freeze_feed(no).unwrap();
+    writer.open_epoch(1, 8).unwrap();
+    assert_eq!(status(), FeedStatus::Frozen);
+    writer.open_epoch_anew(2, 8).unwrap();
+    assert_eq!(status(), FeedStatus::Active);
+    store.freeze_feed(no).unwrap();
+    let fork = ForkName {
+        feed: new.id,
+        epoch: 3,
+    };
+    store.put_fork(new.publisher, &fork, None).unwrap();
+    writer.open_epoch_anew(3, 8).unwrap();
+    assert_eq!(status(), FeedStatus::Frozen);
+    // What answers nothing does not begin to.
+    store.set_feed_status(no, FeedStatus::Silent).unwrap();
+    writer.open_epoch_anew(4, 8).unwrap();
+    assert_eq!(status(), FeedStatus::Silent);
+    drop((writer, store));
+    assert_eq!(open(dir.path()).feed(no).unwrap().epoch, 4);
 }
 
 #[test]
@@ -46,10 +75,10 @@ fn a_feed_whose_fork_is_known_is_not_followed_and_one_that_answers_nothing_does_
     store
         .put_fork(new.publisher, &ForkName { feed, epoch }, evidence)
         .unwrap();
-    assert_eq!(store.follow_feed(no, 0).unwrap(), FeedStatus::Active);
-    assert_eq!(store.follow_feed(no, 1).unwrap(), FeedStatus::Frozen);
+    assert_eq!(store.follow_feed(no, 0..=0).unwrap(), FeedStatus::Active);
+    assert_eq!(store.follow_feed(no, 0..=1).unwrap(), FeedStatus::Frozen);
     assert_eq!(status(), FeedStatus::Frozen);
-    assert_eq!(store.follow_feed(no, 2).unwrap(), FeedStatus::Active);
+    assert_eq!(store.follow_feed(no, 2..=2).unwrap(), FeedStatus::Active);
     store.set_feed_status(no, FeedStatus::Silent).unwrap();
     assert!(!store.freeze_feed(no).unwrap());
     assert_eq!(status(), FeedStatus::Silent);

@@ -295,7 +295,7 @@ fn lines(proven: &Proven, scheme: Option<&str>, values: bool) -> Vec<(&'static s
         ),
     ));
     lines.extend(publisher.replaced_in.map(|roster| ("", replaced(roster))));
-    lines.extend(doubted(&proven.doubt).map(|said| ("", said)));
+    lines.extend(doubted(&proven.doubt).into_iter().map(|said| ("", said)));
     lines.push(("cosigned", cosigned(proven)));
     let state = match proven.state {
         Shown::Published => "published; nothing in this file withdraws or replaces it".to_owned(),
@@ -324,21 +324,20 @@ pub(crate) fn replaced(roster: u64) -> String {
 }
 
 /// That the key which signed a head was revoked, or its epoch closed.
-fn doubted(doubt: &Doubt) -> Option<String> {
+fn doubted(doubt: &Doubt) -> Vec<String> {
     let revoked = doubt.key_revoked_in.map(|roster| {
         format!(
             "⚠ the feed key that signed it was revoked in roster {roster}: whoever found it could \
              have made all of this but the cosignatures"
         )
     });
-    let closed = || {
-        let roster = doubt.epoch_closed_in?;
-        Some(format!(
+    let closed = doubt.epoch_closed_in.map(|roster| {
+        format!(
             "⚠ roster {roster} closed this epoch: nothing here shows that the head is of the \
              history that went on"
-        ))
-    };
-    revoked.or_else(closed)
+        )
+    });
+    revoked.into_iter().chain(closed).collect()
 }
 
 fn says(said: &Publish, scheme: Option<&str>) -> String {

@@ -212,8 +212,8 @@ impl Driver {
         tracing::info!(set = %describe.name, answers = reads, "access to a set changed");
         let store = self.node.store();
         if status == FeedStatus::Active {
-            let epoch = self.node.membership().epoch(feed.id);
-            store.follow_feed(feed.no, epoch)?;
+            let open = self.node.membership().epoch(feed.id);
+            store.follow_feed(feed.no, feed.epoch..=open.max(feed.epoch))?;
         } else {
             store.set_feed_status(feed.no, status)?;
         }

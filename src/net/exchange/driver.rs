@@ -176,14 +176,13 @@ impl Driver {
     /// Tells the puller of all that is held.
     pub(crate) fn begin(&mut self) {
         self.look_at_room();
+        self.remember_forks();
         for feed in self.node.store().feeds() {
             self.publishers.insert(feed.id, feed.publisher);
             if !feed.own {
                 self.hold(&feed);
             }
         }
-        self.remember_forks();
-        self.thaw_left();
         self.access_changed();
         self.epochs_changed();
         self.begin_cosigning();

@@ -28,12 +28,27 @@ const LATER_PER_PEER: usize = 256;
 /// Heads of all peers that do.
 const LATER_MAX: usize = 4_096;
 
-/// Pieces of evidence of one member's nodes that wait for a roster or a card.
+/// Pieces of evidence of one member's nodes that wait for a roster, and as many for a card.
 const PROOFS_PER_MEMBER: usize = 16;
-/// Pieces of all that do.
-const PROOFS_MAX: usize = 512;
+/// Pieces of all that wait for either.
+const PROOFS_MAX: usize = 256;
 /// Bytes of a piece that waits: two notes, a proof and some cards.
 const PROOF_MAX_BYTES: usize = 64 * 1024;
+
+/// Evidence that waits.
+struct Waiting {
+    /// Whose node said it.
+    member: MemberNumber,
+    what: Lacks,
+    evidence: Bytes,
+}
+
+/// What evidence waits for; each has places of its own, so that neither takes the other's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lacks {
+    Roster,
+    Card,
+}
 
 /// What new epochs wait for.
 #[derive(Default)]
@@ -41,7 +56,7 @@ pub(super) struct Epochs {
     /// Heads of epochs that are not open here yet, without what stood beside them.
     later: BTreeMap<(PeerId, FeedId), types::Head>,
     /// Evidence of forks in such epochs, or by keys that no card held here has.
-    proofs: BTreeMap<(PeerId, FeedId), (MemberNumber, Bytes)>,
+    proofs: BTreeMap<(PeerId, FeedId), Waiting>,
     /// Feeds that a desk is moving to another epoch.
     opening: HashSet<FeedId>,
     /// Feeds that a desk failed to move.
@@ -80,14 +95,24 @@ impl Epochs {
         &mut self,
         (peer, member): (PeerId, MemberNumber),
         feed: FeedId,
-        evidence: &Bytes,
+        (what, evidence): (Lacks, &Bytes),
     ) {
-        let by_member = |(of, _): &&(MemberNumber, Bytes)| *of == member;
-        let of_member = self.proofs.values().filter(by_member).count();
-        let is_room = of_member < PROOFS_PER_MEMBER && self.proofs.len() < PROOFS_MAX;
+        let alike = |one: &&Waiting| one.what == what;
+        let all = self.proofs.values().filter(alike);
+        let of_member = all.clone().filter(|one| one.member == member).count();
+        let is_room = of_member < PROOFS_PER_MEMBER && all.count() < PROOFS_MAX;
         let fits = evidence.len() <= PROOF_MAX_BYTES;
-        if fits && (is_room || self.proofs.contains_key(&(peer, feed))) {
-            self.proofs.insert((peer, feed), (member, evidence.clone()));
+        let is_newer = self
+            .proofs
+            .get(&(peer, feed))
+            .is_some_and(|held| held.what == what);
+        if fits && (is_room || is_newer) {
+            let waiting = Waiting {
+                member,
+                what,
+                evidence: evidence.clone(),
+            };
+            self.proofs.insert((peer, feed), waiting);
         }
     }
 }
@@ -110,8 +135,8 @@ impl Driver {
 
     /// What waited is looked at again; what must wait on does.
     fn prove_again(&mut self) {
-        for ((peer, feed), (_, evidence)) in std::mem::take(&mut self.epochs.proofs) {
-            if let Err(error) = self.evidence(Some(peer), &evidence) {
+        for ((peer, feed), waiting) in std::mem::take(&mut self.epochs.proofs) {
+            if let Err(error) = self.evidence(Some(peer), &waiting.evidence) {
                 let feed = feed.0.short();
                 tracing::debug!(%feed, %error, code = error.code(), "evidence that waited");
             }
@@ -127,16 +152,9 @@ impl Driver {
 
     pub(super) fn open_again(&mut self) {
         for feed in std::mem::take(&mut self.epochs.failed) {
-            self.open_epoch(feed, Why::Roster);
-        }
-    }
-
-    /// Lets feeds be followed that a crash left frozen between their new epoch and that:
-    /// what is held of them is what the roster names, and nothing of the epoch yet.
-    pub(super) fn thaw_left(&self) {
-        for feed in self.node.store().feeds() {
-            if let Err(error) = thaw_left(&self.node, &feed) {
-                tracing::error!(feed = %feed.id.0.short(), %error, code = error.code(), "looking at a frozen feed");
+            // It may have been dropped meanwhile.
+            if self.held_feed(&feed).is_some() {
+                self.open_epoch(feed, Why::Roster);
             }
         }
     }
@@ -308,9 +326,15 @@ pub(crate) fn open(node: &Node, writer: &mut FeedWriter, why: Why) -> Result<(),
             return Ok(());
         }
     };
-    let void = writer.open_epoch(epoch, cut)?;
     let good = relevant.iter().map(|named| named.last_good_size).min();
-    thaw(node, (&feed, epoch), good.unwrap_or(cut))?;
+    // What froze the feed is over; so is what ended its grant, if that is cut off.
+    let good = good.unwrap_or(cut);
+    let ended = feed.leaving.is_some_and(|leaving| leaving.index < good);
+    let void = if ended {
+        writer.open_epoch(epoch, cut)?
+    } else {
+        writer.open_epoch_anew(epoch, cut)?
+    };
     let doubted = node.store().doubted(feed.no)?;
     tracing::warn!(
         feed = %feed.id.0.short(), epoch, void, doubted, size = cut,
@@ -326,36 +350,16 @@ fn is_forked(node: &Node, feed: &FeedInfo, epoch: u32) -> Result<bool, NodeError
     if feed.status == FeedStatus::Frozen {
         return Ok(true);
     }
-    let forks = node.store().forks_of(feed.publisher)?;
-    let older = |fork: &ForkName| (feed.epoch..epoch).contains(&fork.epoch);
-    Ok(forks.iter().any(|fork| fork.feed == feed.id && older(fork)))
-}
-
-/// What froze the feed is over, unless it is forked in the new epoch as well; so is what
-/// ended its grant, if that was cut off.
-fn thaw(node: &Node, (feed, epoch): (&FeedInfo, u32), good: u64) -> Result<(), NodeError> {
-    let void = feed.leaving.is_some_and(|leaving| leaving.index >= good);
-    if feed.status == FeedStatus::Frozen || void {
-        node.store().follow_feed(feed.no, epoch)?;
+    for epoch in feed.epoch..epoch {
+        let fork = ForkName {
+            feed: feed.id,
+            epoch,
+        };
+        if node.store().knows_fork(feed.publisher, &fork)? {
+            return Ok(true);
+        }
     }
-    Ok(())
-}
-
-fn thaw_left(node: &Node, feed: &FeedInfo) -> Result<(), NodeError> {
-    let epoch = node.membership().epoch(feed.id);
-    let applied = feed.applied.map_or(0, |applied| applied.epoch);
-    let is_left = feed.status == FeedStatus::Frozen && feed.epoch == epoch && applied < epoch;
-    if feed.own || !is_left {
-        return Ok(());
-    }
-    let opened = node.membership().roster()?;
-    let opened = opened.roster().opened_after(feed.id, 0);
-    let newest = opened.last().map_or(&[][..], std::slice::from_ref);
-    let root_at = |size| node.store().root_at(feed.no, size);
-    if let Opening::CutTo(_) = Opening::decide(newest, feed.stored, root_at)? {
-        node.store().follow_feed(feed.no, epoch)?;
-    }
-    Ok(())
+    Ok(false)
 }
 
 /// Whether a head is the first of a later epoch than the first that takes effect.

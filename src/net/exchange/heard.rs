@@ -19,7 +19,7 @@ use hashpact_store::{FeedInfo, ForkName};
 
 use super::documents_in;
 use super::driver::Driver;
-use super::epochs;
+use super::epochs::{self, Lacks};
 use super::errand::Errand;
 use super::fork;
 use super::inbox::{Heard, Said};
@@ -345,7 +345,7 @@ impl Driver {
             return Ok(()); // the roster has closed that epoch, and what it says of it
         }
         if epoch > open {
-            self.prove_later(peer, feed, bytes);
+            self.prove_later(peer, feed, (Lacks::Roster, bytes));
             return Ok(());
         }
         // One piece shows what happened. ⚠ Whoever has one makes any number of others of it.
@@ -355,7 +355,7 @@ impl Driver {
         let proven = fork::check(&self.node, publisher, &evidence);
         // The card with the key may be on its way; nobody says the piece again.
         if let Err(Rejection::BadSignature { .. }) = proven {
-            self.prove_later(peer, feed, bytes);
+            self.prove_later(peer, feed, (Lacks::Card, bytes));
         }
         let proven = proven?;
         if fork::keep(&self.node, publisher, (evidence, &proven))? {
@@ -367,7 +367,7 @@ impl Driver {
         Ok(())
     }
 
-    fn prove_later(&mut self, peer: Option<PeerId>, feed: FeedId, evidence: &Bytes) {
+    fn prove_later(&mut self, peer: Option<PeerId>, feed: FeedId, evidence: (Lacks, &Bytes)) {
         let peer = peer.and_then(|peer| Some((peer, self.peers.get(&peer)?.key.0)));
         if let Some(peer) = peer {
             self.epochs.prove_later(peer, feed, evidence);

@@ -100,7 +100,7 @@ impl Publisher {
             ))));
         }
         let mut session = self.session_unchecked(feed)?;
-        let gone = session.writer.open_epoch(epoch, size)?;
+        let gone = session.writer.open_epoch_anew(epoch, size)?;
         if gone > 0 {
             warn!(
                 set = %name_of(feed), void = gone,

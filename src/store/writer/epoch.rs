@@ -12,6 +12,7 @@ use super::FeedWriter;
 use crate::error::{Result, StoreError};
 use crate::held;
 use crate::index::killers;
+use crate::status;
 use crate::store::read;
 
 impl FeedWriter {
@@ -24,6 +25,20 @@ impl FeedWriter {
     /// answer, and then the feed is still of the epoch before: the same again ends
     /// what was begun.
     pub fn open_epoch(&mut self, epoch: u32, size: u64) -> Result<u64> {
+        self.move_to(epoch, size, false)
+    }
+
+    /// The same, and with the last step of it the feed is followed again, if it is frozen or
+    /// was to go: [`FeedStatus::Frozen`] instead where its publisher is known to have forked
+    /// it in `epoch`.
+    ///
+    /// # Errors
+    /// As [`open_epoch`](Self::open_epoch).
+    pub fn open_epoch_anew(&mut self, epoch: u32, size: u64) -> Result<u64> {
+        self.move_to(epoch, size, true)
+    }
+
+    fn move_to(&mut self, epoch: u32, size: u64, follows: bool) -> Result<u64> {
         let before = self.sync()?;
         if size > before {
             return Err(StoreError::OutOfRange {
@@ -34,7 +49,7 @@ impl FeedWriter {
         }
         self.doubt_and_unapply(size)?;
         self.truncate_unsigned(size)?;
-        self.close_old_epoch(epoch, size)?;
+        self.close_old_epoch(epoch, size, follows)?;
         Ok(before.saturating_sub(size))
     }
 
@@ -75,7 +90,7 @@ impl FeedWriter {
     }
 
     /// The last step: the epoch counts from here on.
-    fn close_old_epoch(&self, epoch: u32, size: u64) -> Result<()> {
+    fn close_old_epoch(&self, epoch: u32, size: u64, follows: bool) -> Result<()> {
         let (mut row, mut retractions, doubted) = {
             let live = read(&self.state.live);
             let retractions = live.held.retractions().clone();
@@ -96,9 +111,16 @@ impl FeedWriter {
             batch.delete_cf(self.inner.cf(crate::families::Family::Heads)?, head);
         }
         self.state.put_row(&self.inner, &mut batch, &row)?;
-        self.inner.write_synced(batch, "opening an epoch")?;
         {
+            // Who freezes the feed meanwhile waits: whoever has evidence kept it before.
             let mut live = self.state.live_mut();
+            let mut next = live.status;
+            if follows && next.is_in_doubt() {
+                next = status::followed(&self.inner, &self.state, epoch..=epoch)?;
+                status::put(&self.inner, &mut batch, &self.state, next)?;
+            }
+            self.inner.write_synced(batch, "opening an epoch")?;
+            live.status = next;
             live.row = row;
             live.held.set_retractions(retractions);
         }

@@ -6,7 +6,9 @@ use hashpact_node::model::MatchStanding;
 use hashpact_store::{FeedStatus, ForkName};
 
 use super::epochs::{GOOD, Stolen, new_key, rekeyed, revoking, standing};
-use super::hostile::{Forged, Hostile, Victim, feed_key, note_of, ticking, told, until};
+use super::hostile::{
+    Forged, Hostile, Victim, feed_key, note_of, publish_leaf, ticking, told, until,
+};
 use super::hostile_heads::forked;
 use super::*;
 use crate::types::Announcement;
@@ -121,22 +123,60 @@ async fn evidence_that_waited_freezes_the_epoch_whichever_of_roster_and_card_com
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crash_between_two_records_neither_thaws_a_forked_feed_nor_leaves_another_frozen() {
+async fn a_feed_is_frozen_by_a_start_after_a_crash_between_evidence_and_that() {
     let mut scene = Stolen::new().await;
     let (feed, epoch) = (scene.good.feed, 0);
-    let store = scene.victim.node.store();
     let publisher = scene.victim.held(&feed).unwrap().publisher;
-    // Evidence is kept, and then the feed is frozen.
     let fork = ForkName { feed, epoch };
+    let store = scene.victim.node.store();
     store.put_fork(publisher, &fork, None).unwrap();
     scene.victim = scene.victim.restart(&scene.coalition).await;
     until("it is frozen", || scene.status() == FeedStatus::Frozen).await;
-    // The feed is in its next epoch, and then it thaws.
+    // Nothing more of it is pulled.
+    let size = scene.bad.size();
+    scene.bad.leaves.extend((5_000..5_010).map(publish_leaf));
+    scene.hostile.plays(scene.bad.script());
+    settled().await;
+    assert_eq!(scene.victim.stored(&feed), size);
     scene.revoke();
-    until("it thaws", || scene.status() == FeedStatus::Active).await;
-    let no = scene.victim.held(&feed).unwrap().no;
-    scene.victim.node.store().freeze_feed(no).unwrap();
+    scene.go_on();
+    scene.expect_to_go_on().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_frozen_in_its_new_epoch_stays_so_over_a_start() {
+    let mut scene = Stolen::new().await;
+    scene.revoke();
+    until("it is cut off", || scene.epoch() == 1).await;
+    scene.good = forked(&scene.good, 200, GOOD);
+    scene.go_on();
+    until("it is frozen", || scene.status() == FeedStatus::Frozen).await;
     scene.victim = scene.victim.restart(&scene.coalition).await;
-    until("it thaws again", || scene.status() == FeedStatus::Active).await;
+    settled().await;
+    assert_eq!(scene.status(), FeedStatus::Frozen);
     scene.victim.stop(&scene.coalition).await;
+}
+
+/// A node whose own feed others proved to be forked: the thief had its key.
+#[tokio::test]
+async fn an_own_feed_that_was_frozen_for_a_fork_counts_again_in_its_new_epoch() {
+    let coalition = Coalition::new();
+    let north = coalition.open(NORTH);
+    let feed = create_set(&north, "set", &[("south", false)]);
+    publish(&north, "set", 0, 5);
+    let good = feed_of(&north, &feed).applied.unwrap();
+    north
+        .store()
+        .freeze_feed(feed_of(&north, &feed).no)
+        .unwrap();
+    let roster = revoking(&north, feed, good.root, good.size);
+    north.membership().accept_roster(roster).unwrap();
+    north
+        .membership()
+        .accept_card(rekeyed(&coalition, None))
+        .unwrap();
+    drop(north);
+    let north = coalition.open_keyed("north", NORTH, &[], new_key());
+    let held = feed_of(&north, &feed);
+    assert_eq!((held.epoch, held.status), (1, FeedStatus::Active));
 }
