@@ -17,7 +17,8 @@ pub enum Change {
     Suspension,
     /// A feed has a new head that this node serves.
     Head(FeedId),
-    /// A member showed the head that this node has cosigned: it may be told of that.
+    /// A member showed its first head of a feed, or the one that this node has cosigned: it
+    /// may be told of evidence, and of that.
     Cosigned(FeedId, MemberNumber),
     /// A witness's newer word on the roster chain is kept.
     RosterWord,

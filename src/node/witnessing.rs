@@ -251,13 +251,14 @@ impl Witnessing {
         all.keys().copied().collect()
     }
 
-    /// A member showed a verified head. Answers whether it may be told of the
-    /// cosignature of that very state and might not before.
+    /// A member showed a verified head. Answers whether it may be told what it might not be
+    /// before: evidence about a feed of which it showed none, or the cosignature of that very
+    /// state.
     pub fn shown(&self, feed: FeedId, state: Shown, by: MemberNumber) -> bool {
         let before = self.showed().entry(feed).or_default().insert(by, state);
         let all = self.said.read().unwrap_or_else(PoisonError::into_inner);
         let said = all.get(&feed).map(|said| said.cosigned.state());
-        said == Some(state) && before != Some(state)
+        before.is_none() || said == Some(state) && before != Some(state)
     }
 
     /// Whether a member that is neither publisher nor witness may be told of what was

@@ -192,6 +192,7 @@ impl Telling {
             Some(Change::Cosigned(feed, member)) => {
                 if member == self.teller.to {
                     self.work.push(Work::Feed(feed));
+                    self.work.push(Work::EvidenceOf(feed));
                 }
             }
             Some(Change::Access) => self.queue_feeds(),

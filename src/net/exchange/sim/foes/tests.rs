@@ -102,6 +102,12 @@ fn what_witnesses_said_of_one_side_of_a_fork_stands_beside_no_other() {
     played(&Play::of(1_069));
 }
 
+/// Two readers show a witness their heads when it has the evidence already.
+#[test]
+fn evidence_reaches_who_shows_a_head_to_a_witness_that_has_it() {
+    played(&Play::of(1_168));
+}
+
 #[test]
 fn a_forked_feed_that_is_taken_up_again_is_found() {
     fails_by(Broken::Thawed, 1);
